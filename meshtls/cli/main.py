@@ -1,0 +1,78 @@
+"""The command line: `meshtls VERB`. A verb's module is imported only when that verb is called, so that help is instant."""
+
+import importlib
+import os
+import sys
+
+import click
+
+import meshtls
+
+# verb -> (module under meshtls.cli, one line of help); in the order in which a migration meets them
+VERBS: dict[str, tuple[str, str]] = {
+    "audit": ("audit", "What would break under STRICT, and why."),
+    "modes": ("modes", "The effective mTLS mode of every workload and port, with the object that decided."),
+    "predict": ("predict", "Who can call whom, now or as it would be after a change."),
+    "explain": ("explain", "One call from client to server, step by step."),
+    "diff": ("diff", "What changes in modes and calls between two sources."),
+    "dump": ("dump", "Everything these commands read from a cluster, in one file."),
+    "probe": ("probe", "Prove on the wire what is reachable in plaintext and what by mTLS."),
+    "observe": ("observe", "Name the clients that still send plaintext."),
+    "pki": ("pki", "A test CA and SPIFFE certificates, good and flawed."),
+    "migrate": ("migrate", "Move a namespace to STRICT in steps, with gates and rollback."),
+    "cleanup": ("cleanup", "Remove what a killed run left in the cluster."),
+    "lab": ("lab", "A mesh on this machine: real Envoys, no Kubernetes needed."),
+}
+
+
+class Verbs(click.Group):
+    """The group that imports a verb when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        return getattr(importlib.import_module(f"meshtls.cli.{VERBS[name][0]}"), name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, help_) for verb, (_, help_) in VERBS.items()])
+
+
+@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(meshtls.__version__, prog_name="meshtls")
+def cli() -> None:
+    """Move Kubernetes namespaces to Istio STRICT mutual TLS, and know what breaks before it does.
+
+    Exit codes: 0 ok, 1 findings, 2 usage or unreadable input, 3 could not evaluate, 4 gate not met or rolled back,
+    124 timeout, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with the code that the outcome has."""
+    from meshtls.errors import MeshtlsError
+
+    name = "kubectl meshtls" if os.path.basename(sys.argv[0]).startswith("kubectl") else "meshtls"
+    try:
+        code = cli.main(prog_name=name, standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except KeyboardInterrupt:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except MeshtlsError as error:
+        click.echo(f"{name}: {error}", err=True)
+        code = error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()
