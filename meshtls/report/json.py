@@ -1,0 +1,135 @@
+"""JSON: the document other programs read. Its schema is `docs/schemas/report.schema.json`, generated from `Document`.
+
+Findings stand in one flat list, worst first, each naming its check, so that `jq '.findings[]'` is all one needs; the
+checks list every question with its answer, also those that could not be asked.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from meshtls.model.check import Cell, Confidence, Finding, Report, Severity, Status
+from meshtls.report.text import safe
+
+API_VERSION = "meshtls.dev/v1"
+DOCS = "docs/findings.md"
+
+
+class FindingItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One bad answer. `subject` is Kind/namespace/name; `line` and `column` are 1-based, absent where unknown."""
+
+    code: str
+    severity: Severity
+    subject: str
+    message: str
+    check: str
+    catalogue: tuple[str, ...]
+    confidence: Confidence
+    path: tuple[str, ...]
+    because: tuple[str, ...]
+    fix: str
+    docs: str
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+
+
+class CheckItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One question. `findings` counts its entries in the flat list."""
+
+    id: str
+    title: str
+    group: str
+    status: Status
+    reason: str
+    findings: int
+    seconds: float
+
+
+class MatrixItem(msgspec.Struct, frozen=True, kw_only=True):
+    """A table of expectation beside observation; `ok` is null where one of the two is unknown."""
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """How many checks ended how, and how many findings there are of each severity."""
+
+    checks: dict[str, int]
+    findings: dict[str, int]
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A report of meshtls, version 1: fields may be added, never removed or given another meaning."""
+
+    api_version: Literal["meshtls.dev/v1"] = "meshtls.dev/v1"
+    kind: str
+    title: str
+    started: str
+    finished: str
+    interrupted: bool
+    summary: Summary
+    coverage: dict[str, int] | None
+    facts: dict[str, str]
+    findings: tuple[FindingItem, ...]
+    checks: tuple[CheckItem, ...]
+    matrices: tuple[MatrixItem, ...]
+
+
+def document(report: Report) -> Document:
+    """The report as the published document."""
+    pairs = [(check, finding) for check in report.checks for finding in check.findings]
+    pairs.sort(key=lambda pair: order(pair[1]))
+    return Document(
+        kind=report.kind,
+        title=report.title,
+        started=report.started,
+        finished=report.finished,
+        interrupted=report.interrupted,
+        summary=Summary(
+            checks={status: sum(check.status is status for check in report.checks) for status in Status},
+            findings={level: sum(f.severity is level for _, f in pairs) for level in Severity},
+        ),
+        coverage=report.coverage,
+        facts=dict(report.facts),
+        findings=tuple(_finding(check.id, finding) for check, finding in pairs),
+        checks=tuple(
+            CheckItem(id=c.id, title=c.title, group=c.group, status=c.status, reason=c.reason,
+                      findings=len(c.findings), seconds=round(c.seconds, 6))
+            for c in report.checks
+        ),
+        matrices=tuple(MatrixItem(title=m.title, rows=m.rows, columns=m.columns, cells=m.cells) for m in report.matrices),
+    )
+
+
+def order(finding: Finding) -> tuple:
+    """Worst first; then by code, subject and place, so that equal input gives equal output."""
+    return finding.severity.rank, finding.code, finding.subject, finding.path, finding.file, finding.line, finding.message
+
+
+def docs_link(code: str) -> str:
+    """Where a code is explained."""
+    return f"{DOCS}#{code.lower()}"
+
+
+def _finding(check: str, f: Finding) -> FindingItem:
+    return FindingItem(
+        code=f.code, severity=f.severity, subject=f.subject, message=f.message, check=check, catalogue=f.catalogue,
+        confidence=f.confidence, path=f.path, because=f.because, fix=f.fix, docs=docs_link(f.code),
+        file=safe(f.file) or None, line=f.line or None, column=f.column or None,
+    )
+
+
+def render(report: Report) -> str:
+    """The document, indented."""
+    return msgspec.json.format(msgspec.json.encode(document(report)), indent=2).decode() + "\n"
+
+
+def schema() -> dict:
+    """JSON Schema of what `render` writes."""
+    made = msgspec.json.schema(Document)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://meshtls.dev/schemas/report.schema.json",
+            "title": "A report of meshtls", **made}
