@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from meshtls.model.check import Cell, Confidence, Finding, Report, Severity, Status
+from meshtls.model.check import Cell, Check, Confidence, Finding, Matrix, Report, Severity, Status
 from meshtls.report.text import safe
 
 API_VERSION = "meshtls.dev/v1"
@@ -133,3 +133,19 @@ def schema() -> dict:
     made = msgspec.json.schema(Document)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://meshtls.dev/schemas/report.schema.json",
             "title": "A report of meshtls", **made}
+
+
+def parse(text: str | bytes) -> Report:
+    """The report that `render` wrote. Raises msgspec.ValidationError for anything else."""
+    read = msgspec.json.decode(text, type=Document)
+    findings: dict[str, list[Finding]] = {}
+    for item in read.findings:
+        fields = {name: getattr(item, name) or "" for name in ("code", "subject", "message", "fix", "file")}
+        findings.setdefault(item.check, []).append(
+            Finding(severity=item.severity, path=item.path, because=item.because, catalogue=item.catalogue,
+                    confidence=item.confidence, line=item.line or 0, column=item.column or 0, **fields))
+    checks = tuple(Check(id=c.id, title=c.title, status=c.status, reason=c.reason, group=c.group, seconds=c.seconds,
+                         findings=tuple(findings.get(c.id, ()))) for c in read.checks)
+    matrices = tuple(Matrix(title=m.title, rows=m.rows, columns=m.columns, cells=m.cells) for m in read.matrices)
+    return Report(kind=read.kind, title=read.title, checks=checks, matrices=matrices, facts=tuple(read.facts.items()),
+                  started=read.started, finished=read.finished, interrupted=read.interrupted, coverage=read.coverage)
