@@ -1,0 +1,86 @@
+"""Istio's translation, for the lab: a cluster's objects in, Envoy's configuration out. Pure: no I/O, no clock.
+
+Written from Istio's source at one commit; it knows nothing of meshtls.policy, so that the two can be compared.
+
+    world = World(lists)                  # resource ("pods", "destinationrules.networking.istio.io") -> list of objects
+    listeners(world, pod)                 # Resources(version, items): Envoy v3 Listener objects (JSON), route tables inline
+    clusters(world, pod)                  # Resources(version, items): Envoy v3 Cluster objects, endpoints inline
+    bootstrap(pod, world, xds_socket=..., admin_socket=...)     # the bootstrap (JSON) of the pod's Envoy
+    arguments(world, pod)                 # Envoy's flags (drain time, node); add `-c <bootstrap file>`
+
+A World is a snapshot: make a new one when objects change, and ask again for each pod with a proxy (`has_proxy(pod)`); equal
+content has an equal `version`, so an unchanged pod needs no push. Within one World, what pods share is computed once. The pod
+must have `status.podIP`.
+
+How to serve it: Envoy asks by REST, POST /v3/discovery:{listeners,clusters,secrets} on the unix socket `xds_socket`; answer
+{"version_info": version, "resources": [{"@type": TYPE_LISTENER or TYPE_CLUSTER, **item}, ...]}. Push clusters before listeners.
+Secrets are named `default` (certificate and key of the pod's service account) and `ROOTCA` (validation context).
+Envoy listens on 0.0.0.0:15001 and 0.0.0.0:15006 in the pod's network; 15020, 15021 and 15090 are the node's to serve
+(`metrics.istio_metrics` makes the text for 15020 and 15090). All of Envoy's own sockets carry SO_MARK 1337, and connections to
+the pod's own ports come from 127.0.0.6: `interception(pod)` says what to redirect.
+"""
+
+from meshtls.lab.istio import clusters as _clusters
+from meshtls.lab.istio import inbound as _inbound
+from meshtls.lab.istio import outbound as _outbound
+from meshtls.lab.istio.bootstrap import arguments, bootstrap, drain_seconds, node_id
+from meshtls.lab.istio.envoy import Json, Resources
+from meshtls.lab.istio.filters import Proxy
+from meshtls.lab.istio.world import Obj, World, has_proxy, labels, pod_ip, spec
+
+TYPE_LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
+TYPE_CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+TYPE_SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+
+
+def listeners(world: World, pod: Obj) -> Resources:
+    """The listeners of a pod's proxy."""
+    proxy = Proxy(world, pod)
+    return Resources.of(_inbound.listeners(proxy, world.targets(pod)) + outbound(world, pod))
+
+
+def clusters(world: World, pod: Obj) -> Resources:
+    """The clusters of a pod's proxy."""
+    proxy = Proxy(world, pod)
+    key = ("clusters", id(proxy.scope), _relevant(world, pod))
+    if key not in world.cache:
+        world.cache[key] = _clusters.outbound(world, proxy.scope, labels(pod))
+    shared: list[Json] = world.cache[key]
+    return Resources.of(shared + _clusters.inbound(proxy.scope, pod, world.targets(pod)))
+
+
+def inbound(world: World, pod: Obj) -> list[Json]:
+    """The inbound listeners alone."""
+    return _inbound.listeners(Proxy(world, pod), world.targets(pod))
+
+
+def outbound(world: World, pod: Obj) -> list[Json]:
+    """The outbound listeners alone. Pods of one scope share them; a headless pod's own address has none (calls to itself do
+    not go out)."""
+    proxy = Proxy(world, pod)
+    key = ("outbound", id(proxy.scope), proxy.interception, repr(proxy.logs.configured("outbound")), _relevant(world, pod))
+    if key not in world.cache:
+        world.cache[key] = _outbound.Builder(proxy).listeners()
+    own = pod_ip(pod)
+    return [r for r in world.cache[key] if r["address"]["socket_address"]["address"] != own]
+
+
+def _relevant(world: World, pod: Obj) -> tuple[tuple[str, str | None], ...]:
+    """The pod's values of the labels that rules ask clients for: pods that agree on them share their outbound side."""
+    if "client-labels" not in world.cache:
+        keys: set[str] = set()
+        for rule in world.kind("DestinationRule"):
+            keys |= set((spec(rule).get("workloadSelector") or {}).get("matchLabels") or {})
+        for virtual in world.kind("VirtualService"):
+            for kind in ("http", "tcp", "tls"):
+                for entry in spec(virtual).get(kind) or []:
+                    for match in entry.get("match") or []:
+                        keys |= set(match.get("sourceLabels") or {})
+        world.cache["client-labels"] = sorted(keys)
+    return tuple((k, labels(pod).get(k)) for k in world.cache["client-labels"])
+
+
+__all__ = [
+    "TYPE_CLUSTER", "TYPE_LISTENER", "TYPE_SECRET", "Resources", "World", "arguments", "bootstrap", "clusters", "drain_seconds",
+    "has_proxy", "inbound", "listeners", "node_id", "outbound", "pod_ip",
+]

@@ -1,0 +1,442 @@
+"""What the control plane sees: a read-only view of the cluster's objects, indexed once, with Istio's services and endpoints.
+
+A World never changes: build a new one when objects change. Services are Kubernetes Services and ServiceEntries alike
+(pilot/pkg/serviceregistry), oldest first; an endpoint carries the tlsMode label of the pod behind it.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import yaml
+
+from meshtls.errors import InputError
+from meshtls.lab.istio import hosts
+
+Obj = dict[str, Any]
+
+ROOT = "istio-system"
+DOMAIN = "cluster.local"
+MESH_DEFAULTS: Obj = {"rootNamespace": ROOT, "trustDomain": DOMAIN, "enableAutoMtls": True, "accessLogFile": ""}
+
+# Kind -> the name under which an object store keeps its list.
+RESOURCES = {
+    "Pod": "pods",
+    "Service": "services",
+    "Namespace": "namespaces",
+    "ConfigMap": "configmaps",
+    "EndpointSlice": "endpointslices.discovery.k8s.io",
+    "PeerAuthentication": "peerauthentications.security.istio.io",
+    "AuthorizationPolicy": "authorizationpolicies.security.istio.io",
+    "DestinationRule": "destinationrules.networking.istio.io",
+    "VirtualService": "virtualservices.networking.istio.io",
+    "Sidecar": "sidecars.networking.istio.io",
+    "ServiceEntry": "serviceentries.networking.istio.io",
+    "WorkloadEntry": "workloadentries.networking.istio.io",
+    "Telemetry": "telemetries.telemetry.istio.io",
+    "MutatingWebhookConfiguration": "mutatingwebhookconfigurations.admissionregistration.k8s.io",
+}
+
+HTTP = frozenset({"http", "http2", "http_proxy", "grpc", "grpc-web"})
+HTTP2 = frozenset({"http2", "grpc", "grpc-web"})
+TLS = frozenset({"https", "tls"})
+TCP = frozenset({"tcp", "https", "tls", "mongo", "redis", "mysql"})
+AUTO = ""  # protocol.Unsupported: the proxy looks at the first bytes
+APP_PROTOCOLS = {"kubernetes.io/h2c": "http2", "kubernetes.io/ws": "http", "kubernetes.io/wss": "https"}
+SNIFFED_BREAKS = frozenset({25, 53, 3306, 27017})  # ports of server-first protocols are never sniffed
+
+
+class Port(msgspec.Struct, frozen=True):
+    """A service port; `protocol` is one of HTTP, TCP, "udp" or AUTO."""
+
+    name: str
+    number: int
+    protocol: str
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One address behind a service port; `tls` is the pod's tlsMode label ("disabled" without), `account` its SPIFFE name."""
+
+    address: str
+    port: int
+    labels: dict[str, str]
+    namespace: str
+    account: str
+    tls: str
+
+
+class Service(msgspec.Struct, frozen=True):
+    """A service of either registry. `resolution`: EDS, DNS, DNS_ROUND_ROBIN, PASSTHROUGH or ALIAS; `addresses[0]` may be
+    0.0.0.0 (none) or a CIDR."""
+
+    hostname: str
+    namespace: str
+    name: str
+    ports: tuple[Port, ...]
+    addresses: tuple[str, ...]
+    resolution: str
+    kubernetes: bool
+    external: bool
+    export_to: frozenset[str]
+    selector: dict[str, str]
+    created: str
+    accounts: tuple[str, ...]
+    source: Obj
+    alias_for: str = ""
+
+    def port(self, number: int) -> Port | None:
+        """The port with that number."""
+        return next((p for p in self.ports if p.number == number), None)
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A port of a pod that a service names."""
+
+    service: Service
+    port: Port
+    number: int
+
+
+def labels(obj: Obj) -> dict[str, str]:
+    """The object's labels."""
+    return obj["metadata"].get("labels") or {}
+
+
+def annotations(obj: Obj) -> dict[str, str]:
+    """The object's annotations."""
+    return obj["metadata"].get("annotations") or {}
+
+
+def namespace_of(obj: Obj) -> str:
+    """The object's namespace."""
+    return str(obj["metadata"].get("namespace", ""))
+
+
+def name_of(obj: Obj) -> str:
+    """The object's name."""
+    return str(obj["metadata"]["name"])
+
+
+def age(obj: Obj) -> tuple[str, str, str]:
+    """Sorts configuration oldest first, then by name and namespace (configCompareByCreationTime)."""
+    return str(obj["metadata"].get("creationTimestamp") or ""), name_of(obj), namespace_of(obj)
+
+
+def spec(obj: Obj) -> Obj:
+    """The object's spec."""
+    return obj.get("spec") or {}
+
+
+def protocol_of(number: int, name: str, transport: str = "TCP", app_protocol: str | None = None) -> str:
+    """The protocol that a port's name or appProtocol declares (pkg/config/kube ConvertProtocol)."""
+    if transport == "UDP":
+        return "udp"
+    text = (name if app_protocol is None else APP_PROTOCOLS.get(app_protocol, app_protocol)).lower()
+    prefix = "grpc-web" if text.startswith("grpc-web") else text.partition("-")[0]
+    if prefix in HTTP | TCP:
+        return prefix
+    return "tcp" if number in SNIFFED_BREAKS else AUTO
+
+
+def pod_ip(pod: Obj) -> str:
+    """The pod's first address, "" while it has none."""
+    return str((pod.get("status") or {}).get("podIP") or "")
+
+
+def containers(pod: Obj) -> list[Obj]:
+    """The pod's containers, then its native sidecars (init containers that are restarted always)."""
+    body = spec(pod)
+    return [*(body.get("containers") or []), *(c for c in body.get("initContainers") or [] if c.get("restartPolicy") == "Always")]
+
+
+def has_proxy(pod: Obj) -> bool:
+    """Whether an Istio sidecar runs in the pod, classic or native."""
+    return any(c["name"] == "istio-proxy" for c in containers(pod))
+
+
+def target_port(pod: Obj, port: Obj) -> int | None:
+    """The number that a Service port means in this pod, None where the pod has no such named port (FindPort)."""
+    target = port.get("targetPort") or port["port"]
+    if isinstance(target, int):
+        return target
+    wanted = (target, port.get("protocol") or "TCP")
+    for container in containers(pod):
+        for candidate in container.get("ports") or []:
+            if (candidate.get("name"), candidate.get("protocol") or "TCP") == wanted:
+                return int(candidate["containerPort"])
+    return None
+
+
+class World:
+    """Read-only view over lists of plain objects per resource ("pods", "peerauthentications.security.istio.io", ...)."""
+
+    def __init__(self, lists: Mapping[str, Iterable[Obj]]) -> None:
+        self.lists = {resource: list(items) for resource, items in lists.items()}
+        self.cache: dict[Any, Any] = {}
+
+    @classmethod
+    def of(cls, objects: Iterable[Obj]) -> "World":
+        """A World from a flat list of objects of any kinds; kinds that Istio does not read are left out."""
+        lists: dict[str, list[Obj]] = defaultdict(list)
+        for obj in objects:
+            if obj["kind"] in RESOURCES:
+                lists[RESOURCES[obj["kind"]]].append(obj)
+        return cls(lists)
+
+    def kind(self, kind: str) -> list[Obj]:
+        """All objects of a kind ("DestinationRule"), oldest first."""
+        if kind not in self.cache:
+            self.cache[kind] = sorted(self.lists.get(RESOURCES[kind], ()), key=age)
+        found: list[Obj] = self.cache[kind]
+        return found
+
+    @cached_property
+    def mesh(self) -> Obj:
+        """MeshConfig: key `mesh` of ConfigMap istio-system/istio over the defaults. Raises InputError when it is no mapping."""
+        for config in self.kind("ConfigMap"):
+            if (namespace_of(config), name_of(config)) == (ROOT, "istio"):
+                try:
+                    given = yaml.safe_load((config.get("data") or {}).get("mesh") or "{}") or {}
+                except yaml.YAMLError as error:
+                    raise InputError(f"ConfigMap {ROOT}/istio, key mesh: not YAML: {error}") from error
+                if not isinstance(given, dict):
+                    raise InputError(f"ConfigMap {ROOT}/istio, key mesh: not a mapping", "write MeshConfig fields, as YAML")
+                return {**MESH_DEFAULTS, **given}
+        return dict(MESH_DEFAULTS)
+
+    @property
+    def root_namespace(self) -> str:
+        """Where mesh-wide configuration lives."""
+        return str(self.mesh["rootNamespace"] or ROOT)
+
+    @property
+    def trust_domains(self) -> list[str]:
+        """The mesh's trust domain, then its aliases."""
+        return list(dict.fromkeys([self.mesh["trustDomain"], *(self.mesh.get("trustDomainAliases") or [])]))
+
+    @cached_property
+    def pods_by_name(self) -> dict[tuple[str, str], Obj]:
+        """(namespace, name) -> pod."""
+        return {(namespace_of(p), name_of(p)): p for p in self.kind("Pod")}
+
+    @cached_property
+    def pods_by_ip(self) -> dict[str, Obj]:
+        """Address -> pod; pods in the host's network and finished ones are left out."""
+        done = ("Succeeded", "Failed")
+        return {
+            pod_ip(p): p
+            for p in self.kind("Pod")
+            if pod_ip(p) and not spec(p).get("hostNetwork") and (p.get("status") or {}).get("phase") not in done
+        }
+
+    @cached_property
+    def services(self) -> list[Service]:
+        """Every service of both registries, oldest first."""
+        found = [self._kubernetes(s) for s in self.kind("Service")]
+        found += [service for entry in self.kind("ServiceEntry") for service in self._entry(entry)]
+        return sorted(found, key=lambda s: (s.created, s.name, s.namespace))
+
+    @cached_property
+    def by_hostname(self) -> dict[str, dict[str, Service]]:
+        """Host -> namespace -> service; a Kubernetes Service comes before a ServiceEntry, then the oldest."""
+        out: dict[str, dict[str, Service]] = defaultdict(dict)
+        for service in self.services:
+            known = out[service.hostname].get(service.namespace)
+            if known is None or (service.kubernetes and not known.kubernetes):
+                out[service.hostname][service.namespace] = service
+        return dict(out)
+
+    def aliases(self, hostname: str) -> list[str]:
+        """ExternalName services that stand for this host, through other aliases too (resolveServiceAliases)."""
+        if "aliases" not in self.cache:
+            direct = {s.hostname: s.alias_for for s in self.services if s.alias_for}
+            table: dict[str, list[str]] = defaultdict(list)
+            for alias in sorted(direct):
+                end, seen = direct[alias], {alias}
+                while end in direct and end not in seen:
+                    seen.add(end)
+                    end = direct[end]
+                if end not in direct:
+                    table[end].append(alias)
+            self.cache["aliases"] = table
+        found: list[str] = self.cache["aliases"].get(hostname, [])
+        return found
+
+    def visible(self, service: Service, namespace: str) -> bool:
+        """Whether the service is exported to the namespace (IsServiceVisible)."""
+        to = service.export_to
+        return "*" in to or ("~" not in to and (("." in to and service.namespace == namespace) or namespace in to))
+
+    def exported_to(self, namespace: str) -> list[Service]:
+        """The services that a namespace sees: those exported to it by name first, then the public ones."""
+        seen = [s for s in self.services if self.visible(s, namespace)]
+        return sorted(seen, key=lambda s: "*" in s.export_to)
+
+    def endpoints(self, service: Service, number: int) -> tuple[Endpoint, ...]:
+        """The ready endpoints of a service port."""
+        key = ("endpoints", service.hostname, service.namespace, number)
+        if key not in self.cache:
+            find = self._slices if service.kubernetes else self._workloads
+            self.cache[key] = tuple(find(service, number))
+        found: tuple[Endpoint, ...] = self.cache[key]
+        return found
+
+    def accounts(self, service: Service) -> list[str]:
+        """The SPIFFE names that may answer for a service, with the trust domain's aliases, sorted."""
+        key = ("accounts", service.hostname, service.namespace)
+        if key not in self.cache:
+            found = {e.account for p in service.ports for e in self.endpoints(service, p.number) if e.account}
+            found |= set(service.accounts)
+            for name in [n for n in found if n.startswith("spiffe://")]:
+                domain, _, rest = name.removeprefix("spiffe://").partition("/")
+                if domain in self.trust_domains:
+                    found |= {f"spiffe://{d}/{rest}" for d in self.trust_domains}
+            self.cache[key] = sorted(found)
+        result: list[str] = self.cache[key]
+        return result
+
+    def identity(self, namespace: str, account: str) -> str:
+        """The SPIFFE name of a service account."""
+        return f"spiffe://{self.mesh['trustDomain']}/ns/{namespace}/sa/{account or 'default'}"
+
+    def targets(self, pod: Obj) -> list[Target]:
+        """The ports of a pod that services name, oldest service first (GetProxyServiceTargets)."""
+        out: list[Target] = []
+        for service in self.services:
+            if not service.kubernetes or service.namespace != namespace_of(pod):
+                continue
+            if service.selector and hosts.labels_match(service.selector, labels(pod)):
+                seen = set()
+                for port in spec(service.source).get("ports") or []:
+                    number = target_port(pod, port)
+                    declared = next(p for p in service.ports if p.name == (port.get("name") or ""))
+                    if number is not None and (number, declared.protocol) not in seen:
+                        seen.add((number, declared.protocol))
+                        out.append(Target(service, declared, number))
+        selected = any(t.service.kubernetes for t in out)
+        for service in self.services:
+            if service.kubernetes and (selected or service.selector or service.namespace != namespace_of(pod)):
+                continue
+            if not service.kubernetes and not (service.selector and service.namespace == namespace_of(pod)):
+                continue
+            for declared in service.ports:
+                out += [
+                    Target(service, declared, e.port)
+                    for e in self.endpoints(service, declared.number)
+                    if e.address == pod_ip(pod)
+                ]
+        return sorted(out, key=lambda t: (t.service.created, t.service.hostname))
+
+    def _kubernetes(self, obj: Obj) -> Service:
+        """serviceregistry/kube ConvertService."""
+        body, notes = spec(obj), annotations(obj)
+        cluster_ip = body.get("clusterIP") or ""
+        alias = body.get("externalName") or "" if body.get("type") == "ExternalName" else ""
+        export = {n.strip() for n in notes.get("networking.istio.io/exportTo", "").split(",") if n.strip()}
+        accounts = [a for a in notes.get("alpha.istio.io/canonical-serviceaccounts", "").split(",") if a]
+        plain = [a for a in notes.get("alpha.istio.io/kubernetes-serviceaccounts", "").split(",") if a]
+        addresses = tuple(body.get("clusterIPs") or [cluster_ip]) if cluster_ip not in ("", "None") else ("0.0.0.0",)
+        return Service(
+            hostname=f"{name_of(obj)}.{namespace_of(obj)}.svc.{DOMAIN}",
+            namespace=namespace_of(obj),
+            name=name_of(obj),
+            ports=tuple(
+                Port(p.get("name") or "", p["port"],
+                     protocol_of(p["port"], p.get("name") or "", p.get("protocol") or "TCP", p.get("appProtocol")))
+                for p in body.get("ports") or []
+            ),
+            addresses=addresses,
+            resolution="PASSTHROUGH" if cluster_ip == "None" else "ALIAS" if alias else "EDS",
+            kubernetes=True,
+            external=bool(alias),
+            export_to=frozenset(export) or frozenset(self.mesh.get("defaultServiceExportTo") or ["*"]),
+            selector=body.get("selector") or {},
+            created=age(obj)[0],
+            accounts=tuple(accounts + [self.identity(namespace_of(obj), a) for a in plain]),
+            source=obj,
+            alias_for=alias,
+        )
+
+    def _entry(self, obj: Obj) -> list[Service]:
+        """serviceregistry/serviceentry convertServices: one service per host and address."""
+        body = spec(obj)
+        resolutions = {"NONE": "PASSTHROUGH", "STATIC": "EDS", "DYNAMIC_DNS": "DYNAMIC_DNS"}
+        resolution = body.get("resolution") or "NONE"
+        out = []
+        for host in body.get("hosts") or []:
+            for address in body.get("addresses") or ["0.0.0.0"]:
+                out.append(
+                    Service(
+                        hostname=host,
+                        namespace=namespace_of(obj),
+                        name=host,
+                        ports=tuple(
+                            Port(p.get("name") or "", p["number"],
+                                 p["protocol"].lower() if p.get("protocol", "").lower() in HTTP | TCP | {"udp"} else AUTO)
+                            for p in body.get("ports") or []
+                        ),
+                        addresses=(address.removesuffix("/32"),),
+                        resolution=resolutions.get(resolution, resolution),
+                        kubernetes=False,
+                        external=(body.get("location") or "MESH_EXTERNAL") == "MESH_EXTERNAL",
+                        export_to=frozenset(body.get("exportTo") or self.mesh.get("defaultServiceExportTo") or ["*"]),
+                        selector=(body.get("workloadSelector") or {}).get("labels") or {},
+                        created=age(obj)[0],
+                        accounts=tuple(body.get("subjectAltNames") or ()),
+                        source=obj,
+                    )
+                )
+        return out
+
+    @cached_property
+    def _slices_by_service(self) -> dict[tuple[str, str], list[Obj]]:
+        out: dict[tuple[str, str], list[Obj]] = defaultdict(list)
+        for obj in self.kind("EndpointSlice"):
+            out[namespace_of(obj), labels(obj).get("kubernetes.io/service-name", "")].append(obj)
+        return out
+
+    def _slices(self, service: Service, number: int) -> Iterable[Endpoint]:
+        port = service.port(number)
+        for obj in self._slices_by_service.get((service.namespace, service.name), ()):
+            numbers = [p["port"] for p in obj.get("ports") or [] if port and (p.get("name") or "") == port.name]
+            for endpoint in obj.get("endpoints") or []:
+                if (endpoint.get("conditions") or {}).get("ready") is False:
+                    continue
+                ref = endpoint.get("targetRef") or {}
+                for address in endpoint["addresses"][:1]:
+                    pod = self.pods_by_name.get((ref.get("namespace", service.namespace), ref["name"])) if ref.get("kind") == "Pod" \
+                        else self.pods_by_ip.get(address)
+                    if pod is None and ref.get("kind") == "Pod":
+                        continue
+                    yield from (self._pod_endpoint(address, n, pod, service.namespace) for n in numbers)
+
+    def _pod_endpoint(self, address: str, number: int, pod: Obj | None, namespace: str) -> Endpoint:
+        if pod is None:
+            return Endpoint(address, number, {}, namespace, "", "disabled")
+        account = self.identity(namespace_of(pod), spec(pod).get("serviceAccountName") or "default")
+        mode = labels(pod).get("security.istio.io/tlsMode", "disabled")
+        return Endpoint(address, number, labels(pod), namespace_of(pod), account, mode)
+
+    def _workloads(self, service: Service, number: int) -> Iterable[Endpoint]:
+        """Endpoints of a ServiceEntry: written in it, or workload entries and pods that its selector picks."""
+        body = spec(service.source)
+        port = next(p for p in body["ports"] if p["number"] == number)
+        fallback = port.get("targetPort") or number
+        if not (body.get("endpoints") or service.selector) and service.resolution in ("DNS", "DNS_ROUND_ROBIN"):
+            yield Endpoint(service.hostname, fallback, {}, service.namespace, "", "disabled")
+        entries = list(body.get("endpoints") or [])
+        if service.selector:
+            picked = [e for e in self.kind("WorkloadEntry") if namespace_of(e) == service.namespace]
+            entries += [spec(e) | {"labels": {**labels(e), **(spec(e).get("labels") or {})}} for e in picked
+                        if hosts.labels_match(service.selector, {**labels(e), **(spec(e).get("labels") or {})})]
+            for pod in self.pods_by_ip.values():
+                if namespace_of(pod) == service.namespace and hosts.labels_match(service.selector, labels(pod)):
+                    yield self._pod_endpoint(pod_ip(pod), fallback, pod, service.namespace)
+        for entry in entries:
+            marks, account = entry.get("labels") or {}, entry.get("serviceAccount") or ""
+            mode = marks.get("security.istio.io/tlsMode", "istio" if account else "disabled")
+            identity = self.identity(service.namespace, account) if account else ""
+            target = (entry.get("ports") or {}).get(port.get("name")) or fallback
+            yield Endpoint(entry["address"], target, marks, service.namespace, identity, mode)
