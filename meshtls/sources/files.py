@@ -1,0 +1,54 @@
+"""Files, directories and standard input (`-`) as documents, with the places that findings point to.
+
+Directories are read through, in order of name: `*.yaml`, `*.yml`, `*.json`; what holds no object there is passed over
+(values, kustomizations), while a file that was named must hold one.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from meshtls.errors import InputError
+from meshtls.sources.document import Document, parse
+
+SUFFIXES = (".yaml", ".yml", ".json")
+
+
+def read(paths: Iterable[str]) -> Iterator[Document]:
+    """Every object in `paths`. Raises InputError for what is missing, unreadable or broken."""
+    for path in paths:
+        if path == "-":
+            yield from _named(parse(sys.stdin.buffer.read(), "<stdin>"), "<stdin>")
+            continue
+        where = Path(path)
+        if where.is_dir():
+            files = sorted(f for f in where.rglob("*") if f.suffix in SUFFIXES and f.is_file())
+            if not files:
+                raise InputError(f"{path}: no .yaml, .yml or .json file in this directory")
+            for file in files:
+                yield from (d for d in parse(contents(file), str(file)) if d.kind)
+        else:
+            yield from _named(parse(contents(where), path), path)
+
+
+def contents(path: Path) -> bytes:
+    """The bytes of a file."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file or directory") from error
+    except (OSError, MemoryError) as error:
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', '') or error}") from error
+
+
+def _named(documents: Iterator[Document], file: str) -> Iterator[Document]:
+    some = False
+    for document in documents:
+        if not document.kind:
+            raise InputError(
+                "no Kubernetes object: it has no kind", "is this a manifest?", file=file, line=document.line
+            )
+        some = True
+        yield document
+    if not some and file != "<stdin>":
+        raise InputError(f"{file}: no Kubernetes object in this file")
