@@ -12,6 +12,10 @@ A World is a snapshot: make a new one when objects change, and ask again for eac
 content has an equal `version`, so an unchanged pod needs no push. Within one World, what pods share is computed once. The pod
 must have `status.podIP`.
 
+    inject(pod, namespace, world)         # the pod with its proxy, or None; at admission
+    interception(pod)                     # what to redirect, from the arguments of istio-init
+    installation(mesh={...})              # the objects of an Istio installation, to create first
+
 How to serve it: Envoy asks by REST, POST /v3/discovery:{listeners,clusters,secrets} on the unix socket `xds_socket`; answer
 {"version_info": version, "resources": [{"@type": TYPE_LISTENER or TYPE_CLUSTER, **item}, ...]}. Push clusters before listeners.
 Secrets are named `default` (certificate and key of the pod's service account) and `ROOTCA` (validation context).
@@ -26,6 +30,9 @@ from meshtls.lab.istio import outbound as _outbound
 from meshtls.lab.istio.bootstrap import arguments, bootstrap, drain_seconds, node_id
 from meshtls.lab.istio.envoy import Json, Resources
 from meshtls.lab.istio.filters import Proxy
+from meshtls.lab.istio.inject import inject
+from meshtls.lab.istio.installation import installation
+from meshtls.lab.istio.interception import Interception, interception
 from meshtls.lab.istio.world import Obj, World, has_proxy, labels, pod_ip, spec
 
 TYPE_LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
@@ -81,6 +88,6 @@ def _relevant(world: World, pod: Obj) -> tuple[tuple[str, str | None], ...]:
 
 
 __all__ = [
-    "TYPE_CLUSTER", "TYPE_LISTENER", "TYPE_SECRET", "Resources", "World", "arguments", "bootstrap", "clusters", "drain_seconds",
-    "has_proxy", "inbound", "listeners", "node_id", "outbound", "pod_ip",
+    "TYPE_CLUSTER", "TYPE_LISTENER", "TYPE_SECRET", "Interception", "Resources", "World", "arguments", "bootstrap", "clusters",
+    "drain_seconds", "has_proxy", "inbound", "inject", "installation", "interception", "listeners", "node_id", "outbound", "pod_ip",
 ]

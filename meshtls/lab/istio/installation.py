@@ -1,0 +1,86 @@
+"""What an Istio installation leaves in a cluster, as far as the lab and its tools read it (Helm chart istiod, default values).
+
+The namespace, MeshConfig, the injector's settings and its webhook's selectors. Classic sidecars everywhere: set
+`pilot.env.ENABLE_NATIVE_SIDECARS` to "false" in the injector's values, as with the chart.
+"""
+
+import json
+from typing import Any
+
+import yaml
+
+from meshtls.lab.istio.world import DOMAIN, ROOT, Obj
+
+VERSION = "1.32-dev"
+LABELS = {"istio.io/rev": "default", "app.kubernetes.io/name": "istiod", "app.kubernetes.io/part-of": "istio"}
+MESH: Obj = {
+    "accessLogFile": "/dev/stdout",
+    "defaultConfig": {"discoveryAddress": f"istiod.{ROOT}.svc:15012"},
+    "defaultProviders": {"metrics": ["prometheus"]},
+    "enableAutoMtls": True,
+    "enablePrometheusMerge": True,
+    "rootNamespace": ROOT,
+    "trustDomain": DOMAIN,
+}
+VALUES: Obj = {"global": {"proxy": {"image": "proxyv2"}}, "pilot": {"env": {}},
+               "sidecarInjectorWebhook": {"rewriteAppHTTPProbe": True}}
+CONFIG: Obj = {"policy": "enabled", "neverInjectSelector": [], "alwaysInjectSelector": []}
+
+
+def _rule(key: str, operator: str, *values: str) -> Obj:
+    return {"key": key, "operator": operator, **({"values": list(values)} if values else {})}
+
+
+INJECT, REV, NAMESPACE = "sidecar.istio.io/inject", "istio.io/rev", "istio-injection"
+NOT_REFUSED = _rule(INJECT, "NotIn", "false")
+UNLABELLED = [_rule(REV, "DoesNotExist"), _rule(NAMESPACE, "DoesNotExist")]
+
+# name -> (what the namespace must say, what the pod must say)
+SELECTORS: dict[str, tuple[list[Obj], list[Obj]]] = {
+    "rev.namespace.": ([_rule(REV, "In", "default"), _rule(NAMESPACE, "DoesNotExist")], [NOT_REFUSED]),
+    "rev.object.": (UNLABELLED, [NOT_REFUSED, _rule(REV, "In", "default")]),
+    "namespace.": ([_rule(NAMESPACE, "In", "enabled")], [NOT_REFUSED]),
+    "object.": ([_rule(NAMESPACE, "DoesNotExist"), _rule(REV, "DoesNotExist")],
+                [_rule(INJECT, "In", "true"), _rule(REV, "DoesNotExist")]),
+}
+
+
+def webhook() -> Obj:
+    """The injector's MutatingWebhookConfiguration. The lab answers it in-process: no istiod stands behind the service."""
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": "istio-sidecar-injector", "labels": {**LABELS, "app": "sidecar-injector"}},
+        "webhooks": [
+            {
+                "name": f"{prefix}sidecar-injector.istio.io",
+                "clientConfig": {"service": {"name": "istiod", "namespace": ROOT, "path": "/inject", "port": 443}},
+                "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "scope": "*"}],
+                "namespaceSelector": {"matchExpressions": namespace},
+                "objectSelector": {"matchExpressions": pod},
+                "failurePolicy": "Fail", "matchPolicy": "Equivalent", "reinvocationPolicy": "Never", "sideEffects": "None",
+                "timeoutSeconds": 10, "admissionReviewVersions": ["v1"],
+            }
+            for prefix, (namespace, pod) in SELECTORS.items()
+        ],
+    }
+
+
+def installation(mesh: Obj | None = None, values: Obj | None = None) -> list[Obj]:
+    """The objects to create first. `mesh` and `values` are laid over the defaults, key by key."""
+
+    def config_map(name: str, **data: str) -> Obj:
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": ROOT, "labels": LABELS}, "data": data}
+
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ROOT, "labels": {"kubernetes.io/metadata.name": ROOT}}},
+        config_map("istio", mesh=yaml.safe_dump({**MESH, **(mesh or {})}), meshNetworks="networks: {}\n"),
+        config_map("istio-sidecar-injector", config=yaml.safe_dump(CONFIG), values=json.dumps(_laid_over(VALUES, values or {}))),
+        webhook(),
+    ]
+
+
+def _laid_over(base: Any, over: Any) -> Any:
+    if isinstance(base, dict) and isinstance(over, dict):
+        return {**base, **{k: _laid_over(base.get(k), v) for k, v in over.items()}}
+    return over
