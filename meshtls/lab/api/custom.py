@@ -1,0 +1,207 @@
+"""Custom resources against the schema of their definition: pruned and defaulted by `decode`, judged here.
+
+Messages are those of the API server's OpenAPI validator. Rules (x-kubernetes-validations in CEL, or Istio's in Python) are only
+asked when the schema holds; otherwise one more error says that they were not.
+"""
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from meshtls.lab.api import cel, istio
+from meshtls.lab.api.field import OMITTED, FieldError, duplicate, forbidden, invalid, mistyped, required, shown, too_long, too_many, unsupported
+from meshtls.lab.api.store import clone
+
+Node = dict[str, Any]
+_UNCHECKED = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation"
+
+
+def apply_defaults(node: Node, value: Any) -> None:
+    """Fill in the schema's defaults, in place; a null where none is allowed counts as absent when there is a default."""
+    if isinstance(value, dict):
+        for key, child in (node.get("properties") or {}).items():
+            if "default" in child and (key not in value or (value[key] is None and not child.get("nullable"))):
+                value[key] = clone(child["default"])
+            elif value.get(key, 0) is None and not child.get("nullable"):
+                del value[key]
+            if key in value and key != "metadata":
+                apply_defaults(child, value[key])
+        inner = node.get("additionalProperties")
+        if isinstance(inner, dict):
+            for item in value.values():
+                apply_defaults(inner, item)
+    elif isinstance(value, list):
+        for item in value:
+            apply_defaults(node.get("items") or {}, item)
+
+
+def validate(node: Node, obj: dict[str, Any], old: dict[str, Any] | None, only: str = "") -> list[FieldError]:
+    """Everything wrong with an object; `only` limits it to one top-level field (status)."""
+    root = {**node, "properties": {key: child for key, child in (node.get("properties") or {}).items()
+                                   if key not in ("apiVersion", "kind", "metadata") and only in ("", key)}}
+    if only:
+        root["required"] = []
+    shown_part = {key: value for key, value in obj.items() if key in root["properties"]}
+    errors = list(_schema(root, shown_part, ""))
+    errors += _lists(root, shown_part, "")
+    if errors:
+        return [*errors, FieldError("<nil>", "FieldValueInvalid", None, _UNCHECKED)] if _has_rules(root) else errors
+    return list(_rules(root, obj if not only else shown_part, old, ""))
+
+
+def _schema(node: Node, value: Any, path: str) -> Iterator[FieldError]:
+    kinds = _types(node)
+    actual = _type_of(value)
+    if value is None and node.get("nullable"):
+        return
+    if kinds and actual not in kinds and not (actual == "integer" and "number" in kinds):
+        yield mistyped(path, actual, f'{path} in body must be of type {",".join(kinds)}: "{actual}"')
+        return
+    if "enum" in node and value not in node["enum"]:
+        yield unsupported(path, value, [item if isinstance(item, str) else shown(item) for item in node["enum"]])
+    if isinstance(value, str):
+        yield from _text(node, value, path)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield from _number(node, value, path)
+    elif isinstance(value, list):
+        if len(value) < node.get("minItems", 0):
+            yield invalid(path, len(value), f"{path} in body should have at least {node['minItems']} items")
+        if "maxItems" in node and len(value) > node["maxItems"]:
+            yield too_many(path, len(value), node["maxItems"])
+        for place, item in enumerate(value):
+            yield from _schema(node.get("items") or {}, item, f"{path}[{place}]")
+    elif isinstance(value, dict):
+        yield from _object(node, value, path)
+    yield from _combined(node, value, path)
+
+
+def _object(node: Node, value: dict[str, Any], path: str) -> Iterator[FieldError]:
+    for key in node.get("required") or ():
+        if key not in value:
+            yield required(_join(path, key))
+    if "maxProperties" in node and len(value) > node["maxProperties"]:
+        yield too_many(path, len(value), node["maxProperties"])
+    if len(value) < node.get("minProperties", 0):
+        yield invalid(path, len(value), f"{path} in body should have at least {node['minProperties']} properties")
+    inner = node.get("additionalProperties")
+    for key, item in value.items():
+        child = (node.get("properties") or {}).get(key)
+        if child is None and isinstance(inner, dict):
+            child = inner
+        if child is not None:
+            yield from _schema(child, item, _join(path, key))
+
+
+def _combined(node: Node, value: Any, path: str) -> Iterator[FieldError]:
+    for name, fine in (("oneOf", lambda held: held == 1), ("anyOf", lambda held: held >= 1), ("allOf", None)):
+        branches = node.get(name)
+        if not branches:
+            continue
+        if name == "allOf":
+            for branch in branches:
+                yield from _schema(branch, value, path)
+            continue
+        held = sum(not list(_schema(branch, value, path)) for branch in branches)
+        if fine and not fine(held):
+            told = "must validate one and only one schema (oneOf)" if name == "oneOf" else "must validate at least one schema (anyOf)"
+            more = ". Found none valid" if held == 0 and name == "oneOf" else f". Found {held} valid alternatives" if name == "oneOf" else ""
+            yield invalid(path, "", f'"{path}" {told}{more}')
+    if "not" in node and not list(_schema(node["not"], value, path)):
+        yield invalid(path, "", f'"{path}" must not validate the schema (not)')
+
+
+def _text(node: Node, value: str, path: str) -> Iterator[FieldError]:
+    if len(value) < node.get("minLength", 0):
+        yield invalid(path, value, f"{path} in body should be at least {node['minLength']} chars long")
+    if "maxLength" in node and len(value) > node["maxLength"]:
+        yield too_long(path, node["maxLength"])
+    if "pattern" in node:
+        try:
+            fine = re.search(node["pattern"], value) is not None
+        except re.error:
+            fine = True
+        if not fine:
+            yield invalid(path, value, f"{path} in body should match '{node['pattern']}'")
+    if node.get("format") == "date-time" and not re.fullmatch(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[-+]\d\d:\d\d)", value):
+        yield invalid(path, value, f'{path} in body must be of type date-time: "{value}"')
+
+
+def _number(node: Node, value: float, path: str) -> Iterator[FieldError]:
+    if "minimum" in node and (value < node["minimum"] or (node.get("exclusiveMinimum") and value == node["minimum"])):
+        told = "greater than" if node.get("exclusiveMinimum") else "greater than or equal to"
+        yield invalid(path, value, f"{path} in body should be {told} {shown(node['minimum'])}")
+    if "maximum" in node and (value > node["maximum"] or (node.get("exclusiveMaximum") and value == node["maximum"])):
+        told = "less than" if node.get("exclusiveMaximum") else "less than or equal to"
+        yield invalid(path, value, f"{path} in body should be {told} {shown(node['maximum'])}")
+
+
+def _lists(node: Node, value: Any, path: str) -> Iterator[FieldError]:
+    """Lists that are sets or maps hold nothing twice."""
+    if isinstance(value, dict):
+        inner = node.get("additionalProperties")
+        for key, item in value.items():
+            child = (node.get("properties") or {}).get(key) or (inner if isinstance(inner, dict) else None)
+            if child:
+                yield from _lists(child, item, _join(path, key))
+    elif isinstance(value, list):
+        keys, seen = node.get("x-kubernetes-list-map-keys"), []
+        for place, item in enumerate(value):
+            mark: Any = {key: item.get(key) for key in keys if key in item} if keys and isinstance(item, dict) else item
+            if node.get("x-kubernetes-list-type") in ("map", "set"):
+                if mark in seen:
+                    yield duplicate(f"{path}[{place}]", mark)
+                seen.append(mark)
+            yield from _lists(node.get("items") or {}, item, f"{path}[{place}]")
+
+
+def _rules(node: Node, value: Any, old: Any, path: str) -> Iterator[FieldError]:
+    told = OMITTED if isinstance(value, (dict, list)) else value
+    for name in node.get("x-rules") or ():
+        for holds, message in istio.RULES[name]:
+            if not holds(value):
+                yield invalid(path, told, message)
+    for rule in node.get("x-kubernetes-validations") or ():
+        verdict = cel.rule(rule, value, old)
+        if verdict is not None:
+            at = _join(path, rule["fieldPath"].lstrip(".")) if rule.get("fieldPath") else path
+            yield {"FieldValueRequired": lambda: required(at, verdict), "FieldValueForbidden": lambda: forbidden(at, verdict),
+                   "FieldValueDuplicate": lambda: duplicate(at, told)}.get(
+                       rule.get("reason", ""), lambda: invalid(at, told, verdict))()
+    if isinstance(value, dict):
+        inner = node.get("additionalProperties")
+        for key, item in value.items():
+            child = (node.get("properties") or {}).get(key)
+            mapped = child is None and isinstance(inner, dict)
+            child = inner if mapped else child
+            if isinstance(child, dict) and key != "metadata":
+                before = old.get(key) if isinstance(old, dict) else None
+                yield from _rules(child, item, before, f"{path}[{key}]" if mapped else _join(path, key))
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _rules(node.get("items") or {}, item, None, f"{path}[{place}]")
+
+
+def _has_rules(node: Node) -> bool:
+    if node.get("x-rules") or node.get("x-kubernetes-validations"):
+        return True
+    children = [*(node.get("properties") or {}).values(), node.get("items"), node.get("additionalProperties")]
+    return any(_has_rules(child) for child in children if isinstance(child, dict))
+
+
+def _types(node: Node) -> list[str]:
+    if node.get("x-kubernetes-int-or-string"):
+        return ["integer", "string"]
+    return [node["type"]] if node.get("type") else []
+
+
+def _type_of(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return "integer"
+    return {float: "number", str: "string", list: "array"}.get(type(value), "object")
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key

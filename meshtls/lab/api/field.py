@@ -1,0 +1,208 @@
+"""What is wrong with one field, in the API server's words.
+
+A FieldError names a path, one of nine faults, the bad value and a detail; `str` gives the sentence that kubectl prints. Values are
+written as Go writes them: text quoted, lists and objects as JSON.
+"""
+import json
+import re
+from typing import Any
+
+import msgspec
+
+OMITTED = object()
+"""Stands for a value that is too large to be told (objects under a CEL rule)."""
+
+_WORDS = {
+    "FieldValueRequired": "Required value", "FieldValueInvalid": "Invalid value", "FieldValueNotSupported": "Unsupported value",
+    "FieldValueDuplicate": "Duplicate value", "FieldValueNotFound": "Not found", "FieldValueForbidden": "Forbidden",
+    "FieldValueTooLong": "Too long", "FieldValueTooMany": "Too many", "FieldValueTypeInvalid": "Invalid value",
+    "InternalError": "Internal error"}
+_VALUELESS = {"FieldValueRequired", "FieldValueForbidden", "FieldValueTooLong", "InternalError"}
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """`reason` is the cause's reason in a Status; `path` is dotted, "<nil>" for no field."""
+
+    path: str
+    reason: str
+    value: Any = OMITTED
+    detail: str = ""
+
+    @property
+    def body(self) -> str:
+        text = _WORDS[self.reason]
+        if self.reason not in _VALUELESS and self.value is not OMITTED:
+            text += f": {shown(self.value)}"
+        return f"{text}: {self.detail}" if self.detail else text
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.body}"
+
+
+def required(path: str, detail: str = "") -> FieldError:
+    return FieldError(path, "FieldValueRequired", detail=detail)
+
+
+def invalid(path: str, value: Any, detail: str) -> FieldError:
+    return FieldError(path, "FieldValueInvalid", value, detail)
+
+
+def mistyped(path: str, value: Any, detail: str) -> FieldError:
+    return FieldError(path, "FieldValueTypeInvalid", value, detail)
+
+
+def unsupported(path: str, value: Any, known: tuple[str, ...] | list[str]) -> FieldError:
+    return FieldError(path, "FieldValueNotSupported", value, "supported values: " + ", ".join(quote(str(item)) for item in known))
+
+
+def duplicate(path: str, value: Any) -> FieldError:
+    return FieldError(path, "FieldValueDuplicate", value)
+
+
+def missing(path: str, value: Any) -> FieldError:
+    return FieldError(path, "FieldValueNotFound", value)
+
+
+def forbidden(path: str, detail: str) -> FieldError:
+    return FieldError(path, "FieldValueForbidden", detail=detail)
+
+
+def too_long(path: str, limit: int, unit: str = "byte") -> FieldError:
+    return FieldError(path, "FieldValueTooLong", detail=f"may not be more than {limit} {unit}{'' if limit == 1 else 's'}")
+
+
+def too_many(path: str, count: int, limit: int) -> FieldError:
+    return FieldError(path, "FieldValueTooMany", count, f"must have at most {limit} item{'' if limit == 1 else 's'}")
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in a message."""
+    if isinstance(value, str):
+        return quote(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value == int(value):
+        return str(int(value))
+    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+
+
+def quote(text: str) -> str:
+    """Text as Go's %q writes it."""
+    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\v": "\\v"}
+
+    def escaped(char: str) -> str:
+        if char in escapes:
+            return escapes[char]
+        if char.isprintable():
+            return char
+        return f"\\x{ord(char):02x}" if ord(char) < 0x80 else f"\\u{ord(char):04x}"
+    return '"' + "".join(map(escaped, text)) + '"'
+
+
+# the forms of names
+
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_SUBDOMAIN = _LABEL + r"(\." + _LABEL + ")*"
+_LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
+_QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
+_VALUE = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
+_ENV = "[-._a-zA-Z][-._a-zA-Z0-9]*"
+_CONFIG_KEY = "[-._a-zA-Z0-9]+"
+
+
+def _regex(message: str, form: str, *examples: str) -> str:
+    told = " or ".join(f"'{example}', " for example in examples)
+    return f"{message} (e.g. {told}regex used for validation is '{form}')"
+
+
+def _formed(value: str, limit: int, form: str, message: str) -> list[str]:
+    found = [f"must be no more than {limit} characters"] if len(value) > limit else []
+    return found if re.fullmatch(form, value) else [*found, message]
+
+
+def label_1123(value: str) -> list[str]:
+    if value and "." in value and re.fullmatch(_SUBDOMAIN, value) and len(value) <= 253:
+        return ["must not contain dots"]
+    return _formed(value, 63, _LABEL, _regex(
+        "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an "
+        "alphanumeric character", _LABEL, "my-name", "123-abc"))
+
+
+def subdomain_1123(value: str) -> list[str]:
+    return _formed(value, 253, _SUBDOMAIN, _regex(
+        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end "
+        "with an alphanumeric character", _SUBDOMAIN, "example.com"))
+
+
+def label_1035(value: str) -> list[str]:
+    return _formed(value, 63, _LABEL_1035, _regex(
+        "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end "
+        "with an alphanumeric character", _LABEL_1035, "my-name", "abc-123"))
+
+
+def path_segment(value: str) -> list[str]:
+    """Names of RBAC objects: anything that can stand in a path."""
+    if value in (".", ".."):
+        return [f"may not be '{value}'"]
+    return [f"may not contain '{char}'" for char in ("/", "%") if char in value]
+
+
+def qualified(value: str) -> list[str]:
+    """Label and annotation keys, finalizers: [prefix/]name."""
+    form = _regex("must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character",
+                  _QUALIFIED, "MyName", "my.name", "123-abc")
+    prefix, slash, name = value.rpartition("/")
+    if "/" in prefix:
+        return [f"a valid label key {form} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
+    found: list[str] = []
+    if slash:
+        found = [f"prefix part {text}" for text in (subdomain_1123(prefix) if prefix else ["must be non-empty"])]
+    if not name:
+        found.append("name part must be non-empty")
+    elif len(name) > 63:
+        found.append("name part must be no more than 63 characters")
+    return found if re.fullmatch(_QUALIFIED, name) else [*found, f"name part {form}"]
+
+
+def label_value(value: str) -> list[str]:
+    return _formed(value, 63, _VALUE, _regex(
+        "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end "
+        "with an alphanumeric character", _VALUE, "MyValue", "my_value", "12345"))
+
+
+def env_name(value: str) -> list[str]:
+    """Environment variables: since 1.32 any printable ASCII except '='."""
+    if not value:
+        return ["environment variable name must be non-empty"]
+    fine = all(" " <= char <= "~" and char != "=" for char in value)
+    return [] if fine else ["a valid environment variable name must consist only of printable ASCII characters other than '='"]
+
+
+def config_key(value: str) -> list[str]:
+    """Keys of ConfigMaps and Secrets."""
+    found = _formed(value, 253, _CONFIG_KEY, _regex(
+        "a valid config key must consist of alphanumeric characters, '-', '_' or '.'", _CONFIG_KEY,
+        "key.name", "KEY_NAME", "key-name"))
+    if value == ".":
+        return [*found, "must not be '.'"]
+    if value == "..":
+        return [*found, "must not be '..'"]
+    return [*found, "must not start with '..'"] if value.startswith("..") else found
+
+
+def port_name(value: str) -> list[str]:
+    """Names of container ports (IANA service names)."""
+    found = ["must be no more than 15 characters"] if len(value) > 15 else []
+    if not re.fullmatch("[-a-z0-9]+", value):
+        found.append("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
+    if not re.search("[a-z]", value):
+        found.append("must contain at least one letter (a-z)")
+    if "--" in value:
+        found.append("must not contain consecutive hyphens")
+    if value[:1] == "-" or value[-1:] == "-":
+        found.append("must not begin or end with a hyphen")
+    return found
+
+
+def port_number(value: Any) -> list[str]:
+    return [] if isinstance(value, int) and 1 <= value <= 65535 else ["must be between 1 and 65535, inclusive"]

@@ -1,0 +1,141 @@
+"""The three patches that say what to change: merge (RFC 7386), JSON (RFC 6902) and strategic merge.
+
+Each takes the current object and the parsed patch and returns a new object; the inputs stay as they are. The strategic merge is guided by
+the kind's schema: lists that are maps merge by their first key, sets unite, other lists are replaced.
+"""
+import json
+from typing import Any
+
+from meshtls.lab.api import schema, status
+from meshtls.lab.api.store import clone
+
+MERGE, JSON, STRATEGIC, APPLY = ("application/merge-patch+json", "application/json-patch+json", "application/strategic-merge-patch+json",
+                                 "application/apply-patch+yaml")
+_ORDER, _DROP = "$setElementOrder/", "$deleteFromPrimitiveList/"
+
+
+def parse(body: bytes) -> Any:
+    """Raises ApiError 400 on a body that is no JSON."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise status.bad_request(f"error decoding patch: {error}") from error
+
+
+def merge(current: Any, patch: Any) -> Any:
+    if not isinstance(patch, dict):
+        return clone(patch)
+    found = dict(current) if isinstance(current, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            found.pop(key, None)
+        else:
+            found[key] = merge(found.get(key), value)
+    return clone(found)
+
+
+def json_patch(current: dict[str, Any], operations: Any) -> dict[str, Any]:
+    """Raises ApiError 400 for what is no patch, 422 for one that does not apply."""
+    import jsonpatch
+    import jsonpointer
+    if not isinstance(operations, list):
+        raise status.bad_request("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+    if len(operations) > 10_000:
+        raise status.ApiError(413, "RequestEntityTooLarge", "Request entity too large: The allowed maximum operations in a JSON patch is "
+                              f"10000, got {len(operations)}")
+    try:
+        changed = jsonpatch.apply_patch(current, operations)
+    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, KeyError, IndexError) as error:
+        raise status.unprocessable("the server rejected our request due to an error in our request") from error
+    if not isinstance(changed, dict):
+        raise status.unprocessable("the server rejected our request due to an error in our request")
+    return changed
+
+
+def strategic(node: dict[str, Any], current: dict[str, Any], patch: Any) -> dict[str, Any]:
+    if not isinstance(patch, dict):
+        raise status.bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}")
+    return _object(schema.resolve(node), clone(current), clone(patch))
+
+
+def _object(node: dict[str, Any], current: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    directive = patch.pop("$patch", "merge")
+    if directive == "replace":
+        return _plain(patch)
+    if directive == "delete":
+        return {}
+    if directive != "merge":
+        raise status.bad_request(f"unknown patch type: {directive}")
+    retained = patch.pop("$retainKeys", None)
+    if retained is not None:
+        current = {key: value for key, value in current.items() if key in retained}
+    orders = {key.removeprefix(_ORDER): patch.pop(key) for key in list(patch) if key.startswith(_ORDER)}
+    drops = {key.removeprefix(_DROP): patch.pop(key) for key in list(patch) if key.startswith(_DROP)}
+    for key, gone in drops.items():
+        if isinstance(current.get(key), list):
+            current[key] = [item for item in current[key] if item not in gone]
+    properties, inner = node.get("properties") or {}, node.get("additionalProperties")
+    for key in [*patch, *(key for key in orders if key not in patch)]:
+        child = schema.resolve(properties.get(key) or (inner if isinstance(inner, dict) else {}))
+        if key not in patch:
+            patched: Any = []
+        elif patch[key] is None:
+            current.pop(key, None)
+            continue
+        else:
+            patched = patch[key]
+        if isinstance(patched, dict):
+            current[key] = _object(child, current[key] if isinstance(current.get(key), dict) else {}, patched)
+        elif isinstance(patched, list) and (key in patch or isinstance(current.get(key), list)):
+            current[key] = _list(child, current.get(key) or [], patched, orders.get(key))
+        else:
+            current[key] = patched
+    return current
+
+
+def _list(node: dict[str, Any], current: list[Any], patch: list[Any], order: list[Any] | None) -> list[Any]:
+    keys = schema.merge_keys(node)
+    if keys is None:
+        if node.get("x-kubernetes-list-type") == "set":
+            merged = current + [item for item in patch if item not in current]
+            return _ordered(current, merged, order, lambda item: item)
+        return _plain(patch)
+    key = keys[0]
+    if any(isinstance(item, dict) and item.get("$patch") == "replace" for item in patch):
+        return [_plain(item) for item in patch if set(item) - {"$patch"}]
+    merged = list(current)
+    items = schema.resolve(node.get("items") or {})
+    for item in patch:
+        if not isinstance(item, dict) or key not in item:
+            raise status.bad_request(f"map: {json.dumps(item)} does not contain declared merge key: {key}")
+        place = next((at for at, held in enumerate(merged) if held.get(key) == item[key]), None)
+        if item.get("$patch") == "delete":
+            if place is not None:
+                del merged[place]
+        elif place is None:
+            merged.append(_object(items, {}, item))
+        else:
+            merged[place] = _object(items, merged[place], item)
+    return _ordered(current, merged, order and [item.get(key) for item in order], lambda item: item.get(key))
+
+
+def _ordered(before: list[Any], merged: list[Any], order: list[Any] | None, mark: Any) -> list[Any]:
+    """The patch's order for what it names; the rest keeps its place among its former neighbours."""
+    if not order:
+        return merged
+    marks = [mark(item) for item in before]
+    named = sorted((item for item in merged if mark(item) in order), key=lambda item: order.index(mark(item)))
+    others = [item for item in merged if mark(item) not in order]
+    found: list[Any] = []
+    while named and others:
+        left, right = mark(named[0]), mark(others[0])
+        first = left in marks and right in marks and marks.index(left) > marks.index(right)
+        found.append((others if first else named).pop(0))
+    return found + named + others
+
+
+def _plain(value: Any) -> Any:
+    """Without directives."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if not key.startswith("$") and item is not None}
+    return [_plain(item) for item in value] if isinstance(value, list) else value

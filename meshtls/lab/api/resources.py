@@ -1,0 +1,190 @@
+"""Which kinds there are: one table, and what custom resource definitions add to it.
+
+A line of the table: group, versions (preferred first), plural, Kind, scope (n namespaced, c cluster), subresources, short names,
+categories. The kind's fields are named by `model`, the class of the official Python client that was generated from the API.
+"""
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+
+class Resource(msgspec.Struct, frozen=True):
+    """One kind as the API serves it. `name` is "plural" or "plural.group", the store's key."""
+
+    group: str
+    versions: tuple[str, ...]
+    plural: str
+    kind: str
+    namespaced: bool
+    subresources: tuple[str, ...] = ()
+    short: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    singular: str = ""
+    list_kind: str = ""
+    storage: str = ""
+    schemas: dict[str, Any] | None = None
+    columns: dict[str, Any] | None = None
+    virtual: bool = False
+    """A review: answered, never stored."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def custom(self) -> bool:
+        return self.schemas is not None
+
+    def api_version(self, version: str) -> str:
+        return f"{self.group}/{version}" if self.group else version
+
+    @property
+    def stored_version(self) -> str:
+        return self.api_version(self.storage or self.versions[0])
+
+    @property
+    def verbs(self) -> list[str]:
+        if self.virtual:
+            return ["create"]
+        return ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+
+
+_TABLE = """
+-                             v1        bindings                          Binding                        n -              -          -    v
+-                             v1        configmaps                        ConfigMap                      n -              cm         -
+-                             v1        endpoints                         Endpoints                      n -              ep         -
+-                             v1        events                            Event                          n -              ev         -
+-                             v1        limitranges                       LimitRange                     n -              limits     -
+-                             v1        namespaces                        Namespace                      c finalize,status ns        -
+-                             v1        nodes                             Node                           c status         no         -
+-                             v1        persistentvolumeclaims            PersistentVolumeClaim          n status         pvc        -
+-                             v1        persistentvolumes                 PersistentVolume               c status         pv         -
+-                             v1        pods                              Pod                            n status,log,binding,eviction,ephemeralcontainers po all
+-                             v1        podtemplates                      PodTemplate                    n -              -          -
+-                             v1        replicationcontrollers            ReplicationController          n status,scale   rc         all
+-                             v1        resourcequotas                    ResourceQuota                  n status         quota      -
+-                             v1        secrets                           Secret                         n -              -          -
+-                             v1        serviceaccounts                   ServiceAccount                 n token          sa         -
+-                             v1        services                          Service                        n status         svc        all
+admissionregistration.k8s.io  v1        mutatingwebhookconfigurations     MutatingWebhookConfiguration   c -              -          api-extensions
+admissionregistration.k8s.io  v1        validatingadmissionpolicies       ValidatingAdmissionPolicy      c status         -          api-extensions
+admissionregistration.k8s.io  v1        validatingadmissionpolicybindings ValidatingAdmissionPolicyBinding c -            -          api-extensions
+admissionregistration.k8s.io  v1        validatingwebhookconfigurations   ValidatingWebhookConfiguration c -              -          api-extensions
+apiextensions.k8s.io          v1        customresourcedefinitions         CustomResourceDefinition       c status         crd,crds   api-extensions
+apps                          v1        controllerrevisions               ControllerRevision             n -              -          -
+apps                          v1        daemonsets                        DaemonSet                      n status         ds         all
+apps                          v1        deployments                       Deployment                     n scale,status   deploy     all
+apps                          v1        replicasets                       ReplicaSet                     n scale,status   rs         all
+apps                          v1        statefulsets                      StatefulSet                    n scale,status   sts        all
+authentication.k8s.io         v1        selfsubjectreviews                SelfSubjectReview              c -              -          -    v
+authentication.k8s.io         v1        tokenreviews                      TokenReview                    c -              -          -    v
+authorization.k8s.io          v1        localsubjectaccessreviews         LocalSubjectAccessReview       n -              -          -    v
+authorization.k8s.io          v1        selfsubjectaccessreviews          SelfSubjectAccessReview        c -              -          -    v
+authorization.k8s.io          v1        selfsubjectrulesreviews           SelfSubjectRulesReview         c -              -          -    v
+authorization.k8s.io          v1        subjectaccessreviews              SubjectAccessReview            c -              -          -    v
+autoscaling                   v2,v1     horizontalpodautoscalers          HorizontalPodAutoscaler        n status         hpa        all
+batch                         v1        cronjobs                          CronJob                        n status         cj         all
+batch                         v1        jobs                              Job                            n status         -          all
+coordination.k8s.io           v1        leases                            Lease                          n -              -          -
+discovery.k8s.io              v1        endpointslices                    EndpointSlice                  n -              -          -
+events.k8s.io                 v1        events                            Event                          n -              ev         -
+networking.k8s.io             v1        ingressclasses                    IngressClass                   c -              -          -
+networking.k8s.io             v1        ingresses                         Ingress                        n status         ing        -
+networking.k8s.io             v1        networkpolicies                   NetworkPolicy                  n -              netpol     -
+node.k8s.io                   v1        runtimeclasses                    RuntimeClass                   c -              -          -
+policy                        v1        poddisruptionbudgets              PodDisruptionBudget            n status         pdb        -
+rbac.authorization.k8s.io     v1        clusterrolebindings               ClusterRoleBinding             c -              -          -
+rbac.authorization.k8s.io     v1        clusterroles                      ClusterRole                    c -              -          -
+rbac.authorization.k8s.io     v1        rolebindings                      RoleBinding                    n -              -          -
+rbac.authorization.k8s.io     v1        roles                             Role                           n -              -          -
+scheduling.k8s.io             v1        priorityclasses                   PriorityClass                  c -              pc         -
+storage.k8s.io                v1        storageclasses                    StorageClass                   c -              sc         -
+"""
+
+MODELS = {("", "Event"): "CoreV1Event", ("events.k8s.io", "Event"): "EventsV1Event"}
+"""Where the client's class is not named version + kind."""
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return () if text == "-" else tuple(text.split(","))
+
+
+def _builtin() -> Iterator[Resource]:
+    for line in _TABLE.strip().splitlines():
+        group, versions, plural, kind, scope, subresources, short, categories, *flags = line.split()
+        yield Resource("" if group == "-" else group, _words(versions), plural, kind, scope == "n", _words(subresources), _words(short),
+                       _words(categories), singular=kind.lower(), list_kind=kind + "List", virtual="v" in flags)
+
+
+BUILTIN: tuple[Resource, ...] = tuple(_builtin())
+
+
+def from_definition(definition: dict[str, Any]) -> Resource:
+    """The resource that a stored CustomResourceDefinition describes."""
+    spec = definition["spec"]
+    names, served = spec["names"], [version for version in spec["versions"] if version.get("served", True)]
+    ordered = sorted(served, key=lambda version: _priority(version["name"]))
+    parts = {part for version in served for part in version.get("subresources") or ()}
+    return Resource(
+        spec["group"], tuple(version["name"] for version in ordered), names["plural"], names["kind"], spec["scope"] == "Namespaced",
+        tuple(sorted(parts)), tuple(names.get("shortNames") or ()), tuple(names.get("categories") or ()),
+        singular=names.get("singular") or names["kind"].lower(), list_kind=names.get("listKind") or names["kind"] + "List",
+        storage=next((version["name"] for version in spec["versions"] if version.get("storage")), ""),
+        schemas={version["name"]: (version.get("schema") or {}).get("openAPIV3Schema") or {} for version in served},
+        columns={version["name"]: version for version in served})
+
+
+def _priority(version: str) -> tuple[int, int, int, str]:
+    """Kubernetes' order of versions: GA, beta, alpha; newest first."""
+    head, _, tail = version.removeprefix("v").partition("beta")
+    stage = 1 if tail else 0
+    if not tail:
+        head, _, tail = version.removeprefix("v").partition("alpha")
+        stage = 2 if tail else 0
+    numbers = head.isdigit() and (tail.isdigit() or not tail)
+    return (stage, -int(head), -int(tail or 0), "") if numbers else (3, 0, 0, version)
+
+
+class Registry:
+    """All resources served now; custom ones come and go."""
+
+    def __init__(self, resources: Iterable[Resource] = BUILTIN) -> None:
+        self._by_name = {resource.name: resource for resource in resources}
+        self._by_path: dict[tuple[str, str, str], Resource] = {}
+        self.generation = 0
+        self._index()
+
+    def __iter__(self) -> Iterator[Resource]:
+        return iter(self._by_name.values())
+
+    def add(self, resource: Resource) -> None:
+        self._by_name[resource.name] = resource
+        self._index()
+
+    def remove(self, name: str) -> None:
+        self._by_name.pop(name, None)
+        self._index()
+
+    def named(self, name: str) -> Resource | None:
+        return self._by_name.get(name)
+
+    def at(self, group: str, version: str, plural: str) -> Resource | None:
+        return self._by_path.get((group, version, plural))
+
+    def of_kind(self, group: str, kind: str) -> Resource | None:
+        return next((resource for resource in self if resource.group == group and resource.kind == kind), None)
+
+    def groups(self) -> dict[str, list[str]]:
+        """Named groups and their versions, preferred first."""
+        found: dict[str, list[str]] = {}
+        for resource in self:
+            if resource.group:
+                known = found.setdefault(resource.group, [])
+                known.extend(version for version in resource.versions if version not in known)
+        return {group: sorted(versions, key=_priority) for group, versions in found.items()}
+
+    def _index(self) -> None:
+        self.generation += 1
+        self._by_path = {(resource.group, version, resource.plural): resource
+                         for resource in self for version in resource.versions}

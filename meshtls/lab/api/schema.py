@@ -1,0 +1,171 @@
+"""The fields of each kind, as JSON schema.
+
+Built-in kinds: read from the sources of the official Python client's models (generated from Kubernetes' OpenAPI document), one model
+at a time when first needed and without importing them. Custom kinds: the schema of their definition. What OpenAPI calls
+x-kubernetes-list-map-keys, -list-type and -map-type and the patch merge keys, which the models leave out, stands in the tables below
+(from the API reference).
+
+A node is a dict: type, properties, items, additionalProperties, required, description, "$ref" (another model),
+"x-kubernetes-..." as in OpenAPI. `resolve` follows a "$ref".
+"""
+import ast
+import functools
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+from meshtls.lab.api.resources import MODELS, Resource
+
+Node = dict[str, Any]
+
+LIST_KEYS: dict[str, list[str]] = {
+    "containers": ["name"], "initContainers": ["name"], "ephemeralContainers": ["name"], "env": ["name"], "volumes": ["name"],
+    "volumeMounts": ["mountPath"], "volumeDevices": ["devicePath"], "imagePullSecrets": ["name"], "hostAliases": ["ip"],
+    "topologySpreadConstraints": ["topologyKey", "whenUnsatisfiable"], "conditions": ["type"], "podIPs": ["ip"], "hostIPs": ["ip"],
+    "ownerReferences": ["uid"], "secrets": ["name"], "webhooks": ["name"], "matchConditions": ["name"], "resourceClaims": ["name"],
+    "schedulingGates": ["name"], "claims": ["name"], "variables": ["name"], "V1ContainerPort": ["containerPort", "protocol"],
+    "V1ServicePort": ["port", "protocol"]}
+"""Lists that are maps, by property or by the items' model. The first key is the strategic merge key."""
+
+SET_LISTS = {"finalizers", "podCIDRs"}
+ATOMIC_MODELS = {
+    "V1LabelSelector", "V1ObjectReference", "V1LocalObjectReference", "V1ConfigMapKeySelector", "V1SecretKeySelector",
+    "V1ObjectFieldSelector", "V1ResourceFieldSelector", "V1TypedLocalObjectReference", "V1NodeSelector", "V1NodeSelectorTerm",
+    "V1ScopeSelector", "V1RoleRef", "RbacV1Subject", "V1OwnerReference", "V1SecretReference", "V1FileKeySelector"}
+ATOMIC_MAPS = {("V1ServiceSpec", "selector"), ("V1PodSpec", "nodeSelector"), ("V1ReplicationControllerSpec", "selector")}
+INT_OR_STRING = {"targetPort", "port", "maxUnavailable", "maxSurge", "minAvailable"}
+INT64 = {"terminationGracePeriodSeconds", "activeDeadlineSeconds", "runAsUser", "runAsGroup", "fsGroup", "tolerationSeconds", "generation",
+         "observedGeneration", "deletionGracePeriodSeconds", "expirationSeconds", "startingDeadlineSeconds", "supplementalGroups"}
+QUANTITY_MAPS = {"limits", "requests", "capacity", "allocatable", "hard", "used", "overhead", "allocatedResources", "default",
+                 "defaultRequest", "max", "min", "maxLimitRequestRatio"}
+QUANTITIES = {"sizeLimit", "divisor"}
+KEY_DEFAULTS = {"protocol": "TCP"}
+DEFINITION_DATA = {"V1JSONSchemaProps"}
+
+
+@functools.cache
+def _models() -> Path:
+    spec = importlib.util.find_spec("kubernetes")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("the package kubernetes, which describes the built-in kinds, is not installed")
+    return Path(next(iter(spec.submodule_search_locations))) / "client" / "models"
+
+
+def _file_name(model: str) -> str:
+    """V1HTTPGetAction -> v1_http_get_action, as the client's generator names its files."""
+    text = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", model)
+    return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", text).lower()
+
+
+@functools.cache
+def model(name: str) -> Node:
+    """The schema of one model; an open object when the client does not know it."""
+    path = _models() / f"{_file_name(name)}.py"
+    if not path.exists():
+        return {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    text = path.read_text(encoding="utf-8")
+    types, keys = (ast.literal_eval(found[1]) if (found := re.search(attribute + r"[^=\n]*= (\{.*?\n?    \}|\{\})", text, re.S)) else {}
+                   for attribute in ("openapi_types", "attribute_map"))
+    node: Node = {"type": "object", "properties": {}, "x-model": name}
+    wanted = []
+    for attribute, kind in types.items():
+        key = keys[attribute]
+        node["properties"][key] = _property(name, key, kind)
+        declared = re.search(rf"^    {attribute}: (.*)$", text, re.M)
+        if declared and not declared[1].startswith("Optional["):
+            wanted.append(key)
+        elif f"Invalid value for `{attribute}`, must not be `None`" in text:
+            wanted.append(key)
+        if declared and (told := re.search(r'description="((?:[^"\\]|\\.)*)"', declared[1])):
+            node["properties"][key]["description"] = told[1].replace('\\"', '"').replace("\\n", "\n")
+    if wanted:
+        node["required"] = wanted
+    if name in ATOMIC_MODELS:
+        node["x-kubernetes-map-type"] = "atomic"
+    return node
+
+
+def _property(owner: str, key: str, kind: str) -> Node:
+    listed = re.fullmatch(r"[Ll]ist\[(.*)\]", kind)
+    if listed:
+        node: Node = {"type": "array", "items": _plain(owner, key, listed[1])}
+        keys = LIST_KEYS.get(listed[1]) or (LIST_KEYS.get(key) if listed[1].startswith(("V", "R", "C")) else None)
+        if keys and owner not in ("V1ContainerStatus", *DEFINITION_DATA):
+            node["x-kubernetes-list-type"], node["x-kubernetes-list-map-keys"] = "map", keys
+        elif key in SET_LISTS:
+            node["x-kubernetes-list-type"] = "set"
+        else:
+            node["x-kubernetes-list-type"] = "atomic"
+        return node
+    mapped = re.fullmatch(r"[Dd]ict[\[(]str, (.*)[\])]", kind)
+    if mapped:
+        node = {"type": "object", "additionalProperties": _plain(owner, key, mapped[1])}
+        if key in QUANTITY_MAPS:
+            node["additionalProperties"] = {"type": "string", "x-quantity": True}
+        if (owner, key) in ATOMIC_MAPS:
+            node["x-kubernetes-map-type"] = "atomic"
+        return node
+    return _plain(owner, key, kind)
+
+
+def _plain(owner: str, key: str, kind: str) -> Node:
+    if kind in ("str", "bytes", "bytearray"):
+        return {"type": "string", **({"x-quantity": True} if key in QUANTITIES else {})}
+    if kind == "datetime":
+        return {"type": "string", "format": "date-time"}
+    if kind == "int":
+        return {"type": "integer", "format": "int64" if key in INT64 else "int32"}
+    if kind == "float":
+        return {"type": "number"}
+    if kind == "bool":
+        return {"type": "boolean"}
+    if kind == "object":
+        return {"x-kubernetes-int-or-string": True} if key in INT_OR_STRING else {"x-kubernetes-preserve-unknown-fields": True}
+    if re.match(r"[Ll]ist\[|[Dd]ict[\[(]", kind):
+        return _property(owner, key, kind)
+    return {"$ref": kind}
+
+
+def resolve(node: Node) -> Node:
+    return model(node["$ref"]) if "$ref" in node else node
+
+
+def model_name(resource: Resource, version: str) -> str:
+    return MODELS.get((resource.group, resource.kind)) or version[0].upper() + version[1:] + resource.kind
+
+
+META: Node = {"$ref": "V1ObjectMeta"}
+
+
+def of(resource: Resource, version: str) -> Node:
+    """The schema of a kind's objects, metadata included."""
+    if resource.schemas is None:
+        return model(model_name(resource, version))
+    return _custom(resource.name, version, resource.schemas)
+
+
+_custom_cache: dict[tuple[str, str], tuple[Any, Node]] = {}
+
+
+def _custom(name: str, version: str, schemas: dict[str, Any]) -> Node:
+    raw = schemas.get(version) or {}
+    cached = _custom_cache.get((name, version))
+    if cached and cached[0] is raw:
+        return cached[1]
+    node = {**raw, "type": "object"}
+    node["properties"] = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, **(raw.get("properties") or {}), "metadata": META}
+    _custom_cache[(name, version)] = (raw, node)
+    return node
+
+
+def merge_keys(node: Node) -> list[str] | None:
+    """The keys of a list that is a map, or None."""
+    return node.get("x-kubernetes-list-map-keys") if node.get("x-kubernetes-list-type") == "map" else None
+
+
+def is_atomic(node: Node) -> bool:
+    """Owned and replaced as one."""
+    if node.get("type") == "array":
+        return node.get("x-kubernetes-list-type", "atomic") == "atomic"
+    return node.get("x-kubernetes-map-type") == "atomic"
