@@ -1,0 +1,141 @@
+"""Pods' networks: one namespace and one veth pair each, routed (not bridged) through the node.
+
+Every packet between pods crosses the node's forward chain, so Services, NetworkPolicies and the sniffer have one place. A pod has
+PODS/32 and its default route by the node's address, as kindnet and Calico do it. Namespaces are anonymous: a descriptor keeps each alive.
+`setns` is per thread: one worker thread does all of it, and sockets opened there stay in the pod's network for any thread to use.
+"""
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from meshtls.lab.node import linux, netlink, nft
+
+NODE_IP = "10.77.0.1"
+POD_CIDR = "10.77.0.0/16"
+SERVICE_CIDR = "10.96.0.0/16"
+DNS_IP = "10.96.0.10"
+API_IP = "10.96.0.1"
+
+_LOOPBACK, _ETH0, _FIRST_INDEX = 1, 2, 100
+_T = TypeVar("_T")
+
+
+class PodNet:
+    """A pod's network: its address and the descriptor of its namespace. hostNetwork pods share the node's."""
+
+    __slots__ = ("ip", "netns", "index", "host")
+
+    def __init__(self, ip: str, netns: int, index: int, host: bool = False) -> None:
+        self.ip, self.netns, self.index, self.host = ip, netns, index, host
+
+
+def _sysctl(path: str, value: str) -> None:
+    try:
+        with open(f"/proc/sys/net/{path}", "w", encoding="ascii") as file:
+            file.write(value)
+    except OSError:
+        pass  # a read-only /proc/sys: each of these is a nicety, forwarding is checked by the first call
+
+
+class Network:
+    """The node's network and the pods' on it. Made inside the lab's own world (`world.enter`)."""
+
+    def __init__(self, nodes: int = 1) -> None:
+        self._home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns")
+        self._free: list[int] = []
+        self._next = 1
+        self.node_ips = [f"10.77.0.{number}" for number in range(1, nodes + 1)]
+        for path, value in (("ipv4/ip_forward", "1"), ("ipv4/ip_unprivileged_port_start", "0")):
+            _sysctl(path, value)
+        steps = [netlink.address(_LOOPBACK, ip) for ip in (*self.node_ips, DNS_IP, API_IP)]
+        # the route lets a call to a Service leave the socket layer; what is not translated there comes back as an error
+        netlink.talk(socket.AF_UNSPEC, [*steps, netlink.route(SERVICE_CIDR.split("/")[0], 16, _LOOPBACK)])
+
+    async def run(self, work: Callable[[], _T]) -> _T:
+        """Do it in the worker thread, in the node's namespace."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+    async def inside(self, pod: PodNet, work: Callable[[], _T]) -> _T:
+        """Do it in the worker thread, in the pod's namespace."""
+        return await self.run(lambda: self._inside(pod.netns, work))
+
+    def _inside(self, netns: int, work: Callable[[], _T]) -> _T:
+        linux.setns(netns, linux.CLONE_NEWNET)
+        try:
+            return work()
+        finally:
+            linux.setns(self._home, linux.CLONE_NEWNET)
+
+    def host(self, node: int = 0) -> PodNet:
+        """What a hostNetwork pod gets: the node itself."""
+        return PodNet(self.node_ips[node], self._home, 0, host=True)
+
+    async def add(self) -> PodNet:
+        """A new pod's network, ready for connections. Raises OSError."""
+        number = self._free.pop(0) if self._free and self._next > 20_000 else self._next
+        self._next += number == self._next
+        return await self.run(lambda: self._make(number))
+
+    def _make(self, number: int) -> PodNet:
+        ip, index = f"10.77.{1 + number // 250}.{1 + number % 250}", _FIRST_INDEX + number
+        linux.unshare(linux.CLONE_NEWNET)
+        try:
+            netns = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            _sysctl("ipv4/ip_unprivileged_port_start", "0")
+        finally:
+            linux.setns(self._home, linux.CLONE_NEWNET)
+        pair = netlink.veth(f"pod{number}", index, "eth0", _ETH0, netns)
+        netlink.talk(socket.AF_UNSPEC, [pair, netlink.address(index, NODE_IP), netlink.link_up(index),
+                                        netlink.route(ip, 32, index, source=NODE_IP)])
+        self._inside(netns, lambda: netlink.talk(socket.AF_UNSPEC, [
+            netlink.link_up(_LOOPBACK), netlink.address(_ETH0, ip), netlink.link_up(_ETH0),
+            netlink.route(NODE_IP, 32, _ETH0), netlink.route("0.0.0.0", 0, _ETH0, gateway=NODE_IP)]))
+        return PodNet(ip, netns, index)
+
+    async def remove(self, pod: PodNet) -> None:
+        """The pair goes at once; the namespace when its last process and socket are gone."""
+        if pod.host:
+            return
+        self._free.append(pod.index - _FIRST_INDEX)
+
+        def drop() -> None:
+            try:
+                netlink.talk(socket.AF_UNSPEC, [netlink.link_gone(pod.index)])
+            finally:
+                os.close(pod.netns)
+        await self.run(drop)
+
+    async def rules(self, table: str, chains: Sequence[nft.Chain], pod: PodNet | None = None) -> None:
+        """Replace a table in the node's namespace or in a pod's."""
+        netns = pod.netns if pod else self._home
+        await self.run(lambda: self._inside(netns, lambda: nft.replace(table, chains)))
+
+    async def listen(self, pod: PodNet, ip: str, port: int) -> socket.socket:
+        """A listening TCP socket in the pod's network."""
+        def open_() -> socket.socket:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind((ip, port))
+                sock.listen(128)
+            except OSError:
+                sock.close()
+                raise
+            sock.setblocking(False)
+            return sock
+        return await self.inside(pod, open_)
+
+    async def client(self, pod: PodNet) -> socket.socket:
+        """An unconnected, non-blocking TCP socket in the pod's network."""
+        def open_() -> socket.socket:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            return sock
+        return await self.inside(pod, open_)
+
+    def close(self) -> None:
+        self._worker.shutdown(wait=True)
