@@ -55,6 +55,7 @@ class Client:
             transport.access.server, transport.access.namespace, transport.access.who
         )
         self._streams: set[streams.Stream] = set()
+        self._closed = False
         self._lock = threading.Lock()
 
     @classmethod
@@ -75,7 +76,7 @@ class Client:
     def close(self) -> None:
         """End followed logs and watches, in whatever thread they are read, and drop the connections."""
         with self._lock:
-            opened, self._streams = self._streams, set()
+            opened, self._streams, self._closed = self._streams, set(), True
         for stream in opened:
             stream.stop()
         self._transport.close()
@@ -248,6 +249,9 @@ class Client:
         with self._transport.stream(call, read_s=None) as response, streams.Stream(response, left_s) as stream:
             with self._lock:
                 self._streams.add(stream)
+                late = self._closed
+            if late:
+                stream.stop()
             try:
                 yield stream
             finally:
