@@ -1,0 +1,138 @@
+"""The lab's side of the runner: start a process, hear when it ends, signal it. Also says which Python containers run."""
+import asyncio
+import json
+import os
+import socket
+import sys
+from typing import Any
+
+import msgspec
+
+CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "NET_BIND_SERVICE", "NET_RAW",
+                "SYS_CHROOT", "MKNOD", "AUDIT_WRITE", "SETFCAP")
+PATH = "/.lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Root(msgspec.Struct, frozen=True):
+    """A container's root directory (see rootfs.py)."""
+
+    python: tuple[str, str]
+    files: dict[str, str] = {}
+    mounts: tuple[tuple[str, str, bool], ...] = ()
+    readonly: bool = False
+
+
+class Spec(msgspec.Struct, frozen=True):
+    """What to run. `root` None: in the lab's own file system (Envoy), without becoming anybody else."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str = "/"
+    hostname: str = "localhost"
+    root: Root | None = None
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    capabilities: tuple[str, ...] = CAPABILITIES
+    marks: bool = False
+    rootless: bool = False
+    no_new_privileges: bool = False
+    interpreter: str = ""
+
+
+def host_python() -> tuple[str, str]:
+    """The prefix and the executable of the Python that containers run: ours, without our virtual environment's packages."""
+    executable = os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
+    return os.path.realpath(sys.base_prefix), executable
+
+
+class StartFailed(Exception):
+    """The program could not be executed; the message is the reason."""
+
+
+class Process:
+    """A running process. `exit` resolves to its exit code: negative for a signal."""
+
+    def __init__(self, runtime: "Runtime", number: int) -> None:
+        self._runtime = runtime
+        self.number = number
+        self.pid = 0
+        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def signal(self, number: int) -> None:
+        """Nothing happens if it has ended."""
+        self._runtime.send({"kill": self.number, "signal": number}, [])
+
+
+class Runtime:
+    """Speaks to the runner. If the runner is gone, every process counts as killed."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        control.setblocking(False)
+        self._running: dict[int, Process] = {}
+        self._next = 0
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(control, self._hear)
+
+    async def start(self, spec: Spec, output: int, netns: int = -1, inside: Process | None = None) -> Process:
+        """Start a process writing to `output` (which stays the caller's), in a pod's network or inside a running container.
+        Raises StartFailed."""
+        self._next += 1
+        process = Process(self, self._next)
+        self._running[process.number] = process
+        with os.fdopen(os.memfd_create("spec", os.MFD_CLOEXEC), "wb") as file:
+            file.write(msgspec.json.encode(spec))
+            file.flush()
+            request: dict[str, Any] = {"id": process.number} | ({"of": inside.number} if inside else {})
+            self.send(request, [file.fileno(), output] + ([netns] if netns >= 0 else []))
+        try:
+            await process.started
+        except StartFailed:
+            self._running.pop(process.number, None)
+            raise
+        return process
+
+    def send(self, request: dict[str, Any], fds: list[int]) -> None:
+        self._control.setblocking(True)  # the runner reads at once; a full socket buffer must not lose a request
+        try:
+            socket.send_fds(self._control, [json.dumps(request).encode()], fds)
+        finally:
+            self._control.setblocking(False)
+
+    def _hear(self) -> None:
+        while True:
+            try:
+                data = self._control.recv(1 << 16)
+            except BlockingIOError:
+                return
+            if not data:
+                self._loop.remove_reader(self._control)
+                for process in list(self._running.values()):
+                    self._ended(process, -9)
+                return
+            answer = json.loads(data)
+            process = self._running.get(answer["id"])
+            if process is None:
+                continue
+            if "failed" in answer:
+                if not process.started.done():
+                    process.started.set_exception(StartFailed(answer["failed"]))
+            elif "pid" in answer:
+                process.pid = answer["pid"]
+                if not process.started.done():
+                    process.started.set_result(None)
+            else:
+                self._ended(process, answer["exit"])
+
+    def _ended(self, process: Process, status: int) -> None:
+        self._running.pop(process.number, None)
+        if not process.started.done():
+            process.started.set_exception(StartFailed("the process ended before it ran its program"))
+        if not process.exit.done():
+            process.exit.set_result(status)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._control)
+        self._control.close()
