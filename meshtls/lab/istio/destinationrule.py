@@ -8,7 +8,7 @@ specific host. Rules for one host in one namespace merge when their exportTo agr
 import msgspec
 
 from meshtls.lab.istio import hosts
-from meshtls.lab.istio.world import DOMAIN, Obj, Service, World, age, namespace_of, spec
+from meshtls.lab.istio.world import Obj, Service, World, age, namespace_of, spec
 
 Table = dict[str, list["Rule"]]
 
@@ -61,7 +61,7 @@ def _build(world: World) -> Index:
         selector = body.get("workloadSelector")
         chosen = None if selector is None else selector.get("matchLabels") or {}
         export = frozenset(body.get("exportTo") or ()) if selector is None else frozenset({"."})
-        rule = Rule(home, export, chosen, {**body, "host": hosts.resolve(body.get("host", ""), home, DOMAIN)})
+        rule = Rule(home, export, chosen, {**body, "host": hosts.resolve(body.get("host", ""), home, world.config_domain)})
         if not export or export & {"*", ".", home}:
             _merge(out.local.setdefault(home, {}), rule)
         if (not export and private_by_default) or (len(export) == 1 and export & {".", home}):

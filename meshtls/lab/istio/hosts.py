@@ -49,7 +49,7 @@ def resolve(name: str, namespace: str, domain: str) -> str:
     """A short name as its service's full name in `namespace` (ResolveShortnameToFQDN)."""
     if not name or name == "*" or "." in name or is_ip(name):
         return name
-    return f"{name}.{namespace}.svc.{domain}"
+    return f"{name}.{namespace}.svc.{domain}" if domain else f"{name}.{namespace}"
 
 
 def alternatives(host: str, proxy_domain: str) -> list[str]:

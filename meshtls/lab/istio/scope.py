@@ -258,9 +258,9 @@ def _resolved(world: World, virtual: Obj) -> Obj:
         return out
 
     def named(destination: Obj, namespace: str) -> Obj:
-        return {**destination, "host": hosts.resolve(destination.get("host", ""), namespace, DOMAIN)}
+        return {**destination, "host": hosts.resolve(destination.get("host", ""), namespace, world.config_domain)}
 
-    body["hosts"] = [hosts.resolve(h, home, DOMAIN) for h in body["hosts"]]
+    body["hosts"] = [hosts.resolve(h, home, world.config_domain) for h in body["hosts"]]
     routes: list[Obj] = []
     for entry in body.get("http") or []:
         target = entry.get("delegate")

@@ -157,14 +157,16 @@ def has_proxy(pod: Obj) -> bool:
 
 
 def target_port(pod: Obj, port: Obj) -> int | None:
-    """The number that a Service port means in this pod, None where the pod has no such named port (FindPort)."""
+    """The number that a Service port means in this pod, None where the pod has no such named port (FindPort).
+
+    A named port must agree in its protocol too, compared as written: the API server writes TCP where nothing was said."""
     target = port.get("targetPort") or port["port"]
     if isinstance(target, int):
         return target
-    wanted = (target, port.get("protocol") or "TCP")
+    wanted = (target, port.get("protocol"))
     for container in containers(pod):
         for candidate in container.get("ports") or []:
-            if (candidate.get("name"), candidate.get("protocol") or "TCP") == wanted:
+            if (candidate.get("name"), candidate.get("protocol")) == wanted:
                 return int(candidate["containerPort"])
     return None
 
@@ -172,18 +174,21 @@ def target_port(pod: Obj, port: Obj) -> int | None:
 class World:
     """Read-only view over lists of plain objects per resource ("pods", "peerauthentications.security.istio.io", ...)."""
 
-    def __init__(self, lists: Mapping[str, Iterable[Obj]]) -> None:
+    def __init__(self, lists: Mapping[str, Iterable[Obj]], *, config_domain: str = DOMAIN) -> None:
+        """`config_domain` completes short host names in Istio's own objects. It is the cluster's domain on a cluster, and empty
+        where istiod was fed from memory, as in its simulations: there `web` in namespace `a` means `web.a`, which fits nothing."""
         self.lists = {resource: list(items) for resource, items in lists.items()}
+        self.config_domain = config_domain
         self.cache: dict[Any, Any] = {}
 
     @classmethod
-    def of(cls, objects: Iterable[Obj]) -> "World":
+    def of(cls, objects: Iterable[Obj], *, config_domain: str = DOMAIN) -> "World":
         """A World from a flat list of objects of any kinds; kinds that Istio does not read are left out."""
         lists: dict[str, list[Obj]] = defaultdict(list)
         for obj in objects:
             if obj["kind"] in RESOURCES:
                 lists[RESOURCES[obj["kind"]]].append(obj)
-        return cls(lists)
+        return cls(lists, config_domain=config_domain)
 
     def kind(self, kind: str) -> list[Obj]:
         """All objects of a kind ("DestinationRule"), oldest first."""
