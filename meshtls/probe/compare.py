@@ -9,6 +9,7 @@ Two laws of proof:
       proxy logged the connection with the mesh's server name.  Otherwise the check is a SKIP.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from meshtls.model.check import Cell, Check, Finding, Matrix, Severity, Status
@@ -220,7 +221,9 @@ def logged_as_mtls(plan: Plan, seen: Mapping[str, Observation], addresses: Mappi
     for case in plan.cases:
         if not seen.get(case.id, not_run(case.id, "")).answered or case.server not in addresses or case.client not in sources:
             continue
-        to, source = f"{addresses[case.server]}:{case.port.number}", f"{sources[case.client]}:"
-        if any(to in line and source in line and f"outbound_.{case.port.number}_" in line for line in lines):
+        number = case.port.number
+        to = re.compile(rf"(?<![\w.:]){re.escape(addresses[case.server])}:{number}(?!\d)")
+        source = re.compile(rf"(?<![\w.:]){re.escape(sources[case.client])}:\d")
+        if any(f"outbound_.{number}_" in line and to.search(line) and source.search(line) for line in lines):
             found.add(case.id)
     return frozenset(found)
