@@ -16,7 +16,7 @@ from meshtls.lab.api.store import Event, Exists, clone
 from meshtls.lab.controllers.clock import parse, text
 from meshtls.lab.controllers.hands import Hands
 from meshtls.lab.controllers.job import finished_at
-from meshtls.lab.controllers.objects import Obj, condition, is_deleting, key_of, owner_reference
+from meshtls.lab.controllers.objects import Obj, condition, is_deleting, key_of, owner_reference, says_new
 from meshtls.lab.controllers.queue import Key
 from meshtls.lab.controllers.replicaset import owner_keys
 
@@ -55,7 +55,9 @@ class CronJobs:
         self._hands = hands
 
     def keys(self, event: Event) -> list[Key]:
-        return [key_of(event.object)] if event.resource == RESOURCE else owner_keys(event, "CronJob")
+        if event.resource == RESOURCE:
+            return [key_of(event.object)] if says_new(event.object, event.old) else []
+        return owner_keys(event, "CronJob")
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         cron = self._hands.store.get(RESOURCE, namespace, name)

@@ -2,7 +2,7 @@
 from meshtls.lab.api.store import Event
 from meshtls.lab.controllers import pods, revisions
 from meshtls.lab.controllers.hands import Hands
-from meshtls.lab.controllers.objects import Obj, is_deleting, key_of, labels_of, share
+from meshtls.lab.controllers.objects import Obj, is_deleting, key_of, labels_of, says_new, share
 from meshtls.lab.controllers.placement import why_not
 from meshtls.lab.controllers.queue import Key, Retry
 from meshtls.lab.controllers.replicaset import owner_keys
@@ -25,7 +25,9 @@ class DaemonSets:
     def keys(self, event: Event) -> list[Key]:
         if event.resource == "nodes":
             return [key_of(one) for one in self._hands.store.list(RESOURCE)]
-        return [key_of(event.object)] if event.resource == RESOURCE else owner_keys(event, "DaemonSet")
+        if event.resource == RESOURCE:
+            return [key_of(event.object)] if says_new(event.object, event.old) else []
+        return owner_keys(event, "DaemonSet")
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         hands = self._hands

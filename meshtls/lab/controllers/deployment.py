@@ -12,13 +12,13 @@ from typing import Any
 from meshtls.lab.api.store import Event, Exists, clone
 from meshtls.lab.controllers import progress
 from meshtls.lab.controllers.hands import Hands
-from meshtls.lab.controllers.objects import (Obj, annotations_of, controller_of, digest, is_deleting, key_of, labels_of, owner_reference)
+from meshtls.lab.controllers.objects import (Obj, annotations_of, controller_of, digest, is_deleting, key_of, labels_of, owner_reference, says_new)
+from meshtls.lab.controllers.progress import REVISION, revision_of
 from meshtls.lab.controllers.queue import Key, Retry
 from meshtls.lab.controllers.replicaset import owner_keys
 from meshtls.lab.controllers.rollout import Set, limits, next_sizes
 
 HASH = "pod-template-hash"
-REVISION = "deployment.kubernetes.io/revision"
 DESIRED, MOST = "deployment.kubernetes.io/desired-replicas", "deployment.kubernetes.io/max-replicas"
 NOT_COPIED = frozenset({REVISION, DESIRED, MOST, "kubectl.kubernetes.io/last-applied-configuration"})
 
@@ -32,7 +32,7 @@ class Deployments:
 
     def keys(self, event: Event) -> list[Key]:
         if event.resource == "deployments.apps":
-            return [key_of(event.object)]
+            return [key_of(event.object)] if says_new(event.object, event.old) else []
         if event.resource == "replicasets.apps":
             return owner_keys(event, "Deployment")
         # a pod's end lets a Recreate go on
@@ -47,12 +47,12 @@ class Deployments:
         deployment = store.get("deployments.apps", namespace, name)
         if deployment is None or is_deleting(deployment):
             return None
-        self._new_set(deployment)
+        step = self._new_set(deployment)
         while sizes := self._next(deployment):
             for set_name, size in sizes.items():
                 self._resize(deployment, set_name, size)
         new, olds = self._sets(deployment)
-        again = progress.write(self._hands, deployment, new, olds)
+        again = progress.write(self._hands, deployment, new, olds, step)
         deployment = store.get("deployments.apps", namespace, name)
         if deployment is not None and progress.is_complete(deployment):
             self._forget_old(deployment, olds)
@@ -65,26 +65,29 @@ class Deployments:
         new = next((one for one in found if _without_hash(one["spec"]["template"]) == _without_hash(deployment["spec"]["template"])), None)
         return new, [one for one in found if one is not new]
 
-    def _new_set(self, deployment: Obj) -> None:
-        """Make sure that the present template has its set, with the newest revision."""
+    def _new_set(self, deployment: Obj) -> str:
+        """Make sure that the present template has its set, with the newest revision. Returns the name of a set made anew, or ""."""
         new, olds = self._sets(deployment)
         revision = max((revision_of(old) for old in olds), default=0) + 1
         if new is None:
             if deployment["spec"].get("paused"):
-                return
-            new = self._make_set(deployment, olds, revision)
+                return ""
+            return self._make_set(deployment, olds, revision)
         revision = max(revision, revision_of(new))
         copied = {key: value for key, value in annotations_of(deployment).items() if key not in NOT_COPIED}
         marks = {**copied, REVISION: str(revision), DESIRED: str(deployment["spec"].get("replicas", 1)), MOST: str(_most(deployment))}
 
+        min_ready_s = deployment["spec"].get("minReadySeconds", 0)
+
         def mark(obj: Obj) -> None:
             obj["metadata"].setdefault("annotations", {}).update(marks)
-            obj["spec"]["minReadySeconds"] = deployment["spec"].get("minReadySeconds", 0)
+            obj["spec"]["minReadySeconds"] = min_ready_s
 
-        self._hands.store.mutate("replicasets.apps", *key_of(new), mark)
-        self._hands.store.mutate("deployments.apps", *key_of(deployment), lambda obj: _annotate(obj, REVISION, str(revision)))
+        if marks.items() - annotations_of(new).items() or new["spec"].get("minReadySeconds", 0) != min_ready_s:
+            self._hands.store.mutate("replicasets.apps", *key_of(new), mark)
+        return ""
 
-    def _make_set(self, deployment: Obj, olds: list[Obj], revision: int) -> Obj:
+    def _make_set(self, deployment: Obj, olds: list[Obj], revision: int) -> str:
         hands, spec = self._hands, deployment["spec"]
         namespace, name = key_of(deployment)
         mark = digest([spec["template"], (deployment.get("status") or {}).get("collisionCount", 0)])
@@ -96,7 +99,7 @@ class Deployments:
         size = next_sizes(spec, Set(set_name, 0, 0), _counts(olds), old_pods=self._has_pods(olds)).get(set_name, 0)
         copied = {key: value for key, value in annotations_of(deployment).items() if key not in NOT_COPIED}
         try:
-            made = hands.store.create("replicasets.apps", {
+            hands.store.create("replicasets.apps", {
                 "apiVersion": "apps/v1", "kind": "ReplicaSet",
                 "metadata": {"name": set_name, "namespace": namespace, "labels": dict(template["metadata"]["labels"]),
                              "annotations": {**copied, REVISION: str(revision), DESIRED: str(spec.get("replicas", 1)), MOST: str(_most(deployment))},
@@ -106,10 +109,9 @@ class Deployments:
         except Exists as taken:
             hands.store.mutate("deployments.apps", namespace, name, _count_collision)
             raise Retry(str(taken)) from taken
-        progress.note(hands, deployment, "NewReplicaSetCreated", f'Created new replica set "{set_name}"')
         if size:
             hands.recorder.normal(deployment, self.name, "ScalingReplicaSet", f"Scaled up replica set {set_name} from 0 to {size}")
-        return made
+        return set_name
 
     def _next(self, deployment: Obj) -> dict[str, int]:
         new, olds = self._sets(deployment)
@@ -142,13 +144,6 @@ class Deployments:
         surplus = len(idle) - deployment["spec"].get("revisionHistoryLimit", 10)
         for old in sorted(idle, key=revision_of)[:max(surplus, 0)]:
             self._hands.store.delete("replicasets.apps", *key_of(old))
-
-
-def revision_of(obj: Obj) -> int:
-    try:
-        return int(annotations_of(obj).get(REVISION, "0"))
-    except ValueError:
-        return 0
 
 
 def _most(deployment: Obj) -> int:

@@ -9,7 +9,7 @@ from meshtls.lab.controllers import jobstate, pods
 from meshtls.lab.controllers.clock import parse, text
 from meshtls.lab.controllers.hands import Hands
 from meshtls.lab.controllers.jobstate import INDEX, Tally, Verdict
-from meshtls.lab.controllers.objects import Obj, condition, is_deleting, key_of, set_condition
+from meshtls.lab.controllers.objects import Obj, condition, is_deleting, key_of, says_new, set_condition
 from meshtls.lab.controllers.queue import Key
 from meshtls.lab.controllers.replicaset import owner_keys
 
@@ -32,7 +32,7 @@ class Jobs:
             if event.type == "DELETED":
                 self._counted.pop(event.object["metadata"]["uid"], None)
                 self._tallies.pop(event.object["metadata"]["uid"], None)
-            return [key_of(event.object)]
+            return [key_of(event.object)] if says_new(event.object, event.old) else []
         found = owner_keys(event, "Job")
         if found:
             self._count(event.object, gone=event.type == "DELETED")
@@ -58,7 +58,7 @@ class Jobs:
                 wait = await self._balance(job, tally, active, now)
         finally:
             self._write_status(job, over)
-        return wait
+        return self._remove_when_due(job, now, now) if over.kind else wait
 
     def _start(self, job: Obj, now: datetime.datetime) -> Obj:
         """Set the start time, or take it away from a suspended job; say so."""

@@ -39,6 +39,16 @@ def owner_reference(owner: Obj) -> Obj:
             "controller": True, "blockOwnerDeletion": True}
 
 
+def says_new(obj: Obj, old: Obj | None) -> bool:
+    """Whether a write changed more than the status: what a controller wrote about its own object concerns it no further."""
+    return old is None or _declared(obj) != _declared(old)
+
+
+def _declared(obj: Obj) -> Obj:
+    metadata = {key: value for key, value in obj["metadata"].items() if key not in ("resourceVersion", "managedFields")}
+    return {**obj, "metadata": metadata, "status": None}
+
+
 def matches(selector: Obj | None, labels: Mapping[str, str]) -> bool:
     """A LabelSelector on labels. An empty one matches everything, none at all nothing."""
     if selector is None:

@@ -8,8 +8,10 @@ import datetime
 from meshtls.lab.api.store import clone
 from meshtls.lab.controllers.clock import parse, text
 from meshtls.lab.controllers.hands import Hands
-from meshtls.lab.controllers.objects import Obj, condition, drop_condition, key_of, set_condition
+from meshtls.lab.controllers.objects import Obj, annotations_of, condition, drop_condition, key_of, set_condition
 from meshtls.lab.controllers.rollout import limits
+
+REVISION = "deployment.kubernetes.io/revision"
 
 
 def is_complete(deployment: Obj) -> bool:
@@ -19,15 +21,17 @@ def is_complete(deployment: Obj) -> bool:
             and status.get("observedGeneration", 0) >= deployment["metadata"]["generation"])
 
 
-def note(hands: Hands, deployment: Obj, reason: str, message: str) -> None:
-    """Write down a step forward at once."""
-    now = text(hands.clock.now())
-    hands.store.mutate("deployments.apps", *key_of(deployment), lambda obj: set_condition(
-        obj.setdefault("status", {}), "Progressing", "True", reason, message, now, lastUpdateTime=now))
+def revision_of(obj: Obj) -> int:
+    """The revision written on a Deployment or ReplicaSet; 0 if there is none."""
+    try:
+        return int(annotations_of(obj).get(REVISION, "0"))
+    except ValueError:
+        return 0
 
 
-def write(hands: Hands, seen: Obj, new: Obj | None, olds: list[Obj]) -> float | None:
-    """Bring the status up to date; seconds until the progress deadline, or None. `seen` is the generation acted upon."""
+def write(hands: Hands, seen: Obj, new: Obj | None, olds: list[Obj], made: str) -> float | None:
+    """Bring status and revision up to date; seconds until the progress deadline, or None. `seen` is the generation acted upon,
+    `made` the name of a ReplicaSet just made, or ""."""
     deployment = hands.store.get("deployments.apps", *key_of(seen))
     if deployment is None:
         return None
@@ -38,8 +42,12 @@ def write(hands: Hands, seen: Obj, new: Obj | None, olds: list[Obj]) -> float | 
     _count(status, seen, new, olds)
     _set_available(status, seen, now)
     _set_failure(status, new, olds, now)
+    if made:
+        set_condition(status, "Progressing", "True", "NewReplicaSetCreated", f'Created new replica set "{made}"', text(now), lastUpdateTime=text(now))
     again = _set_progress(draft, before, new, now)
-    hands.store.mutate("deployments.apps", *key_of(seen), lambda obj: obj.update(status=status))
+    if new is not None and revision_of(new):
+        draft["metadata"].setdefault("annotations", {})[REVISION] = annotations_of(new)[REVISION]
+    hands.store.update("deployments.apps", draft)
     return again
 
 

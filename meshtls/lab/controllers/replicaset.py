@@ -3,7 +3,7 @@ from meshtls.lab.api.store import Event
 from meshtls.lab.controllers import pods
 from meshtls.lab.controllers.clock import text
 from meshtls.lab.controllers.hands import Hands
-from meshtls.lab.controllers.objects import (Obj, controller_of, drop_condition, is_deleting, key_of, labels_of, matches, set_condition)
+from meshtls.lab.controllers.objects import (Obj, controller_of, drop_condition, is_deleting, key_of, labels_of, matches, says_new, set_condition)
 from meshtls.lab.controllers.queue import Key, Retry
 
 BURST = 500
@@ -29,7 +29,7 @@ class ReplicaSets:
 
     def keys(self, event: Event) -> list[Key]:
         if event.resource == "replicasets.apps":
-            return [key_of(event.object)]
+            return [key_of(event.object)] if says_new(event.object, event.old) else []
         if found := owner_keys(event, "ReplicaSet"):
             return found
         if event.type == "DELETED" or controller_of(event.object):

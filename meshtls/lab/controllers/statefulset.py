@@ -10,7 +10,7 @@ from meshtls.lab.api.store import Event
 from meshtls.lab.controllers import pods, revisions
 from meshtls.lab.controllers.clock import text
 from meshtls.lab.controllers.hands import Hands
-from meshtls.lab.controllers.objects import Obj, drop_condition, is_deleting, key_of, labels_of, set_condition
+from meshtls.lab.controllers.objects import Obj, drop_condition, is_deleting, key_of, labels_of, says_new, set_condition
 from meshtls.lab.controllers.queue import Key, Retry
 from meshtls.lab.controllers.replicaset import owner_keys
 
@@ -25,7 +25,9 @@ class StatefulSets:
         self._hands = hands
 
     def keys(self, event: Event) -> list[Key]:
-        return [key_of(event.object)] if event.resource == RESOURCE else owner_keys(event, "StatefulSet")
+        if event.resource == RESOURCE:
+            return [key_of(event.object)] if says_new(event.object, event.old) else []
+        return owner_keys(event, "StatefulSet")
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         stateful = self._hands.store.get(RESOURCE, namespace, name)
