@@ -49,8 +49,8 @@ _AS_HEAD = msgspec.json.Decoder(_ListHead)
 class Client:
     """A connection to one API server. `namespace` is the context's, `server` its URL, `who` names the user in messages."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    def __init__(self, transport: Transport, *, owner: bool = True) -> None:
+        self._transport, self._owner = transport, owner
         self.server, self.namespace, self.who = (
             transport.access.server, transport.access.namespace, transport.access.who
         )
@@ -79,7 +79,12 @@ class Client:
             opened, self._streams, self._closed = self._streams, set(), True
         for stream in opened:
             stream.stop()
-        self._transport.close()
+        if self._owner:
+            self._transport.close()
+
+    def branch(self) -> "Client":
+        """The same connection; closing the branch ends only the logs and watches that were opened through it."""
+        return Client(self._transport, owner=False)
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> dict[str, Any]:
         """One object. Raises NotFound."""
@@ -166,15 +171,17 @@ class Client:
 
     def logs(
         self, namespace: str, pod: str, container: str = "", follow: bool = False, since_time: str = "",
-        tail: int | None = None, timeout_s: float | None = None, opened: Callable[[], None] | None = None,
+        tail: int | None = None, timestamps: bool = False, timeout_s: float | None = None,
+        opened: Callable[[], None] | None = None,
     ) -> Iterator[str]:
         """The lines of a container's log, each cut at 64 KiB. Following ends with the container or after `timeout_s`.
 
-        `since_time` is RFC 3339. `opened` is called once the server has begun to answer, so that a follower knows
-        that it misses nothing from then on. Closing the client ends it too.
+        `since_time` is RFC 3339; `timestamps` puts the time of writing before each line. `opened` is called once the
+        server has begun to answer, so that a follower knows that it misses nothing from then on. Closing the client
+        ends it too.
         """
         params = _set(container=container, sinceTime=since_time, follow="true" if follow else "",
-                      tailLines="" if tail is None else str(tail))
+                      tailLines="" if tail is None else str(tail), timestamps="true" if timestamps else "")
         path = KINDS["Pod"].path(namespace, pod, "log")
         call = Call(method="GET", path=path, doing=f"read the log of {namespace}/{pod}", params=params)
         with self._stream(call, timeout_s if follow else (timeout_s or self._transport.timeout_s)) as stream:
