@@ -20,7 +20,7 @@ How to serve it: Envoy asks by REST, POST /v3/discovery:{listeners,clusters,secr
 {"version_info": version, "resources": [{"@type": TYPE_LISTENER or TYPE_CLUSTER, **item}, ...]}. Push clusters before listeners.
 Secrets are named `default` (certificate and key of the pod's service account) and `ROOTCA` (validation context).
 Envoy listens on 0.0.0.0:15001 and 0.0.0.0:15006 in the pod's network; 15020, 15021 and 15090 are the node's to serve
-(`metrics.istio_metrics` makes the text for 15020 and 15090). All of Envoy's own sockets carry SO_MARK 1337, and connections to
+(`istio_metrics(text, world, pod)` makes the text for 15020 and 15090 from what Envoy's admin answers to METRICS_QUERY). All of Envoy's own sockets carry SO_MARK 1337, and connections to
 the pod's own ports come from 127.0.0.6: `interception(pod)` says what to redirect.
 """
 
@@ -33,6 +33,8 @@ from meshtls.lab.istio.filters import Proxy
 from meshtls.lab.istio.inject import inject
 from meshtls.lab.istio.installation import installation
 from meshtls.lab.istio.interception import Interception, interception
+from meshtls.lab.istio.metrics import QUERY as METRICS_QUERY
+from meshtls.lab.istio.metrics import istio_metrics
 from meshtls.lab.istio.world import Obj, World, has_proxy, labels, pod_ip, spec
 
 TYPE_LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
@@ -88,6 +90,6 @@ def _relevant(world: World, pod: Obj) -> tuple[tuple[str, str | None], ...]:
 
 
 __all__ = [
-    "TYPE_CLUSTER", "TYPE_LISTENER", "TYPE_SECRET", "Interception", "Resources", "World", "arguments", "bootstrap", "clusters",
-    "drain_seconds", "has_proxy", "inbound", "inject", "installation", "interception", "listeners", "node_id", "outbound", "pod_ip",
+    "METRICS_QUERY", "TYPE_CLUSTER", "TYPE_LISTENER", "TYPE_SECRET", "Interception", "Resources", "World", "arguments", "bootstrap", "clusters",
+    "drain_seconds", "has_proxy", "inbound", "inject", "installation", "interception", "istio_metrics", "listeners", "node_id", "outbound", "pod_ip",
 ]

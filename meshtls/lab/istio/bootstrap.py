@@ -42,9 +42,6 @@ def bootstrap(pod: Obj, world: World, *, xds_socket: str, admin_socket: str, sta
         "node": {"id": node_id(pod), "cluster": f"{labels(pod).get('app') or name_of(pod)}.{namespace_of(pod)}",
                  "metadata": {"NAMESPACE": namespace_of(pod), "NAME": name_of(pod), "LABELS": labels(pod)}},
         "admin": {"address": {"pipe": {"path": admin_socket}}},
-        "layered_runtime": {"layers": [{"name": "static", "static_layer": {
-            "envoy.reloadable_features.http_reject_path_with_fragment": False,
-            "overload.global_downstream_max_connections": "2147483647"}}]},
         "stats_config": {"use_all_default_tags": False, "stats_matcher": {
             "exclusion_list": {"patterns": [{"prefix": "cluster.outbound"}, {"prefix": "vhost."}]}}},
         "static_resources": {"clusters": [xds]},

@@ -71,11 +71,17 @@ def _secret(name: str) -> Json:
     return {"name": name, "sds_config": xds_source()}
 
 
+def _san(matcher: Json) -> Json:
+    """A name in a certificate: SPIFFE names are URIs."""
+    exact = matcher.get("exact", "spiffe://")
+    return {"san_type": "URI" if exact.startswith("spiffe://") else "DNS", "matcher": matcher}
+
+
 def downstream_tls(trust_domains: list[str], mesh: Json) -> Json:
     """The server side of mesh mTLS (BuildInboundTLS)."""
     mtls = mesh.get("meshMTLS") or {}
     oldest = "TLSv1_3" if mtls.get("minProtocolVersion") == "TLSV1_3" else "TLSv1_2"
-    sans = [{"prefix": f"spiffe://{domain}/"} for domain in trust_domains]
+    sans = [_san({"prefix": f"spiffe://{domain}/"}) for domain in trust_domains]
     return extension(
         "envoy.transport_sockets.tls", "transport_sockets.tls.v3.DownstreamTlsContext",
         require_client_certificate=True,
@@ -87,7 +93,7 @@ def downstream_tls(trust_domains: list[str], mesh: Json) -> Json:
             },
             "tls_certificate_sds_secret_configs": [_secret("default")],
             "combined_validation_context": {
-                "default_validation_context": {"match_subject_alt_names": sans},
+                "default_validation_context": {"match_typed_subject_alt_names": sans},
                 "validation_context_sds_secret_config": _secret("ROOTCA"),
             },
         },
@@ -104,7 +110,7 @@ def mesh_tls(sni: str, sans: list[str], h2: bool) -> Json:
             "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
             "tls_certificate_sds_secret_configs": [_secret("default")],
             "combined_validation_context": {
-                "default_validation_context": {"match_subject_alt_names": [{"exact": s} for s in sans]},
+                "default_validation_context": {"match_typed_subject_alt_names": [_san({"exact": s}) for s in sans]},
                 "validation_context_sds_secret_config": _secret("ROOTCA"),
             },
         },
@@ -118,7 +124,7 @@ def plain_tls(settings: Json, sans: list[str], h2: bool) -> Json:
         chain, key = settings.get("clientCertificate"), settings.get("privateKey")
         files = [{"certificate_chain": {"filename": chain}, "private_key": {"filename": key}}]
     if settings.get("caCertificates") and not settings.get("insecureSkipVerify"):
-        names = [{"san_type": "DNS", "matcher": {"exact": s}} for s in settings.get("subjectAltNames") or sans]
+        names = [_san({"exact": s}) for s in settings.get("subjectAltNames") or sans]
         verify = {"trusted_ca": {"filename": settings["caCertificates"]}}
         verify |= {"match_typed_subject_alt_names": names} if names else {}
     return extension(

@@ -7,6 +7,8 @@ filter chain took (NR). Metrics come from stock Envoy's stats access logger; met
 
 from typing import Any
 
+import yaml
+
 from meshtls.lab.istio import envoy, hosts
 from meshtls.lab.istio.envoy import Json
 from meshtls.lab.istio.world import Obj, World, labels, namespace_of, spec
@@ -20,8 +22,8 @@ TEXT_FORMAT = (
 )
 NO_ROUTE: Json = {"response_flag_filter": {"flags": ["NR"]}}
 ENDED: Json = {"log_type_filter": {"types": ["TcpConnectionEnd"]}}
-STARTED: Json = {"log_type_filter": {"types": ["TcpConnectionStart"]}}
-MODES = {"inbound": ("SERVER", "CLIENT_AND_SERVER", ""), "outbound": ("CLIENT", "CLIENT_AND_SERVER", "")}
+CONNECTED: Json = {"log_type_filter": {"types": ["TcpUpstreamConnected"]}}
+MODES = {"inbound": "SERVER", "outbound": "CLIENT"}
 
 TAGS: list[tuple[str, str]] = [
     ("peer", "%DOWNSTREAM_PEER_URI_SAN%"), ("local", "%DOWNSTREAM_LOCAL_URI_SAN%"),
@@ -48,7 +50,7 @@ class Logs:
         opened = [_counter("tcp_connections_opened_total", 1)]
         closed = [_counter("tcp_connections_closed_total", 1), _counter("tcp_received_bytes_total", "%BYTES_RECEIVED%"),
                   _counter("tcp_sent_bytes_total", "%BYTES_SENT%")]
-        return [*self._files(side, [ENDED]), _stats(side, service, TAGS, opened) | {"filter": STARTED},
+        return [*self._files(side, [ENDED]), _stats(side, service, TAGS, opened) | {"filter": CONNECTED},
                 _stats(side, service, TAGS, closed) | {"filter": ENDED}]
 
     def listener(self, side: str) -> list[Json]:
@@ -68,9 +70,7 @@ class Logs:
     def _file(self, path: str, text: Any, conditions: list[Json]) -> Json:
         mesh = self.world.mesh
         if text is None and mesh.get("accessLogEncoding") == "JSON":
-            form: Json = {"json_format": {"message": "%RESPONSE_FLAGS%"}}
-            raw = mesh.get("accessLogFormat")
-            form = {"json_format": _json_format(raw)}
+            form: Json = {"json_format": _json_format(mesh.get("accessLogFormat"))}
         else:
             body = text or mesh.get("accessLogFormat") or TEXT_FORMAT
             form = {"text_format_source": {"inline_string": body if body.endswith("\n") else body + "\n"}}
@@ -88,21 +88,32 @@ class Logs:
         return found
 
     def _configured(self, side: str) -> list[tuple[str, Any, str]] | None:
-        entries = [e for t in self._objects() for e in spec(t).get("accessLogging") or []]
-        defaults = ((self.world.mesh.get("defaultProviders") or {}).get("accessLogging")) or []
-        if not entries and not defaults:
+        """mergeLogs: a level that names providers for this side replaces the ones above; a Telemetry that says nothing of this
+        side leaves it to the mesh's accessLogFile."""
+        levels = [spec(t)["accessLogging"] for t in self._objects() if spec(t).get("accessLogging")]
+        defaults: list[str] = (self.world.mesh.get("defaultProviders") or {}).get("accessLogging") or []
+        chosen, filters = defaults, dict[str, str]()
+        wanted: dict[str, str | None] = {} if levels else {name: "" for name in defaults}
+        for level in levels:
+            named: list[str] = []
+            for entry in (e for e in level if self._concerns(e, side)):
+                names = [p["name"] for p in entry.get("providers") or []]
+                filters |= {n: (entry.get("filter") or {}).get("expression") or "" for n in names}
+                named += names
+            chosen = named or chosen
+        parents = defaults
+        for entry in (e for level in levels for e in level):
+            parents = [p["name"] for p in entry.get("providers") or []] or parents
+            for name in parents:
+                if name in chosen and self._concerns(entry, side):
+                    wanted[name] = None if entry.get("disabled") else filters.get(name, "")
+        known = [(self._provider(name), expression) for name, expression in sorted(wanted.items())]
+        if not any(provider for provider, _ in known):
             return None
-        wanted: dict[str, str | None] = {name: "" for name in defaults}
-        inherited = list(wanted)
-        for entry in entries:
-            if ((entry.get("match") or {}).get("mode") or "") not in MODES[side]:
-                continue
-            named = [p["name"] for p in entry.get("providers") or []] or inherited or ["envoy"]
-            inherited = named
-            for name in named:
-                wanted[name] = None if entry.get("disabled") else (entry.get("filter") or {}).get("expression") or ""
-        return [(path, text, expression) for name, expression in wanted.items() if expression is not None
-                for path, text in self._provider(name)]
+        return [(*provider, expression) for provider, expression in known if provider and expression is not None]
+
+    def _concerns(self, entry: Obj, side: str) -> bool:
+        return ((entry.get("match") or {}).get("mode") or "CLIENT_AND_SERVER") in ("CLIENT_AND_SERVER", MODES[side])
 
     def _objects(self) -> list[Obj]:
         """Root, namespace, workload: each at most one, the oldest."""
@@ -117,17 +128,16 @@ class Logs:
                 found.setdefault("workload", telemetry)
         return [found[scope] for scope in ("root", "namespace", "workload") if scope in found]
 
-    def _provider(self, name: str) -> list[tuple[str, Any]]:
+    def _provider(self, name: str) -> tuple[str, Any] | None:
+        """A provider's file and format; None where nothing of that name writes files."""
         for provider in self.world.mesh.get("extensionProviders") or []:
-            if provider.get("name") == name and "envoyFileAccessLog" in provider:
+            if provider.get("name", "").lower() == name.lower() and "envoyFileAccessLog" in provider:
                 body = provider["envoyFileAccessLog"] or {}
-                return [(body.get("path") or "/dev/stdout", (body.get("logFormat") or {}).get("text"))]
-        return [("/dev/stdout", None)] if name == "envoy" else []
+                return body.get("path") or "/dev/stdout", (body.get("logFormat") or {}).get("text")
+        return ("/dev/stdout", None) if name.lower() == "envoy" else None
 
 
 def _json_format(raw: Any) -> Json:
-    import yaml
-
     given = yaml.safe_load(raw) if raw else None
     if isinstance(given, dict):
         return given
