@@ -1,4 +1,6 @@
-"""A store with controllers, a clock that is turned by hand, and a kubelet that does as it is told. Nothing here waits for real time."""
+"""A store with controllers, a clock that is turned by hand, and a kubelet that does as it is told. Nothing here waits
+for real time."""
+
 import asyncio
 import datetime
 import random
@@ -17,7 +19,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.time = START
-        self._timers: list[tuple[datetime.datetime, int, "Timer"]] = []
+        self._timers: list[tuple[datetime.datetime, int, Timer]] = []
         self._count = 0
 
     def now(self) -> datetime.datetime:
@@ -65,7 +67,9 @@ class Cluster:
                 raise PermissionError(why)
             return await admitted(pod)
 
-        self.controllers = Controllers(self.store, create_pod, "MESH ROOT", nodes, self.clock, api_ca_pem="API ROOT", chance=random.Random(7))
+        self.controllers = Controllers(
+            self.store, create_pod, "MESH ROOT", nodes, self.clock, api_ca_pem="API ROOT", chance=random.Random(7)
+        )
         self.store.subscribe(self._kubelet)
         self._loop.run_until_complete(self.controllers.start())
         self.namespace("shop")
@@ -85,13 +89,23 @@ class Cluster:
         return self._loop.run_until_complete(inside())
 
     def namespace(self, name: str) -> None:
-        self.create("namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "spec": {"finalizers": ["kubernetes"]}})
+        self.create(
+            "namespaces",
+            {
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "metadata": {"name": name},
+                "spec": {"finalizers": ["kubernetes"]},
+            },
+        )
 
     def create(self, resource: str, obj: dict[str, Any]) -> dict[str, Any]:
         made: dict[str, Any] = self.do(lambda: self.store.create(resource, obj))
         return made
 
-    def change(self, resource: str, name: str, change: Callable[[dict[str, Any]], Any], namespace: str = "shop") -> None:
+    def change(
+        self, resource: str, name: str, change: Callable[[dict[str, Any]], Any], namespace: str = "shop"
+    ) -> None:
         self.do(lambda: self.store.mutate(resource, namespace, name, lambda obj: (change(obj), None)[1]))
 
     def delete(self, resource: str, name: str, namespace: str = "shop") -> None:
@@ -121,12 +135,19 @@ class Cluster:
 
     def pods(self, **labels: str) -> list[str]:
         """Pods that have not ended and are not going."""
-        return [pod["metadata"]["name"] for pod in self.store.list("pods", "shop", labels)
-                if "deletionTimestamp" not in pod["metadata"] and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")]
+        return [
+            pod["metadata"]["name"]
+            for pod in self.store.list("pods", "shop", labels)
+            if "deletionTimestamp" not in pod["metadata"]
+            and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+        ]
 
     def events(self, about: str = "", namespace: str = "shop") -> list[tuple[str, str]]:
-        return [(event["reason"], event["message"]) for event in sorted(self.store.list("events", namespace), key=lambda one: one["metadata"]["name"][-16:])
-                if not about or event["involvedObject"]["name"] == about]
+        return [
+            (event["reason"], event["message"])
+            for event in sorted(self.store.list("events", namespace), key=lambda one: one["metadata"]["name"][-16:])
+            if not about or event["involvedObject"]["name"] == about
+        ]
 
     def reasons(self, about: str = "") -> list[str]:
         return [reason for reason, _ in self.events(about)]
@@ -149,18 +170,26 @@ class Cluster:
             self._numbers += 1
             status["podIP"] = f"10.77.0.{self._numbers}"
         others = [one for one in status.get("conditions") or () if one["type"] != "Ready"]
-        status.update(phase="Running", conditions=[*others, {"type": "Ready", "status": str(ready), "lastTransitionTime": text(self.clock.now())}])
+        status.update(
+            phase="Running",
+            conditions=[*others, {"type": "Ready", "status": str(ready), "lastTransitionTime": text(self.clock.now())}],
+        )
 
 
 def workload(kind: str, name: str = "web", api: str = "apps/v1", **spec: Any) -> dict[str, Any]:
     """A workload of one container, labelled app=<name>."""
     template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "app", "image": "app:1"}]}}
-    return {"apiVersion": api, "kind": kind, "metadata": {"name": name, "namespace": "shop"},
-            "spec": {"selector": {"matchLabels": {"app": name}}, "template": template, **spec}}
+    return {
+        "apiVersion": api,
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"selector": {"matchLabels": {"app": name}}, "template": template, **spec},
+    }
 
 
 def image(value: str) -> Callable[[dict[str, Any]], None]:
     """A change of a workload's template."""
+
     def change(obj: dict[str, Any]) -> None:
         obj["spec"]["template"]["spec"]["containers"][0]["image"] = value
 

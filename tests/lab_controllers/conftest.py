@@ -1,5 +1,6 @@
-"""The cluster of this folder's tests."""
-from collections.abc import Iterator
+"""The cluster of this folder's tests. A fault that a controller logged fails the test that met it."""
+
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -7,15 +8,25 @@ from tests.lab_controllers.cluster import Cluster
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    one = Cluster()
-    yield one
-    one.close()
+def make_cluster(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[..., Cluster]]:
+    made = []
+
+    def make(*nodes: str, auto: bool = True) -> Cluster:
+        made.append(Cluster(nodes or ("lab-1",), auto=auto))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+    assert not [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.fixture
-def slow() -> Iterator[Cluster]:
+def cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
+    return make_cluster()
+
+
+@pytest.fixture
+def slow(make_cluster: Callable[..., Cluster]) -> Cluster:
     """A cluster whose pods become ready, and go, only when the test says so."""
-    one = Cluster(auto=False)
-    yield one
-    one.close()
+    return make_cluster(auto=False)

@@ -1,4 +1,5 @@
 """Deployments and their ReplicaSets, as kubectl meets them."""
+
 import pytest
 
 from meshtls.lab.controllers.objects import condition
@@ -33,17 +34,32 @@ def test_a_deployment_becomes_a_replica_set_becomes_pods(cluster):
     for pod in pods:
         assert pod["metadata"]["labels"] == {"app": "web", "pod-template-hash": mark}
         assert pod["metadata"]["generateName"] == f"{name}-" and pod["metadata"]["name"].startswith(f"{name}-")
-        assert pod["metadata"]["ownerReferences"] == [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "controller": True,
-                                                       "uid": replica_set["metadata"]["uid"], "blockOwnerDeletion": True}]
+        assert pod["metadata"]["ownerReferences"] == [
+            {
+                "apiVersion": "apps/v1",
+                "kind": "ReplicaSet",
+                "name": name,
+                "controller": True,
+                "uid": replica_set["metadata"]["uid"],
+                "blockOwnerDeletion": True,
+            }
+        ]
 
 
 def test_its_status_says_that_the_rollout_is_over(cluster):
     cluster.create("deployments.apps", workload("Deployment", replicas=2))
     deployment = cluster.get("deployments.apps", "web")
     assert {key: value for key, value in deployment["status"].items() if key != "conditions"} == {
-        "observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2, "availableReplicas": 2}
+        "observedGeneration": 1,
+        "replicas": 2,
+        "updatedReplicas": 2,
+        "readyReplicas": 2,
+        "availableReplicas": 2,
+    }
     assert [(one["type"], one["status"], one["reason"]) for one in deployment["status"]["conditions"]] == [
-        ("Available", "True", "MinimumReplicasAvailable"), ("Progressing", "True", "NewReplicaSetAvailable")]
+        ("Available", "True", "MinimumReplicasAvailable"),
+        ("Progressing", "True", "NewReplicaSetAvailable"),
+    ]
     assert deployment["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "1"
     assert rollout_status(deployment) == "successfully rolled out"
 
@@ -54,18 +70,26 @@ def test_usual_events_are_written(cluster):
     assert sorted(cluster.events()) == [
         ("ScalingReplicaSet", f"Scaled up replica set {replica_set} from 0 to 1"),
         ("Scheduled", f"Successfully assigned shop/{pod} to lab-1"),
-        ("SuccessfulCreate", f"Created pod: {pod}")]
+        ("SuccessfulCreate", f"Created pod: {pod}"),
+    ]
 
 
 def test_a_new_template_rolls_within_surge_and_availability(slow):
-    slow.create("deployments.apps", workload("Deployment", replicas=4, strategy={"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}))
+    slow.create(
+        "deployments.apps",
+        workload("Deployment", replicas=4, strategy={"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}),
+    )
     first = slow.pods()
     for pod in first:
         slow.ready(pod)
     slow.change("deployments.apps", "web", image("app:2"))
     assert rollout_status(slow.get("deployments.apps", "web")) == "new replicas have been updated"
     for _ in range(4):
-        [fresh] = set(slow.pods()) - set(first) - {pod for pod in slow.pods() if slow.get("pods", pod).get("status", {}).get("podIP")}
+        [fresh] = (
+            set(slow.pods())
+            - set(first)
+            - {pod for pod in slow.pods() if slow.get("pods", pod).get("status", {}).get("podIP")}
+        )
         assert len(slow.pods()) == 5
         slow.ready(fresh)
     assert rollout_status(slow.get("deployments.apps", "web")) == "successfully rolled out"
@@ -88,8 +112,10 @@ def test_history_beyond_the_limit_is_forgotten(cluster):
     cluster.create("deployments.apps", workload("Deployment", revisionHistoryLimit=1))
     for number in range(2, 6):
         cluster.change("deployments.apps", "web", image(f"app:{number}"))
-    revisions = sorted(cluster.get("replicasets.apps", name)["metadata"]["annotations"]["deployment.kubernetes.io/revision"]
-                       for name in cluster.names("replicasets.apps"))
+    revisions = sorted(
+        cluster.get("replicasets.apps", name)["metadata"]["annotations"]["deployment.kubernetes.io/revision"]
+        for name in cluster.names("replicasets.apps")
+    )
     assert revisions == ["4", "5"]
 
 

@@ -1,4 +1,5 @@
 """The sizes that a Deployment gives its ReplicaSets: a table, and a law over random rollouts."""
+
 import random
 
 import pytest
@@ -6,25 +7,37 @@ import pytest
 from meshtls.lab.controllers.rollout import Set, limits, next_sizes
 
 
-@pytest.mark.parametrize(("rolling", "replicas", "expected"), [
-    ({}, 4, (1, 1)), ({}, 10, (3, 2)), ({}, 1, (1, 0)), ({"maxSurge": 0, "maxUnavailable": 0}, 3, (0, 1)),
-    ({"maxSurge": "100%", "maxUnavailable": 0}, 3, (3, 0)), ({"maxSurge": 2, "maxUnavailable": "50%"}, 5, (2, 2))])
+@pytest.mark.parametrize(
+    ("rolling", "replicas", "expected"),
+    [
+        ({}, 4, (1, 1)),
+        ({}, 10, (3, 2)),
+        ({}, 1, (1, 0)),
+        ({"maxSurge": 0, "maxUnavailable": 0}, 3, (0, 1)),
+        ({"maxSurge": "100%", "maxUnavailable": 0}, 3, (3, 0)),
+        ({"maxSurge": 2, "maxUnavailable": "50%"}, 5, (2, 2)),
+    ],
+)
 def test_percentages_round_in_favour_of_availability(rolling, replicas, expected):
     assert limits({"replicas": replicas, "strategy": {"rollingUpdate": rolling}}) == expected
 
 
-@pytest.mark.parametrize(("spec", "new", "olds", "old_pods", "expected"), [
-    ({"replicas": 3}, ("n", 0, 0), [], False, {"n": 3}),
-    ({"replicas": 4}, ("n", 0, 0), [("o", 4, 4)], True, {"n": 1}),
-    ({"replicas": 4}, ("n", 1, 0), [("o", 4, 4)], True, {"o": 3}),
-    ({"replicas": 4}, ("n", 2, 0), [("o", 3, 3)], True, {}),
-    ({"replicas": 4}, ("n", 1, 0), [("o", 4, 2)], True, {"o": 3}),
-    ({"replicas": 2}, ("n", 5, 5), [], False, {"n": 2}),
-    ({"replicas": 3, "strategy": {"type": "Recreate"}}, ("n", 0, 0), [("o", 3, 3)], True, {"o": 0}),
-    ({"replicas": 3, "strategy": {"type": "Recreate"}}, ("n", 0, 0), [("o", 0, 0)], True, {}),
-    ({"replicas": 3, "strategy": {"type": "Recreate"}}, ("n", 0, 0), [("o", 0, 0)], False, {"n": 3}),
-    ({"replicas": 5, "paused": True}, ("n", 0, 0), [("o", 3, 3)], True, {"o": 5}),
-    ({"replicas": 5, "paused": True}, ("n", 1, 1), [("o", 3, 3)], True, {})])
+@pytest.mark.parametrize(
+    ("spec", "new", "olds", "old_pods", "expected"),
+    [
+        ({"replicas": 3}, ("n", 0, 0), [], False, {"n": 3}),
+        ({"replicas": 4}, ("n", 0, 0), [("o", 4, 4)], True, {"n": 1}),
+        ({"replicas": 4}, ("n", 1, 0), [("o", 4, 4)], True, {"o": 3}),
+        ({"replicas": 4}, ("n", 2, 0), [("o", 3, 3)], True, {}),
+        ({"replicas": 4}, ("n", 1, 0), [("o", 4, 2)], True, {"o": 3}),
+        ({"replicas": 2}, ("n", 5, 5), [], False, {"n": 2}),
+        ({"replicas": 3, "strategy": {"type": "Recreate"}}, ("n", 0, 0), [("o", 3, 3)], True, {"o": 0}),
+        ({"replicas": 3, "strategy": {"type": "Recreate"}}, ("n", 0, 0), [("o", 0, 0)], True, {}),
+        ({"replicas": 3, "strategy": {"type": "Recreate"}}, ("n", 0, 0), [("o", 0, 0)], False, {"n": 3}),
+        ({"replicas": 5, "paused": True}, ("n", 0, 0), [("o", 3, 3)], True, {"o": 5}),
+        ({"replicas": 5, "paused": True}, ("n", 1, 1), [("o", 3, 3)], True, {}),
+    ],
+)
 def test_next_sizes(spec, new, olds, old_pods, expected):
     assert next_sizes(spec, Set(*new), tuple(Set(*old) for old in olds), old_pods=old_pods) == expected
 
@@ -33,7 +46,15 @@ def test_next_sizes(spec, new, olds, old_pods, expected):
 def test_a_rollout_ends_and_never_leaves_its_limits(seed):
     chance = random.Random(seed)
     replicas = chance.randint(1, 12)
-    spec = {"replicas": replicas, "strategy": {"rollingUpdate": {"maxSurge": chance.choice([0, 1, "25%", "100%"]), "maxUnavailable": chance.choice([0, 1, "25%", "60%"])}}}
+    spec = {
+        "replicas": replicas,
+        "strategy": {
+            "rollingUpdate": {
+                "maxSurge": chance.choice([0, 1, "25%", "100%"]),
+                "maxUnavailable": chance.choice([0, 1, "25%", "60%"]),
+            }
+        },
+    }
     surge, unavailable = limits(spec)
     sets = {"new": [0, 0], "old": [replicas, replicas]}
     for _ in range(500):

@@ -6,10 +6,13 @@
     scheduler  garbage  namespaces              nodes for pods; owner references; what namespaces hold, and their end
 
 Laws:
-  1. Nothing polls. A write to the store is told to every controller that watches the resource; each puts the objects concerned into its
-     queue, and looks at what is there then, not at what was told. Only deadlines, schedules and retries have timers.
-  2. Pods come into being through `create_pod`, admission and injection included. All else is written straight to the store.
+  1. Nothing polls. A write to the store is told to every controller that watches the resource; each puts the objects
+     concerned into its queue, and looks at what is there then, not at what was told. Only deadlines, schedules and
+     retries have timers.
+  2. Pods come into being through `create_pod`, admission and injection included. All else is written straight to the
+     store.
 """
+
 import random
 from collections.abc import Callable, Sequence
 
@@ -33,16 +36,36 @@ __all__ = ["Clock", "Controllers", "CreatePod", "SystemClock", "submitting"]
 
 
 class Controllers:
-    """All controllers of one store. `root_ca_pem` is the mesh's root, `api_ca_pem` the API server's (the same if not given)."""
+    """All controllers of one store. `root_ca_pem` is the mesh's root, `api_ca_pem` the API server's (the same if not
+    given)."""
 
-    def __init__(self, store: Store, create_pod: CreatePod, root_ca_pem: str, nodes: Sequence[str] = ("lab-1",), clock: Clock | None = None, *,
-                 api_ca_pem: str = "", chance: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        create_pod: CreatePod,
+        root_ca_pem: str,
+        nodes: Sequence[str] = ("lab-1",),
+        clock: Clock | None = None,
+        *,
+        api_ca_pem: str = "",
+        chance: random.Random | None = None,
+    ) -> None:
         self._hands = Hands(store, create_pod, clock or SystemClock(), chance or random.Random())
         self._nodes = tuple(nodes)
         hands = self._hands
         every: tuple[Controller, ...] = (
-            Namespaces(hands, root_ca_pem, api_ca_pem or root_ca_pem), GarbageCollector(hands), Addresses(hands), Deployments(hands),
-            ReplicaSets(hands), StatefulSets(hands), DaemonSets(hands), CronJobs(hands), Jobs(hands), Scheduler(hands), EndpointSlices(hands))
+            Namespaces(hands, root_ca_pem, api_ca_pem or root_ca_pem),
+            GarbageCollector(hands),
+            Addresses(hands),
+            Deployments(hands),
+            ReplicaSets(hands),
+            StatefulSets(hands),
+            DaemonSets(hands),
+            CronJobs(hands),
+            Jobs(hands),
+            Scheduler(hands),
+            EndpointSlices(hands),
+        )
         self._loops = tuple((one, Queue(one.name, one.reconcile, hands.clock)) for one in every)
         self._by_resource: dict[str, tuple[tuple[Controller, Queue], ...]] = {}
         self._unsubscribe: Callable[[], None] | None = None
@@ -79,7 +102,8 @@ class Controllers:
         concerned = self._by_resource.get(event.resource)
         if concerned is None:
             concerned = self._by_resource[event.resource] = tuple(
-                (one, queue) for one, queue in self._loops if not one.watches or event.resource in one.watches)
+                (one, queue) for one, queue in self._loops if not one.watches or event.resource in one.watches
+            )
         for one, queue in concerned:
             for key in one.keys(event):
                 queue.add(key)
@@ -87,5 +111,18 @@ class Controllers:
     def _node(self, name: str) -> dict[str, object]:
         now = text(self._hands.clock.now())
         labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
-        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "the lab runs pods", "lastHeartbeatTime": now, "lastTransitionTime": now}
-        return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}, "spec": {}, "status": {"conditions": [ready]}}
+        ready = {
+            "type": "Ready",
+            "status": "True",
+            "reason": "KubeletReady",
+            "message": "the lab runs pods",
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": now,
+        }
+        return {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": name, "labels": labels},
+            "spec": {},
+            "status": {"conditions": [ready]},
+        }

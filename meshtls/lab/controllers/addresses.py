@@ -1,8 +1,11 @@
-"""Service addresses: a cluster IP of 10.96.0.0/16 and node ports of 30000-32767, by the Service's name, so that a lab made again has the same.
+"""Service addresses: a cluster IP of 10.96.0.0/16 and node ports of 30000-32767, by the Service's name, so that a lab
+made again has the same.
 
-`assign` completes one Service given what is taken; an API may call it while it creates the Service, and the controller does it for those
-that got no address on the way in. 10.96.0.0/24 is left to fixed addresses (the API's 10.96.0.1, the DNS server's 10.96.0.10).
+`assign` completes one Service given what is taken; an API may call it while it creates the Service, and the
+controller does it for those that got no address on the way in. 10.96.0.0/24 is left to fixed addresses (the API's
+10.96.0.1, the DNS server's 10.96.0.10).
 """
+
 import ipaddress
 import zlib
 from collections.abc import Collection, Iterator
@@ -18,14 +21,18 @@ NODE_PORTS = range(30000, 32768)
 
 
 def assign(service: Obj, addresses: Collection[str], node_ports: Collection[int]) -> None:
-    """Give `service`, in place, the cluster IP and node ports that it lacks. `addresses`, `node_ports`: those of all other Services."""
+    """Give `service`, in place, the cluster IP and node ports that it lacks. `addresses`, `node_ports`: those of all
+    other Services."""
     spec = service["spec"]
     kind, name = spec.get("type", "ClusterIP"), "/".join(key_of(service))
     if kind == "ExternalName":
         return
     if not spec.get("clusterIP"):
-        spec["clusterIP"] = next(str(ipaddress.ip_address(one)) for one in _from_hash(name, FIRST, LAST)
-                                 if str(ipaddress.ip_address(one)) not in addresses)
+        spec["clusterIP"] = next(
+            str(ipaddress.ip_address(one))
+            for one in _from_hash(name, FIRST, LAST)
+            if str(ipaddress.ip_address(one)) not in addresses
+        )
     spec["clusterIPs"] = spec.get("clusterIPs") or [spec["clusterIP"]]
     spec["ipFamilies"] = spec.get("ipFamilies") or ["IPv4"]
     spec.setdefault("ipFamilyPolicy", "SingleStack")
@@ -33,15 +40,21 @@ def assign(service: Obj, addresses: Collection[str], node_ports: Collection[int]
         taken = {*node_ports, *(port["nodePort"] for port in spec.get("ports") or () if port.get("nodePort"))}
         for port in spec.get("ports") or ():
             if not port.get("nodePort"):
-                port["nodePort"] = next(one for one in _from_hash(f"{name}:{port['port']}", NODE_PORTS[0], NODE_PORTS[-1]) if one not in taken)
+                port["nodePort"] = next(
+                    one
+                    for one in _from_hash(f"{name}:{port['port']}", NODE_PORTS[0], NODE_PORTS[-1])
+                    if one not in taken
+                )
                 taken.add(port["nodePort"])
 
 
 def taken(services: list[Obj], but: Key) -> tuple[set[str], set[int]]:
     """Addresses and node ports of all Services except one."""
     others = [one["spec"] for one in services if key_of(one) != but]
-    return ({spec["clusterIP"] for spec in others if spec.get("clusterIP")},
-            {port["nodePort"] for spec in others for port in spec.get("ports") or () if port.get("nodePort")})
+    return (
+        {spec["clusterIP"] for spec in others if spec.get("clusterIP")},
+        {port["nodePort"] for spec in others for port in spec.get("ports") or () if port.get("nodePort")},
+    )
 
 
 def _from_hash(name: str, first: int, last: int) -> Iterator[int]:

@@ -1,4 +1,6 @@
-"""Time as the controllers see it: one object that says what time it is and calls back later, so that tests turn it by hand."""
+"""Time as the controllers see it: one object that says what time it is and calls back later, so that tests turn it by
+hand."""
+
 import asyncio
 import datetime
 from collections.abc import Callable

@@ -1,11 +1,12 @@
 """CronJob: a Job each time the schedule says.
 
 Laws (pkg/controller/cronjob/cronjob_controllerv2.go):
-  1. Only the latest missed time is started, and only if it is no older than startingDeadlineSeconds; a Job is named after its minute,
-     so no time is started twice.
+  1. Only the latest missed time is started, and only if it is no older than startingDeadlineSeconds; a Job is named
+     after its minute, so no time is started twice.
   2. Forbid skips a time while a Job runs, Replace deletes the running one, Allow minds neither.
   3. Finished Jobs beyond the history limits (3 good, 1 failed) are removed, oldest first.
 """
+
 import datetime
 import zoneinfo
 
@@ -91,7 +92,12 @@ class CronJobs:
         running = [job for job in hands.owners.owned(cron, JOBS) if finished_at(job) is None and not is_deleting(job)]
         policy = cron["spec"].get("concurrencyPolicy", "Allow")
         if running and policy == "Forbid":
-            hands.recorder.normal(cron, self.name, "JobAlreadyActive", "Not starting job because prior execution is running and concurrency policy is Forbid")
+            hands.recorder.normal(
+                cron,
+                self.name,
+                "JobAlreadyActive",
+                "Not starting job because prior execution is running and concurrency policy is Forbid",
+            )
             return
         if policy == "Replace":
             for job in running:
@@ -103,25 +109,41 @@ class CronJobs:
             job = None
         if job is not None:
             hands.recorder.normal(cron, self.name, "SuccessfulCreate", f"Created job {job['metadata']['name']}")
-        hands.store.mutate(RESOURCE, namespace, name, lambda obj: obj.setdefault("status", {}).update(lastScheduleTime=text(due)))
+        hands.store.mutate(
+            RESOURCE, namespace, name, lambda obj: obj.setdefault("status", {}).update(lastScheduleTime=text(due))
+        )
         self._note_finished(cron, hands.owners.owned(cron, JOBS))
 
     def _note_finished(self, cron: Obj, jobs: list[Obj]) -> None:
         """status.active and lastSuccessfulTime; an event for each Job seen to end."""
         old = {ref["uid"] for ref in (cron.get("status") or {}).get("active") or ()}
-        active = [{"apiVersion": job["apiVersion"], "kind": job["kind"], "namespace": job["metadata"]["namespace"], "name": job["metadata"]["name"],
-                   "uid": job["metadata"]["uid"], "resourceVersion": job["metadata"]["resourceVersion"]}
-                  for job in jobs if finished_at(job) is None and not is_deleting(job)]
+        active = [
+            {
+                "apiVersion": job["apiVersion"],
+                "kind": job["kind"],
+                "namespace": job["metadata"]["namespace"],
+                "name": job["metadata"]["name"],
+                "uid": job["metadata"]["uid"],
+                "resourceVersion": job["metadata"]["resourceVersion"],
+            }
+            for job in jobs
+            if finished_at(job) is None and not is_deleting(job)
+        ]
         known = {ref["uid"]: ref for ref in (cron.get("status") or {}).get("active") or ()}
         for job in jobs:
             if job["metadata"]["uid"] in old and finished_at(job) is not None:
                 end = "Complete" if condition(job, "Complete") else "Failed"
-                self._hands.recorder.normal(cron, self.name, "SawCompletedJob", f"Saw completed job: {job['metadata']['name']}, condition: {end}")
+                self._hands.recorder.normal(
+                    cron,
+                    self.name,
+                    "SawCompletedJob",
+                    f"Saw completed job: {job['metadata']['name']}, condition: {end}",
+                )
         succeeded = [job["status"]["completionTime"] for job in jobs if (job.get("status") or {}).get("completionTime")]
 
         def write(obj: Obj) -> None:
             status = obj.setdefault("status", {})
-            # a reference keeps the version with which it was first written, so that a Job's own progress is no write here
+            # a reference keeps the version it was first written with: a Job's own progress is no write here
             status["active"] = [known.get(ref["uid"], ref) for ref in active]
             if not active:
                 del status["active"]
@@ -131,12 +153,19 @@ class CronJobs:
         self._hands.store.mutate(RESOURCE, *key_of(cron), write)
 
     def _forget(self, cron: Obj, jobs: list[Obj]) -> None:
-        for kind, limit in (("Complete", cron["spec"].get("successfulJobsHistoryLimit", 3)), ("Failed", cron["spec"].get("failedJobsHistoryLimit", 1))):
-            ended = sorted((job for job in jobs if condition(job, kind) and not is_deleting(job)),
-                           key=lambda job: ((job.get("status") or {}).get("startTime", ""), job["metadata"]["name"]))
-            for job in ended[:max(len(ended) - limit, 0)]:
+        for kind, limit in (
+            ("Complete", cron["spec"].get("successfulJobsHistoryLimit", 3)),
+            ("Failed", cron["spec"].get("failedJobsHistoryLimit", 1)),
+        ):
+            ended = sorted(
+                (job for job in jobs if condition(job, kind) and not is_deleting(job)),
+                key=lambda job: ((job.get("status") or {}).get("startTime", ""), job["metadata"]["name"]),
+            )
+            for job in ended[: max(len(ended) - limit, 0)]:
                 self._hands.store.delete(JOBS, *key_of(job))
-                self._hands.recorder.normal(cron, self.name, "SuccessfulDelete", f"Deleted job {job['metadata']['name']}")
+                self._hands.recorder.normal(
+                    cron, self.name, "SuccessfulDelete", f"Deleted job {job['metadata']['name']}"
+                )
 
 
 def make_job(cron: Obj, due: datetime.datetime) -> Obj:
@@ -144,8 +173,18 @@ def make_job(cron: Obj, due: datetime.datetime) -> Obj:
     namespace, name = key_of(cron)
     template = cron["spec"]["jobTemplate"]
     metadata = template.get("metadata") or {}
-    return {"apiVersion": "batch/v1", "kind": "Job",
-            "metadata": {"name": f"{name}-{int(due.timestamp()) // 60}", "namespace": namespace, "labels": dict(metadata.get("labels") or {}),
-                         "annotations": {**(metadata.get("annotations") or {}), "batch.kubernetes.io/cronjob-scheduled-timestamp": text(due)},
-                         "ownerReferences": [owner_reference(cron)]},
-            "spec": clone(template["spec"])}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": f"{name}-{int(due.timestamp()) // 60}",
+            "namespace": namespace,
+            "labels": dict(metadata.get("labels") or {}),
+            "annotations": {
+                **(metadata.get("annotations") or {}),
+                "batch.kubernetes.io/cronjob-scheduled-timestamp": text(due),
+            },
+            "ownerReferences": [owner_reference(cron)],
+        },
+        "spec": clone(template["spec"]),
+    }

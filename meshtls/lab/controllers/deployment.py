@@ -1,18 +1,30 @@
-"""Deployment: one ReplicaSet per template, sized as `rollout` says, with revisions, history and a status that `kubectl rollout` reads.
+"""Deployment: one ReplicaSet per template, sized as `rollout` says, with revisions, history and a status that
+`kubectl rollout` reads.
 
 Laws:
-  1. A ReplicaSet belongs to the template that it carries, apart from the pod-template-hash label. Going back to an old template
-     finds the old ReplicaSet and gives it the newest revision.
+  1. A ReplicaSet belongs to the template that it carries, apart from the pod-template-hash label. Going back to an
+     old template finds the old ReplicaSet and gives it the newest revision.
   2. Complete: every pod is of the new template, all are available, and no old one is left. Only then old sets beyond
      revisionHistoryLimit are removed.
-  3. No progress for progressDeadlineSeconds is written down (ProgressDeadlineExceeded); nothing is rolled back by itself.
+  3. No progress for progressDeadlineSeconds is written down (ProgressDeadlineExceeded); nothing is rolled back by
+     itself.
 """
+
 from typing import Any
 
 from meshtls.lab.api.store import Event, Exists, clone
 from meshtls.lab.controllers import progress
 from meshtls.lab.controllers.hands import Hands
-from meshtls.lab.controllers.objects import (Obj, annotations_of, controller_of, digest, is_deleting, key_of, labels_of, owner_reference, says_new)
+from meshtls.lab.controllers.objects import (
+    Obj,
+    annotations_of,
+    controller_of,
+    digest,
+    is_deleting,
+    key_of,
+    owner_reference,
+    says_new,
+)
 from meshtls.lab.controllers.progress import REVISION, revision_of
 from meshtls.lab.controllers.queue import Key, Retry
 from meshtls.lab.controllers.replicaset import owner_keys
@@ -40,7 +52,9 @@ class Deployments:
         owner = self._hands.owners.where(ref["uid"]) if ref else None
         replica_set = self._hands.store.get(*owner) if owner else None
         above = controller_of(replica_set) if replica_set else None
-        return [(event.object["metadata"]["namespace"], above["name"])] if above and above["kind"] == "Deployment" else []
+        return (
+            [(event.object["metadata"]["namespace"], above["name"])] if above and above["kind"] == "Deployment" else []
+        )
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         store = self._hands.store
@@ -60,13 +74,23 @@ class Deployments:
 
     def _sets(self, deployment: Obj) -> tuple[Obj | None, list[Obj]]:
         """(the set of the present template, the others: oldest first)."""
-        found = sorted(self._hands.owners.claimed(deployment, "replicasets.apps", deployment["spec"].get("selector")),
-                       key=lambda one: (one["metadata"]["creationTimestamp"], revision_of(one)))
-        new = next((one for one in found if _without_hash(one["spec"]["template"]) == _without_hash(deployment["spec"]["template"])), None)
+        found = sorted(
+            self._hands.owners.claimed(deployment, "replicasets.apps", deployment["spec"].get("selector")),
+            key=lambda one: (one["metadata"]["creationTimestamp"], revision_of(one)),
+        )
+        new = next(
+            (
+                one
+                for one in found
+                if _without_hash(one["spec"]["template"]) == _without_hash(deployment["spec"]["template"])
+            ),
+            None,
+        )
         return new, [one for one in found if one is not new]
 
     def _new_set(self, deployment: Obj) -> str:
-        """Make sure that the present template has its set, with the newest revision. Returns the name of a set made anew, or ""."""
+        """Make sure that the present template has its set, with the newest revision. Returns the name of a set made
+        anew, or ""."""
         new, olds = self._sets(deployment)
         revision = max((revision_of(old) for old in olds), default=0) + 1
         if new is None:
@@ -75,7 +99,12 @@ class Deployments:
             return self._make_set(deployment, olds, revision)
         revision = max(revision, revision_of(new))
         copied = {key: value for key, value in annotations_of(deployment).items() if key not in NOT_COPIED}
-        marks = {**copied, REVISION: str(revision), DESIRED: str(deployment["spec"].get("replicas", 1)), MOST: str(_most(deployment))}
+        marks = {
+            **copied,
+            REVISION: str(revision),
+            DESIRED: str(deployment["spec"].get("replicas", 1)),
+            MOST: str(_most(deployment)),
+        }
 
         min_ready_s = deployment["spec"].get("minReadySeconds", 0)
 
@@ -99,18 +128,39 @@ class Deployments:
         size = next_sizes(spec, Set(set_name, 0, 0), _counts(olds), old_pods=self._has_pods(olds)).get(set_name, 0)
         copied = {key: value for key, value in annotations_of(deployment).items() if key not in NOT_COPIED}
         try:
-            hands.store.create("replicasets.apps", {
-                "apiVersion": "apps/v1", "kind": "ReplicaSet",
-                "metadata": {"name": set_name, "namespace": namespace, "labels": dict(template["metadata"]["labels"]),
-                             "annotations": {**copied, REVISION: str(revision), DESIRED: str(spec.get("replicas", 1)), MOST: str(_most(deployment))},
-                             "ownerReferences": [owner_reference(deployment)]},
-                "spec": {"replicas": size, "minReadySeconds": spec.get("minReadySeconds", 0), "selector": selector, "template": template},
-                "status": {"replicas": 0}})
+            hands.store.create(
+                "replicasets.apps",
+                {
+                    "apiVersion": "apps/v1",
+                    "kind": "ReplicaSet",
+                    "metadata": {
+                        "name": set_name,
+                        "namespace": namespace,
+                        "labels": dict(template["metadata"]["labels"]),
+                        "annotations": {
+                            **copied,
+                            REVISION: str(revision),
+                            DESIRED: str(spec.get("replicas", 1)),
+                            MOST: str(_most(deployment)),
+                        },
+                        "ownerReferences": [owner_reference(deployment)],
+                    },
+                    "spec": {
+                        "replicas": size,
+                        "minReadySeconds": spec.get("minReadySeconds", 0),
+                        "selector": selector,
+                        "template": template,
+                    },
+                    "status": {"replicas": 0},
+                },
+            )
         except Exists as taken:
             hands.store.mutate("deployments.apps", namespace, name, _count_collision)
             raise Retry(str(taken)) from taken
         if size:
-            hands.recorder.normal(deployment, self.name, "ScalingReplicaSet", f"Scaled up replica set {set_name} from 0 to {size}")
+            hands.recorder.normal(
+                deployment, self.name, "ScalingReplicaSet", f"Scaled up replica set {set_name} from 0 to {size}"
+            )
         return set_name
 
     def _next(self, deployment: Obj) -> dict[str, int]:
@@ -135,14 +185,23 @@ class Deployments:
             _annotate(obj, MOST, str(_most(deployment)))
 
         self._hands.store.mutate("replicasets.apps", namespace, set_name, resize)
-        self._hands.recorder.normal(deployment, self.name, "ScalingReplicaSet",
-                                    f"Scaled {'up' if size > before else 'down'} replica set {set_name} from {before} to {size}")
+        self._hands.recorder.normal(
+            deployment,
+            self.name,
+            "ScalingReplicaSet",
+            f"Scaled {'up' if size > before else 'down'} replica set {set_name} from {before} to {size}",
+        )
 
     def _forget_old(self, deployment: Obj, olds: list[Obj]) -> None:
-        idle = [old for old in olds if not old["spec"].get("replicas", 1) and not (old.get("status") or {}).get("replicas")
-                and not is_deleting(old)]
+        idle = [
+            old
+            for old in olds
+            if not old["spec"].get("replicas", 1)
+            and not (old.get("status") or {}).get("replicas")
+            and not is_deleting(old)
+        ]
         surplus = len(idle) - deployment["spec"].get("revisionHistoryLimit", 10)
-        for old in sorted(idle, key=revision_of)[:max(surplus, 0)]:
+        for old in sorted(idle, key=revision_of)[: max(surplus, 0)]:
             self._hands.store.delete("replicasets.apps", *key_of(old))
 
 
@@ -151,8 +210,14 @@ def _most(deployment: Obj) -> int:
 
 
 def _counts(sets: list[Obj]) -> tuple[Set, ...]:
-    return tuple(Set(one["metadata"]["name"], one["spec"].get("replicas", 1), (one.get("status") or {}).get("availableReplicas", 0))
-                 for one in sets)
+    return tuple(
+        Set(
+            one["metadata"]["name"],
+            one["spec"].get("replicas", 1),
+            (one.get("status") or {}).get("availableReplicas", 0),
+        )
+        for one in sets
+    )
 
 
 def _without_hash(template: Obj) -> dict[str, Any]:

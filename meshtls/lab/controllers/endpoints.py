@@ -1,4 +1,6 @@
-"""EndpointSlices of every Service with a selector, brought to what `slices` says. A Service without a selector is left to its owner."""
+"""EndpointSlices of every Service with a selector, brought to what `slices` says. A Service without a selector is
+left to its owner."""
+
 from meshtls.lab.api.store import Event
 from meshtls.lab.controllers import slices
 from meshtls.lab.controllers.hands import Hands
@@ -24,8 +26,12 @@ class EndpointSlices:
             name = labels_of(event.object).get(slices.SERVICE_LABEL)
             return [(namespace, name)] if name else []
         label_sets = [labels_of(obj) for obj in (event.object, event.old) if obj is not None]
-        return [key_of(service) for service in self._hands.store.list("services", namespace)
-                if (wanted := service["spec"].get("selector")) and any(wanted.items() <= labels.items() for labels in label_sets)]
+        return [
+            key_of(service)
+            for service in self._hands.store.list("services", namespace)
+            if (wanted := service["spec"].get("selector"))
+            and any(wanted.items() <= labels.items() for labels in label_sets)
+        ]
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         store = self._hands.store
@@ -35,11 +41,17 @@ class EndpointSlices:
         selector = service["spec"].get("selector")
         if not selector:
             return None
-        stale = {obj["metadata"]["name"] for obj in self._hands.owners.owned(service, RESOURCE)
-                 if labels_of(obj).get(slices.MANAGED_BY) == slices.CONTROLLER}
+        stale = {
+            obj["metadata"]["name"]
+            for obj in self._hands.owners.owned(service, RESOURCE)
+            if labels_of(obj).get(slices.MANAGED_BY) == slices.CONTROLLER
+        }
         for wanted in slices.build(service, store.list("pods", namespace, selector)):
             stale.discard(wanted["metadata"]["name"])
-            if store.mutate(RESOURCE, namespace, wanted["metadata"]["name"], lambda obj, new=wanted: _copy(new, obj)) is None:
+            if (
+                store.mutate(RESOURCE, namespace, wanted["metadata"]["name"], lambda obj, new=wanted: _copy(new, obj))
+                is None
+            ):
                 store.create(RESOURCE, wanted)
         for old in stale:
             store.delete(RESOURCE, namespace, old)

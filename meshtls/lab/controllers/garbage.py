@@ -1,12 +1,15 @@
 """Owner-reference garbage collection.
 
 Laws (pkg/controller/garbagecollector):
-  1. An object all of whose owners are gone is deleted; one that keeps an owner only loses the references to the gone ones.
-  2. Foreground (finalizer foregroundDeletion): the dependents go first; the owner goes when no dependent with blockOwnerDeletion is left.
+  1. An object all of whose owners are gone is deleted; one that keeps an owner only loses the references to the gone
+     ones.
+  2. Foreground (finalizer foregroundDeletion): the dependents go first; the owner goes when no dependent with
+     blockOwnerDeletion is left.
   3. Orphan (finalizer orphan): the dependents lose their reference and stay.
   4. An owner in another namespace counts as gone, unless it is cluster-scoped.
 The API turns a request's propagationPolicy into those finalizers.
 """
+
 from meshtls.lab.api.store import Event
 from meshtls.lab.controllers.hands import Hands
 from meshtls.lab.controllers.objects import Obj, is_deleting, key_of
@@ -33,7 +36,11 @@ class GarbageCollector:
         elif is_deleting(event.object) and {FOREGROUND, ORPHAN} & set(metadata.get("finalizers") or ()):
             found.append(metadata["uid"])
         elif metadata.get("ownerReferences"):
-            found += [metadata["uid"]] if any(not self._owns(owner, event.object) for owner in metadata["ownerReferences"]) else []
+            found += (
+                [metadata["uid"]]
+                if any(not self._owns(owner, event.object) for owner in metadata["ownerReferences"])
+                else []
+            )
         return [("", uid) for uid in found if uid]
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
@@ -86,12 +93,22 @@ class GarbageCollector:
             if (obj := self._hands.store.get(*dependent)) is not None and not is_deleting(obj):
                 self._collect(dependent, obj)
         left = (self._hands.store.get(*dependent) for dependent in self._hands.owners.dependents(uid))
-        if not any(one.get("blockOwnerDeletion") for obj in left if obj for one in obj["metadata"]["ownerReferences"] if one["uid"] == uid):
+        if not any(
+            one.get("blockOwnerDeletion")
+            for obj in left
+            if obj
+            for one in obj["metadata"]["ownerReferences"]
+            if one["uid"] == uid
+        ):
             self._hands.store.mutate(*ref, lambda one: one["metadata"]["finalizers"].remove(FOREGROUND))
 
     def _orphan(self, ref: Ref, owner: Obj) -> None:
         uid = owner["metadata"]["uid"]
         for dependent in self._hands.owners.dependents(uid):
-            self._hands.store.mutate(*dependent, lambda one: one["metadata"].update(
-                ownerReferences=[kept for kept in one["metadata"]["ownerReferences"] if kept["uid"] != uid]))
+            self._hands.store.mutate(
+                *dependent,
+                lambda one: one["metadata"].update(
+                    ownerReferences=[kept for kept in one["metadata"]["ownerReferences"] if kept["uid"] != uid]
+                ),
+            )
         self._hands.store.mutate(*ref, lambda one: one["metadata"]["finalizers"].remove(ORPHAN))

@@ -1,4 +1,6 @@
-"""What every controller works with: the store, the owners' index, time, chance, and the two ways to make something known."""
+"""What every controller works with: the store, the owners' index, time, chance, and the two ways to make something
+known."""
+
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
@@ -12,7 +14,8 @@ from meshtls.lab.controllers.queue import Key
 from meshtls.lab.controllers.recorder import Recorder
 
 CreatePod = Callable[[Obj], Awaitable[Obj]]
-"""Creates a pod as a client would, admission and injection included. A refusal is an exception whose text is the API's message."""
+"""Creates a pod as a client would, admission and injection included. A refusal is an exception whose text is the
+API's message."""
 
 
 class Hands:

@@ -1,7 +1,10 @@
-"""Job: pods until enough of them have succeeded. `jobstate` says where it stands; this module makes, counts and removes the pods.
+"""Job: pods until enough of them have succeeded. `jobstate` says where it stands; this module makes, counts and
+removes the pods.
 
-Whether a pod has ended is the node's to say: native sidecars do not hold a pod open, a classic sidecar does, as in a real cluster.
+Whether a pod has ended is the node's to say: native sidecars do not hold a pod open, a classic sidecar does, as in a
+real cluster.
 """
+
 import datetime
 
 from meshtls.lab.api.store import Event
@@ -86,7 +89,8 @@ class Jobs:
         return written
 
     def _with_selector(self, job: Obj) -> Obj:
-        """A Job that came in past the API (a CronJob's) gets the selector and labels that the API would have given it."""
+        """A Job that came in past the API (a CronJob's) gets the selector and labels that the API would have given
+        it."""
         if job["spec"].get("selector"):
             return job
 
@@ -114,9 +118,13 @@ class Jobs:
         failed = pods.phase(pod) != "Succeeded"
         old = self._tallies.get(owner["uid"], Tally())
         self._tallies[owner["uid"]] = Tally(
-            succeeded=old.succeeded + (not failed), failed=old.failed + failed,
-            indexes=old.indexes | {jobstate.index_of(pod)} if not failed and jobstate.index_of(pod) is not None else old.indexes,
-            last_failure=self._hands.clock.now() if failed else old.last_failure)
+            succeeded=old.succeeded + (not failed),
+            failed=old.failed + failed,
+            indexes=old.indexes | {jobstate.index_of(pod)}
+            if not failed and jobstate.index_of(pod) is not None
+            else old.indexes,
+            last_failure=self._hands.clock.now() if failed else old.last_failure,
+        )
 
     def _dismiss(self, job: Obj, pod: Obj, *, failed: bool) -> None:
         """Delete a pod that is no longer wanted: it counts as failed only when the job itself has failed."""
@@ -131,7 +139,7 @@ class Jobs:
         """Add or remove pods; seconds until the backoff or the deadline is over."""
         spec, waits = job["spec"], []
         missing = jobstate.missing(job, tally, active)
-        for pod in pods.expendable_first(active)[:max(-missing, 0)]:
+        for pod in pods.expendable_first(active)[: max(-missing, 0)]:
             self._dismiss(job, pod, failed=False)
         if missing > 0:
             backoff_s = jobstate.backoff_left_s(tally, now)
@@ -161,15 +169,22 @@ class Jobs:
             labels[INDEX] = pod["metadata"]["annotations"][INDEX] = str(index)
             pod["spec"]["hostname"] = base
             for container in (*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]):
-                container.setdefault("env", []).append({"name": "JOB_COMPLETION_INDEX", "valueFrom": {
-                    "fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.labels['{INDEX}']"}}})
+                container.setdefault("env", []).append(
+                    {
+                        "name": "JOB_COMPLETION_INDEX",
+                        "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.labels['{INDEX}']"}},
+                    }
+                )
         return pod
 
     def _write_status(self, seen: Obj, over: Verdict) -> None:
         now = text(self._hands.clock.now())
         active, tally = self._active(seen), self._tally(seen)
-        counts = {"active": len(active), "succeeded": len(tally.indexes) if jobstate.is_indexed(seen["spec"]) else tally.succeeded,
-                  "failed": tally.failed}
+        counts = {
+            "active": len(active),
+            "succeeded": len(tally.indexes) if jobstate.is_indexed(seen["spec"]) else tally.succeeded,
+            "failed": tally.failed,
+        }
 
         def write(obj: Obj) -> None:
             status = obj.setdefault("status", {})

@@ -2,10 +2,12 @@
 
 Laws (pkg/controller/job/job_controller.go, batch/v1):
   1. A pod counts once, when it has ended; a pod that is being deleted before it succeeded counts as failed.
-  2. Failed: more failures than backoffLimit (6), container restarts counted for restartPolicy OnFailure; or activeDeadlineSeconds over.
+  2. Failed: more failures than backoffLimit (6), container restarts counted for restartPolicy OnFailure; or
+     activeDeadlineSeconds over.
   3. Complete: `completions` successes (Indexed: one per index); without completions, one success and no pod left.
   4. After a failure the next pod waits 10 s, doubled per failure, at most 10 minutes.
 """
+
 import datetime
 from collections.abc import Sequence
 
@@ -64,7 +66,12 @@ def verdict(job: Obj, tally: Tally, active: Sequence[Obj], now: datetime.datetim
     if tally.failed > limit or (restarts and restarts >= max(limit, 1)):
         return Verdict("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
     deadline = spec.get("activeDeadlineSeconds")
-    if deadline is not None and started and now >= parse(started) + datetime.timedelta(seconds=deadline) and not spec.get("suspend"):
+    if (
+        deadline is not None
+        and started
+        and now >= parse(started) + datetime.timedelta(seconds=deadline)
+        and not spec.get("suspend")
+    ):
         return Verdict("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
     asked = completions(spec)
     if is_indexed(spec):
@@ -110,4 +117,8 @@ def indexes_text(indexes: frozenset[int]) -> str:
 
 def _restarts(pod: Obj) -> int:
     status = pod.get("status") or {}
-    return sum(one.get("restartCount", 0) for field in ("initContainerStatuses", "containerStatuses") for one in status.get(field) or ())
+    return sum(
+        one.get("restartCount", 0)
+        for field in ("initContainerStatuses", "containerStatuses")
+        for one in status.get(field) or ()
+    )

@@ -1,10 +1,12 @@
 """What a namespace always holds, and how it ends.
 
 Laws:
-  1. An active namespace has the ServiceAccount `default`, the ConfigMap `kube-root-ca.crt` and, unless it is one of those that Istio leaves
-     alone, `istio-ca-root-cert` (pilot/pkg/serviceregistry/kube/controller/namespacecontroller.go); whoever changes them sees them restored.
+  1. An active namespace has the ServiceAccount `default`, the ConfigMap `kube-root-ca.crt` and, unless it is one of
+     those that Istio leaves alone, `istio-ca-root-cert`
+     (pilot/pkg/serviceregistry/kube/controller/namespacecontroller.go); whoever changes them sees them restored.
   2. A namespace that is deleted goes when everything in it has gone. What holds it up is said in its conditions.
 """
+
 from collections import Counter
 
 from meshtls.lab.api.store import Event
@@ -49,10 +51,15 @@ class Namespaces:
 
     def _furnish(self, name: str) -> None:
         if self._hands.store.get("serviceaccounts", name, "default") is None:
-            self._hands.store.create("serviceaccounts", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}})
+            self._hands.store.create(
+                "serviceaccounts",
+                {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}},
+            )
         self._keep_config_map(name, "kube-root-ca.crt", {"ca.crt": self._api_root_pem}, {})
         if name not in WITHOUT_MESH_ROOT:
-            self._keep_config_map(name, "istio-ca-root-cert", {"root-cert.pem": self._mesh_root_pem}, {"istio.io/config": "true"})
+            self._keep_config_map(
+                name, "istio-ca-root-cert", {"root-cert.pem": self._mesh_root_pem}, {"istio.io/config": "true"}
+            )
 
     def _keep_config_map(self, namespace: str, name: str, data: dict[str, str], labels: dict[str, str]) -> None:
         def restore(obj: Obj) -> None:
@@ -80,12 +87,30 @@ class Namespaces:
     def _say_what_is_left(self, home: Obj, left: dict[str, list[Obj]]) -> None:
         now, status = text(self._hands.clock.now()), home.setdefault("status", {})
         status["phase"] = "Terminating"
-        remaining = ", ".join(f"{resource} has {len(found)} resource instances" for resource, found in sorted(left.items()))
-        set_condition(status, "NamespaceContentRemaining", "True", "SomeResourcesRemain", f"Some resources are remaining: {remaining}", now)
-        holders = Counter(one for found in left.values() for obj in found for one in obj["metadata"].get("finalizers") or ())
+        remaining = ", ".join(
+            f"{resource} has {len(found)} resource instances" for resource, found in sorted(left.items())
+        )
+        set_condition(
+            status,
+            "NamespaceContentRemaining",
+            "True",
+            "SomeResourcesRemain",
+            f"Some resources are remaining: {remaining}",
+            now,
+        )
+        holders = Counter(
+            one for found in left.values() for obj in found for one in obj["metadata"].get("finalizers") or ()
+        )
         if holders:
             said = ", ".join(f"{one} in {count} resource instances" for one, count in sorted(holders.items()))
-            set_condition(status, "NamespaceFinalizersRemaining", "True", "SomeFinalizersRemain", f"Some content in the namespace has finalizers remaining: {said}", now)
+            set_condition(
+                status,
+                "NamespaceFinalizersRemaining",
+                "True",
+                "SomeFinalizersRemain",
+                f"Some content in the namespace has finalizers remaining: {said}",
+                now,
+            )
 
 
 def _release(home: Obj) -> None:

@@ -1,4 +1,5 @@
 """Reading and writing parts of Kubernetes objects that every controller needs. Pure."""
+
 import hashlib
 import json
 import math
@@ -35,12 +36,19 @@ def controller_of(obj: Obj) -> Obj | None:
 
 def owner_reference(owner: Obj) -> Obj:
     """What a controlled object says of its owner."""
-    return {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"],
-            "controller": True, "blockOwnerDeletion": True}
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
 
 
 def says_new(obj: Obj, old: Obj | None) -> bool:
-    """Whether a write changed more than the status: what a controller wrote about its own object concerns it no further."""
+    """Whether a write changed more than the status: what a controller wrote about its own object concerns it no
+    further."""
     return old is None or _declared(obj) != _declared(old)
 
 
@@ -104,7 +112,8 @@ def condition(obj: Obj, kind: str) -> Obj | None:
 
 
 def set_condition(status: Obj, kind: str, value: str, reason: str, message: str, now: str, **times: str) -> None:
-    """Write a condition; lastTransitionTime changes only with its status. `times` are further time fields, such as lastUpdateTime."""
+    """Write a condition; lastTransitionTime changes only with its status. `times` are further time fields, such as
+    lastUpdateTime."""
     conditions = status.setdefault("conditions", [])
     old = next((one for one in conditions if one["type"] == kind), None)
     since = old["lastTransitionTime"] if old and old["status"] == value else now

@@ -1,10 +1,12 @@
 """Who owns what: an index over ownerReferences, kept up by the store's events, and the claiming of objects by selector.
 
 Laws:
-  1. An owner exists if its uid does. Names are not asked: an object made anew under an old name owns nothing of the old one.
+  1. An owner exists if its uid does. Names are not asked: an object made anew under an old name owns nothing of the
+     old one.
   2. A controller owns what carries its uid and matches its selector. It adopts what matches and has no controller, and
      releases what no longer matches (kubectl label pod x app- takes a pod out of its ReplicaSet).
 """
+
 from collections.abc import Iterable
 
 from meshtls.lab.api.store import Event, Store
@@ -60,8 +62,15 @@ class Owners:
         return self.owned(owner, resource)
 
     def _orphans(self, resource: str, namespace: str, selector: Obj | None) -> list[str]:
-        named = ((name, self._store.get(resource, namespace, name)) for name in tuple(self._free.get((resource, namespace), ())))
-        return [name for name, obj in named if obj is not None and not is_deleting(obj) and matches(selector, labels_of(obj))]
+        named = (
+            (name, self._store.get(resource, namespace, name))
+            for name in tuple(self._free.get((resource, namespace), ()))
+        )
+        return [
+            name
+            for name, obj in named
+            if obj is not None and not is_deleting(obj) and matches(selector, labels_of(obj))
+        ]
 
     def _add(self, resource: str, obj: Obj) -> None:
         namespace, name = key_of(obj)

@@ -1,8 +1,9 @@
 """Pods as their controllers see them: made from a template, judged ready or available, and chosen for removal.
 
-Creation starts with one pod and doubles while the API accepts (as Kubernetes' slowStartBatch), so that a refusal is met once and
-not a hundred times.
+Creation starts with one pod and doubles while the API accepts (as Kubernetes' slowStartBatch), so that a refusal is
+met once and not a hundred times.
 """
+
 import asyncio
 import datetime
 from collections.abc import Sequence
@@ -17,8 +18,13 @@ from meshtls.lab.controllers.queue import Retry
 def make(owner: Obj, template: Obj, name: str) -> Obj:
     """A pod of this template, controlled by `owner`."""
     metadata = template.get("metadata") or {}
-    about = {"name": name, "namespace": owner["metadata"]["namespace"], "labels": dict(metadata.get("labels") or {}),
-             "annotations": dict(metadata.get("annotations") or {}), "ownerReferences": [owner_reference(owner)]}
+    about = {
+        "name": name,
+        "namespace": owner["metadata"]["namespace"],
+        "labels": dict(metadata.get("labels") or {}),
+        "annotations": dict(metadata.get("annotations") or {}),
+        "ownerReferences": [owner_reference(owner)],
+    }
     if metadata.get("finalizers"):
         about["finalizers"] = list(metadata["finalizers"])
     return {"apiVersion": "v1", "kind": "Pod", "metadata": about, "spec": clone(template["spec"])}
@@ -53,25 +59,36 @@ def available_in(pod: Obj, min_ready_s: int, now: datetime.datetime) -> float | 
 
 def expendable_first(found: Sequence[Obj]) -> list[Obj]:
     """In the order in which a ReplicaSet gives pods up: unassigned, not running, not ready, cheapest, youngest."""
+
     def cost(pod: Obj) -> int:
         try:
             return int(annotations_of(pod).get("controller.kubernetes.io/pod-deletion-cost", "0"))
         except ValueError:
             return 0
 
-    youngest = sorted(found, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]), reverse=True)
-    return sorted(youngest, key=lambda pod: (bool(pod["spec"].get("nodeName")), ["Pending", "Unknown"].count(phase(pod)) == 0,
-                                             is_ready(pod), cost(pod)))
+    youngest = sorted(
+        found, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]), reverse=True
+    )
+    return sorted(
+        youngest,
+        key=lambda pod: (
+            bool(pod["spec"].get("nodeName")),
+            ["Pending", "Unknown"].count(phase(pod)) == 0,
+            is_ready(pod),
+            cost(pod),
+        ),
+    )
 
 
 async def create(hands: Hands, owner: Obj, source: str, wanted: Sequence[Obj]) -> None:
-    """Create all of them, and say so in events on the owner. Raises Retry at the first refusal, with the API's own words."""
+    """Create all of them, and say so in events on the owner. Raises Retry at the first refusal, with the API's own
+    words."""
     home = hands.store.get("namespaces", "", owner["metadata"]["namespace"])
     if home is not None and is_deleting(home):
         return
     done, batch = 0, 1
     while done < len(wanted):
-        some = wanted[done:done + batch]
+        some = wanted[done : done + batch]
         answers = await asyncio.gather(*(hands.create_pod(pod) for pod in some), return_exceptions=True)
         refusals = [answer for answer in answers if isinstance(answer, Exception)]
         for answer in answers:

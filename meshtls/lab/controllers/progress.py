@@ -1,8 +1,10 @@
-"""A Deployment's status: counts, Available, Progressing and ReplicaFailure, as `kubectl rollout status` and `kubectl wait` read them.
+"""A Deployment's status: counts, Available, Progressing and ReplicaFailure, as `kubectl rollout status` and `kubectl
+wait` read them.
 
-Laws: complete means law 2 of `deployment`. Progress is any count that got better; each refreshes lastUpdateTime, from which
-progressDeadlineSeconds (600 by default) runs. A paused Deployment makes no progress and misses no deadline.
+Laws: complete means law 2 of `deployment`. Progress is any count that got better; each refreshes lastUpdateTime, from
+which progressDeadlineSeconds (600 by default) runs. A paused Deployment makes no progress and misses no deadline.
 """
+
 import datetime
 
 from meshtls.lab.api.store import clone
@@ -17,8 +19,10 @@ REVISION = "deployment.kubernetes.io/revision"
 def is_complete(deployment: Obj) -> bool:
     """Whether the status says that the rollout is over."""
     status, replicas = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
-    return (all(status.get(field, 0) == replicas for field in ("updatedReplicas", "replicas", "availableReplicas"))
-            and status.get("observedGeneration", 0) >= deployment["metadata"]["generation"])
+    return (
+        all(status.get(field, 0) == replicas for field in ("updatedReplicas", "replicas", "availableReplicas"))
+        and status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
+    )
 
 
 def revision_of(obj: Obj) -> int:
@@ -30,7 +34,8 @@ def revision_of(obj: Obj) -> int:
 
 
 def write(hands: Hands, seen: Obj, new: Obj | None, olds: list[Obj], made: str) -> float | None:
-    """Bring status and revision up to date; seconds until the progress deadline, or None. `seen` is the generation acted upon,
+    """Bring status and revision up to date; seconds until the progress deadline, or None. `seen` is the generation
+    acted upon,
     `made` the name of a ReplicaSet just made, or ""."""
     deployment = hands.store.get("deployments.apps", *key_of(seen))
     if deployment is None:
@@ -43,7 +48,15 @@ def write(hands: Hands, seen: Obj, new: Obj | None, olds: list[Obj], made: str) 
     _set_available(status, seen, now)
     _set_failure(status, new, olds, now)
     if made:
-        set_condition(status, "Progressing", "True", "NewReplicaSetCreated", f'Created new replica set "{made}"', text(now), lastUpdateTime=text(now))
+        set_condition(
+            status,
+            "Progressing",
+            "True",
+            "NewReplicaSetCreated",
+            f'Created new replica set "{made}"',
+            text(now),
+            lastUpdateTime=text(now),
+        )
     again = _set_progress(draft, before, new, now)
     if new is not None and revision_of(new):
         draft["metadata"].setdefault("annotations", {})[REVISION] = annotations_of(new)[REVISION]
@@ -53,7 +66,9 @@ def write(hands: Hands, seen: Obj, new: Obj | None, olds: list[Obj], made: str) 
 
 def _count(status: Obj, deployment: Obj, new: Obj | None, olds: list[Obj]) -> None:
     every = [one.get("status") or {} for one in ([*olds, new] if new else olds)]
-    counts = {field: sum(one.get(field, 0) for one in every) for field in ("replicas", "readyReplicas", "availableReplicas")}
+    counts = {
+        field: sum(one.get(field, 0) for one in every) for field in ("replicas", "readyReplicas", "availableReplicas")
+    }
     counts["updatedReplicas"] = ((new or {}).get("status") or {}).get("replicas", 0)
     wanted = sum(one["spec"].get("replicas", 1) for one in ([*olds, new] if new else olds))
     counts["unavailableReplicas"] = max(wanted - counts["availableReplicas"], 0)
@@ -82,8 +97,15 @@ def _set_failure(status: Obj, new: Obj | None, olds: list[Obj], now: datetime.da
     if failure is None:
         drop_condition(status, "ReplicaFailure")
         return
-    set_condition(status, "ReplicaFailure", failure["status"], failure["reason"], failure["message"], text(now),
-                  lastUpdateTime=failure["lastTransitionTime"])
+    set_condition(
+        status,
+        "ReplicaFailure",
+        failure["status"],
+        failure["reason"],
+        failure["message"],
+        text(now),
+        lastUpdateTime=failure["lastTransitionTime"],
+    )
 
 
 def _set_progress(deployment: Obj, before: Obj, new: Obj | None, now: datetime.datetime) -> float | None:
@@ -92,24 +114,54 @@ def _set_progress(deployment: Obj, before: Obj, new: Obj | None, now: datetime.d
     old = condition(deployment, "Progressing")
     if spec.get("paused"):
         if old is None or old["reason"] != "DeploymentPaused":
-            set_condition(status, "Progressing", "Unknown", "DeploymentPaused", "Deployment is paused", text(now), lastUpdateTime=text(now))
+            set_condition(
+                status,
+                "Progressing",
+                "Unknown",
+                "DeploymentPaused",
+                "Deployment is paused",
+                text(now),
+                lastUpdateTime=text(now),
+            )
         return None
     subject = f'ReplicaSet "{new["metadata"]["name"]}"' if new else f'Deployment "{deployment["metadata"]["name"]}"'
     if is_complete(deployment):
         if old is None or old["reason"] != "NewReplicaSetAvailable" or not old["message"].startswith(subject):
-            set_condition(status, "Progressing", "True", "NewReplicaSetAvailable", f"{subject} has successfully progressed.", text(now),
-                          lastUpdateTime=text(now))
+            set_condition(
+                status,
+                "Progressing",
+                "True",
+                "NewReplicaSetAvailable",
+                f"{subject} has successfully progressed.",
+                text(now),
+                lastUpdateTime=text(now),
+            )
         return None
     if old is not None and old["reason"] == "NewReplicaSetAvailable" and _is_same_rollout(old, subject):
         return None
     if old is None or _is_better(status, before) or old["reason"] in ("DeploymentPaused", "NewReplicaSetAvailable"):
-        set_condition(status, "Progressing", "True", "ReplicaSetUpdated", f"{subject} is progressing.", text(now), lastUpdateTime=text(now))
+        set_condition(
+            status,
+            "Progressing",
+            "True",
+            "ReplicaSetUpdated",
+            f"{subject} is progressing.",
+            text(now),
+            lastUpdateTime=text(now),
+        )
     since = parse((condition(deployment, "Progressing") or {})["lastUpdateTime"])
     left = (since + datetime.timedelta(seconds=spec.get("progressDeadlineSeconds", 600)) - now).total_seconds()
     if left > 0:
         return left
-    set_condition(status, "Progressing", "False", "ProgressDeadlineExceeded", f"{subject} has timed out progressing.", text(now),
-                  lastUpdateTime=text(since))
+    set_condition(
+        status,
+        "Progressing",
+        "False",
+        "ProgressDeadlineExceeded",
+        f"{subject} has timed out progressing.",
+        text(now),
+        lastUpdateTime=text(since),
+    )
     return None
 
 
@@ -122,5 +174,7 @@ def _is_better(status: Obj, before: Obj) -> bool:
     def old_pods(one: Obj) -> int:
         return int(one.get("replicas", 0) - one.get("updatedReplicas", 0))
 
-    return (any(status.get(field, 0) > before.get(field, 0) for field in ("updatedReplicas", "readyReplicas", "availableReplicas"))
-            or old_pods(status) < old_pods(before))
+    return any(
+        status.get(field, 0) > before.get(field, 0)
+        for field in ("updatedReplicas", "readyReplicas", "availableReplicas")
+    ) or old_pods(status) < old_pods(before)

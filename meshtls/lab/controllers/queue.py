@@ -3,9 +3,11 @@
 Laws:
   1. A key added many times before it is looked at is looked at once; added while it is looked at, once more afterwards.
   2. `reconcile` returns the seconds after which it wants to see the key again (None: when something happens).
-  3. `Retry` is the expected failure (a refused pod): looked at again after 0.1 s, doubled each time up to 10 s. Any other
-     exception is a fault of ours: it is logged, and treated in the same way, so that one key never stops the others.
+  3. `Retry` is the expected failure (a refused pod): looked at again after 0.1 s, doubled each time up to 10 s. Any
+     other exception is a fault of ours: it is logged, and treated in the same way, so that one key never stops the
+     others.
 """
+
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
@@ -46,7 +48,9 @@ class Queue:
             return
         self._dirty.add(key)
         if key not in self._running:
-            self._running[key] = asyncio.get_running_loop().create_task(self._run(key), name=f"{self.name} {'/'.join(key)}")
+            self._running[key] = asyncio.get_running_loop().create_task(
+                self._run(key), name=f"{self.name} {'/'.join(key)}"
+            )
 
     async def idle(self) -> bool:
         """Return when nothing runs; True if something had to be waited for. Timers do not count."""

@@ -1,4 +1,6 @@
-"""Events as kubectl shows them. The same thing said again raises a count; what is older than an hour goes, as on a real server."""
+"""Events as kubectl shows them. The same thing said again raises a count; what is older than an hour goes, as on a
+real server."""
+
 import datetime
 from collections import deque
 
@@ -37,16 +39,39 @@ class Recorder:
         message = message[:LONGEST]
         said = (namespace, metadata.get("uid", ""), source, reason, message)
         name = self._said.get(said)
-        if name is not None and self._store.mutate("events", namespace, name, lambda event: _again(event, text(now))) is not None:
+        if (
+            name is not None
+            and self._store.mutate("events", namespace, name, lambda event: _again(event, text(now))) is not None
+        ):
             return
         name = f"{metadata['name']}.{self._store.version + 1:016x}"
-        involved = {"kind": about["kind"], "namespace": metadata.get("namespace", ""), "name": metadata["name"], "uid": metadata.get("uid", ""),
-                    "apiVersion": about["apiVersion"], "resourceVersion": metadata.get("resourceVersion", "")}
-        self._store.create("events", {
-            "apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": namespace},
-            "involvedObject": {key: value for key, value in involved.items() if value}, "reason": reason, "message": message, "type": kind,
-            "source": {"component": source}, "reportingComponent": source, "reportingInstance": "", "count": 1,
-            "firstTimestamp": text(now), "lastTimestamp": text(now), "eventTime": None})
+        involved = {
+            "kind": about["kind"],
+            "namespace": metadata.get("namespace", ""),
+            "name": metadata["name"],
+            "uid": metadata.get("uid", ""),
+            "apiVersion": about["apiVersion"],
+            "resourceVersion": metadata.get("resourceVersion", ""),
+        }
+        self._store.create(
+            "events",
+            {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"name": name, "namespace": namespace},
+                "involvedObject": {key: value for key, value in involved.items() if value},
+                "reason": reason,
+                "message": message,
+                "type": kind,
+                "source": {"component": source},
+                "reportingComponent": source,
+                "reportingInstance": "",
+                "count": 1,
+                "firstTimestamp": text(now),
+                "lastTimestamp": text(now),
+                "eventTime": None,
+            },
+        )
         self._said[said] = name
         self._written.append((now, name, said))
 

@@ -1,9 +1,20 @@
 """ReplicaSet: as many active pods as `replicas` says, made from the template, and a status that counts them."""
+
 from meshtls.lab.api.store import Event
 from meshtls.lab.controllers import pods
 from meshtls.lab.controllers.clock import text
 from meshtls.lab.controllers.hands import Hands
-from meshtls.lab.controllers.objects import (Obj, controller_of, drop_condition, is_deleting, key_of, labels_of, matches, says_new, set_condition)
+from meshtls.lab.controllers.objects import (
+    Obj,
+    controller_of,
+    drop_condition,
+    is_deleting,
+    key_of,
+    labels_of,
+    matches,
+    says_new,
+    set_condition,
+)
 from meshtls.lab.controllers.queue import Key, Retry
 
 BURST = 500
@@ -35,8 +46,11 @@ class ReplicaSets:
         if event.type == "DELETED" or controller_of(event.object):
             return []
         namespace = event.object["metadata"]["namespace"]
-        return [key_of(one) for one in self._hands.store.list("replicasets.apps", namespace)
-                if matches(one["spec"].get("selector"), labels_of(event.object))]
+        return [
+            key_of(one)
+            for one in self._hands.store.list("replicasets.apps", namespace)
+            if matches(one["spec"].get("selector"), labels_of(event.object))
+        ]
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         hands = self._hands
@@ -51,7 +65,7 @@ class ReplicaSets:
                 await self._add(replica_set, min(missing, BURST))
             except Retry as refusal:
                 refused = str(refusal)
-            for pod in pods.expendable_first(active)[:min(max(-missing, 0), BURST)]:
+            for pod in pods.expendable_first(active)[: min(max(-missing, 0), BURST)]:
                 pods.delete(hands, replica_set, self.name, pod)
         again = self._write_status(replica_set, refused)
         if refused:
@@ -59,7 +73,11 @@ class ReplicaSets:
         return again
 
     def _active(self, replica_set: Obj) -> list[Obj]:
-        return [pod for pod in self._hands.owners.claimed(replica_set, "pods", replica_set["spec"].get("selector")) if pods.is_active(pod)]
+        return [
+            pod
+            for pod in self._hands.owners.claimed(replica_set, "pods", replica_set["spec"].get("selector"))
+            if pods.is_active(pod)
+        ]
 
     async def _add(self, replica_set: Obj, count: int) -> None:
         base = replica_set["metadata"]["name"]
@@ -80,8 +98,12 @@ class ReplicaSets:
         active = [pod for pod in hands.owners.owned(replica_set, "pods") if pods.is_active(pod)]
         waits = [pods.available_in(pod, spec.get("minReadySeconds", 0), now) for pod in active]
         template = (spec["template"].get("metadata") or {}).get("labels") or {}
-        counts = {"replicas": len(active), "fullyLabeledReplicas": sum(template.items() <= labels_of(pod).items() for pod in active),
-                  "readyReplicas": sum(pods.is_ready(pod) for pod in active), "availableReplicas": waits.count(0)}
+        counts = {
+            "replicas": len(active),
+            "fullyLabeledReplicas": sum(template.items() <= labels_of(pod).items() for pod in active),
+            "readyReplicas": sum(pods.is_ready(pod) for pod in active),
+            "availableReplicas": waits.count(0),
+        }
 
         def write(obj: Obj) -> None:
             status = obj.setdefault("status", {})

@@ -1,11 +1,13 @@
 """What a Deployment does next with its ReplicaSets. Pure: counts in, sizes out.
 
 Laws (Kubernetes' deployment controller, pkg/controller/deployment/{sync,rolling,recreate}.go):
-  1. RollingUpdate: never more than replicas + maxSurge pods, never fewer than replicas - maxUnavailable available ones. Grow the
-     new set first; then give up old pods that are unavailable, which costs nothing; then old pods that the available ones can spare.
+  1. RollingUpdate: never more than replicas + maxSurge pods, never fewer than replicas - maxUnavailable available
+     ones. Grow the new set first; then give up old pods that are unavailable, which costs nothing; then old pods that
+     the available ones can spare.
   2. Recreate: no new pod until the last old pod is gone.
   3. Percentages round in favour of availability: surge up, unavailable down; both zero means one unavailable.
 """
+
 import msgspec
 
 from meshtls.lab.controllers.objects import Obj, share

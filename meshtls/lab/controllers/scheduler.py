@@ -1,7 +1,10 @@
-"""Scheduler: every pod without a node gets the feasible node with the fewest pods; one that fits nowhere says why, and waits.
+"""Scheduler: every pod without a node gets the feasible node with the fewest pods; one that fits nowhere says why,
+and waits.
 
-It also does what the pod garbage collector does: a pod that is to go and whose node does not exist is removed, since nobody else will.
+It also does what the pod garbage collector does: a pod that is to go and whose node does not exist is removed, since
+nobody else will.
 """
+
 from collections import Counter
 
 from meshtls.lab.api.store import Event
@@ -28,7 +31,11 @@ class Scheduler:
         if is_deleting(pod):
             return True
         spec = pod["spec"]
-        return not spec.get("nodeName") and not spec.get("schedulingGates") and spec.get("schedulerName", self.name) == self.name
+        return (
+            not spec.get("nodeName")
+            and not spec.get("schedulingGates")
+            and spec.get("schedulerName", self.name) == self.name
+        )
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         store = self._hands.store
@@ -37,7 +44,9 @@ class Scheduler:
             return None
         nodes = store.list("nodes")
         if is_deleting(pod):
-            if pod["spec"].get("nodeName") not in {node["metadata"]["name"] for node in nodes} and not pod["metadata"].get("finalizers"):
+            if pod["spec"].get("nodeName") not in {node["metadata"]["name"] for node in nodes} and not pod[
+                "metadata"
+            ].get("finalizers"):
                 store.remove("pods", namespace, name)
             return None
         reasons = {node["metadata"]["name"]: why_not(pod, node) for node in nodes}
@@ -62,7 +71,9 @@ class Scheduler:
                 del (condition(obj, "PodScheduled") or {})[field]
 
         self._hands.store.mutate("pods", *key_of(pod), bind)
-        self._hands.recorder.normal(pod, self.name, "Scheduled", f"Successfully assigned {'/'.join(key_of(pod))} to {node}")
+        self._hands.recorder.normal(
+            pod, self.name, "Scheduled", f"Successfully assigned {'/'.join(key_of(pod))} to {node}"
+        )
 
     def _refuse(self, pod: Obj, reasons: dict[str, str]) -> None:
         counts = Counter(reasons.values())
@@ -72,6 +83,11 @@ class Scheduler:
         if old is not None and old.get("message") == message:
             return
         now = text(self._hands.clock.now())
-        self._hands.store.mutate("pods", *key_of(pod), lambda obj: set_condition(
-            obj.setdefault("status", {}), "PodScheduled", "False", "Unschedulable", message, now))
+        self._hands.store.mutate(
+            "pods",
+            *key_of(pod),
+            lambda obj: set_condition(
+                obj.setdefault("status", {}), "PodScheduled", "False", "Unschedulable", message, now
+            ),
+        )
         self._hands.recorder.warning(pod, self.name, "FailedScheduling", message)

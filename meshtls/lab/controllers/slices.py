@@ -1,12 +1,13 @@
 """The EndpointSlices that a Service and its pods add up to. Pure.
 
 Laws (k8s.io/endpointslice):
-  1. A pod counts while it has an address and has not ended. serving = it is ready; ready = serving and not being deleted, or the
-     Service publishes not-ready addresses; terminating = being deleted.
-  2. A named target port is each pod's own number (native sidecars' ports count); pods whose numbers differ go into different slices. A pod without a port
-     of that name serves the other ports only.
+  1. A pod counts while it has an address and has not ended. serving = it is ready; ready = serving and not being
+     deleted, or the Service publishes not-ready addresses; terminating = being deleted.
+  2. A named target port is each pod's own number (native sidecars' ports count); pods whose numbers differ go into
+     different slices. A pod without a port of that name serves the other ports only.
   3. At most 100 endpoints a slice; a Service without endpoints has one empty slice.
 """
+
 from collections.abc import Sequence
 
 from meshtls.lab.controllers import pods
@@ -27,7 +28,11 @@ def build(service: Obj, found: Sequence[Obj]) -> list[Obj]:
     for pod in found:
         if (pod.get("status") or {}).get("podIP") and not pods.is_done(pod):
             groups.setdefault(_ports(service, pod), []).append(_endpoint(service, pod))
-    pieces = [(ports, number, group[number:number + LARGEST]) for ports, group in groups.items() for number in range(0, len(group), LARGEST)]
+    pieces = [
+        (ports, number, group[number : number + LARGEST])
+        for ports, group in groups.items()
+        for number in range(0, len(group), LARGEST)
+    ]
     return [_slice(service, ports, number, endpoints) for ports, number, endpoints in pieces or [((), 0, [])]]
 
 
@@ -46,16 +51,22 @@ def target_port(port: Obj, pod: Obj) -> int | None:
 
 def _ports(service: Obj, pod: Obj) -> Ports:
     numbered = ((port, target_port(port, pod)) for port in service["spec"].get("ports") or ())
-    return tuple((port.get("name", ""), number, port.get("protocol", "TCP"), port.get("appProtocol")) for port, number in numbered
-                 if number is not None)
+    return tuple(
+        (port.get("name", ""), number, port.get("protocol", "TCP"), port.get("appProtocol"))
+        for port, number in numbered
+        if number is not None
+    )
 
 
 def _endpoint(service: Obj, pod: Obj) -> Obj:
     namespace, name = key_of(pod)
     serving, terminating = pods.is_ready(pod), is_deleting(pod)
     ready = (serving and not terminating) or bool(service["spec"].get("publishNotReadyAddresses"))
-    endpoint = {"addresses": [pod["status"]["podIP"]], "conditions": {"ready": ready, "serving": serving, "terminating": terminating},
-                "targetRef": {"kind": "Pod", "namespace": namespace, "name": name, "uid": pod["metadata"]["uid"]}}
+    endpoint = {
+        "addresses": [pod["status"]["podIP"]],
+        "conditions": {"ready": ready, "serving": serving, "terminating": terminating},
+        "targetRef": {"kind": "Pod", "namespace": namespace, "name": name, "uid": pod["metadata"]["uid"]},
+    }
     if pod["spec"].get("nodeName"):
         endpoint["nodeName"] = pod["spec"]["nodeName"]
     if pod["spec"].get("hostname") and pod["spec"].get("subdomain") == service["metadata"]["name"]:
@@ -67,10 +78,20 @@ def _slice(service: Obj, ports: Ports, number: int, endpoints: list[Obj]) -> Obj
     namespace, name = key_of(service)
     headless = {HEADLESS: ""} if service["spec"].get("clusterIP") == "None" else {}
     suffix = digest([service["metadata"]["uid"], [list(port) for port in ports], number], 5)
-    return {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {"name": f"{name}-{suffix}", "generateName": f"{name}-", "namespace": namespace,
-                         "labels": {**labels_of(service), **headless, SERVICE_LABEL: name, MANAGED_BY: CONTROLLER},
-                         "ownerReferences": [owner_reference(service)]},
-            "addressType": "IPv4", "endpoints": endpoints,
-            "ports": [{"name": port_name, "port": port, "protocol": protocol, **({"appProtocol": app} if app else {})}
-                      for port_name, port, protocol, app in ports]}
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": f"{name}-{suffix}",
+            "generateName": f"{name}-",
+            "namespace": namespace,
+            "labels": {**labels_of(service), **headless, SERVICE_LABEL: name, MANAGED_BY: CONTROLLER},
+            "ownerReferences": [owner_reference(service)],
+        },
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+        "ports": [
+            {"name": port_name, "port": port, "protocol": protocol, **({"appProtocol": app} if app else {})}
+            for port_name, port, protocol, app in ports
+        ],
+    }

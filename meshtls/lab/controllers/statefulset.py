@@ -1,11 +1,14 @@
 """StatefulSet: pods with ordinals, names and host names that stay.
 
 Laws (pkg/controller/statefulset/stateful_set_control.go):
-  1. OrderedReady: a pod is created when all before it are ready, and removed when all after it are gone. Parallel: all at once.
-  2. An update replaces one pod at a time, from the highest ordinal down to the partition, and waits for it to be ready; OnDelete
-     waits for somebody to delete. A pod below the partition is made again from the current revision, not the new one.
+  1. OrderedReady: a pod is created when all before it are ready, and removed when all after it are gone. Parallel:
+     all at once.
+  2. An update replaces one pod at a time, from the highest ordinal down to the partition, and waits for it to be
+     ready; OnDelete waits for somebody to delete. A pod below the partition is made again from the current revision,
+     not the new one.
   3. A pod keeps its name, so its successor is created only when it is really gone.
 """
+
 from meshtls.lab.api.store import Event
 from meshtls.lab.controllers import pods, revisions
 from meshtls.lab.controllers.clock import text
@@ -65,7 +68,11 @@ class StatefulSets:
         for ordinal in wanted:
             pod = have.get(ordinal)
             if pod is None:
-                create.append(self._pod(stateful, ordinal, current if ordinal < self._partition(spec, current, update) else update))
+                create.append(
+                    self._pod(
+                        stateful, ordinal, current if ordinal < self._partition(spec, current, update) else update
+                    )
+                )
             elif pods.is_done(pod) and not is_deleting(pod):
                 pods.delete(hands, stateful, self.name, pod)
             if ordered and not (pod is not None and self._is_settled(stateful, pod)):
@@ -77,8 +84,15 @@ class StatefulSets:
             return
         if self._shrink(stateful, [have[number] for number in sorted(have, reverse=True) if number not in wanted]):
             return
-        self._update(stateful, [have[number] for number in reversed(wanted) if number in have and number >= self._partition(spec, current, update)],
-                     update)
+        self._update(
+            stateful,
+            [
+                have[number]
+                for number in reversed(wanted)
+                if number in have and number >= self._partition(spec, current, update)
+            ],
+            update,
+        )
 
     def _partition(self, spec: Obj, current: str, update: str) -> int:
         """The lowest ordinal that may have the new revision."""
@@ -113,22 +127,35 @@ class StatefulSets:
     def _pod(self, stateful: Obj, ordinal: int, revision: str) -> Obj:
         name = f"{stateful['metadata']['name']}-{ordinal}"
         pod = pods.make(stateful, revisions.template(self._hands, stateful, revision), name)
-        pod["metadata"]["labels"] |= {revisions.HASH: revision, "statefulset.kubernetes.io/pod-name": name,
-                                      "apps.kubernetes.io/pod-index": str(ordinal)}
+        pod["metadata"]["labels"] |= {
+            revisions.HASH: revision,
+            "statefulset.kubernetes.io/pod-name": name,
+            "apps.kubernetes.io/pod-index": str(ordinal),
+        }
         pod["spec"] |= {"hostname": name, "subdomain": stateful["spec"].get("serviceName", "")}
         for claim in stateful["spec"].get("volumeClaimTemplates") or ():
             volume = claim["metadata"]["name"]
             self._claim(stateful, claim, f"{volume}-{name}")
             others = [one for one in pod["spec"].get("volumes") or () if one["name"] != volume]
-            pod["spec"]["volumes"] = [*others, {"name": volume, "persistentVolumeClaim": {"claimName": f"{volume}-{name}"}}]
+            pod["spec"]["volumes"] = [
+                *others,
+                {"name": volume, "persistentVolumeClaim": {"claimName": f"{volume}-{name}"}},
+            ]
         return pod
 
     def _claim(self, stateful: Obj, template: Obj, name: str) -> None:
         namespace = stateful["metadata"]["namespace"]
         if self._hands.store.get("persistentvolumeclaims", namespace, name) is None:
-            self._hands.store.create("persistentvolumeclaims", {
-                "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, "namespace": namespace, "labels": dict(labels_of(stateful))},
-                "spec": dict(template.get("spec") or {}), "status": {"phase": "Bound"}})
+            self._hands.store.create(
+                "persistentvolumeclaims",
+                {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolumeClaim",
+                    "metadata": {"name": name, "namespace": namespace, "labels": dict(labels_of(stateful))},
+                    "spec": dict(template.get("spec") or {}),
+                    "status": {"phase": "Bound"},
+                },
+            )
 
     def _write_status(self, seen: Obj, current: str, update: str, refused: str) -> float | None:
         hands, now = self._hands, self._hands.clock.now()
@@ -136,16 +163,28 @@ class StatefulSets:
         waits = [pods.available_in(pod, seen["spec"].get("minReadySeconds", 0), now) for pod in found]
         updated = [pod for pod in found if _revision(pod) == update]
         replicas = seen["spec"].get("replicas", 1)
-        finished = len(updated) == len(found) == replicas and waits.count(0) == replicas and len(self._pods(seen)) == replicas
-        counts = {"replicas": len(found), "readyReplicas": sum(map(pods.is_ready, found)), "availableReplicas": waits.count(0),
-                  "updatedReplicas": len(updated), "currentReplicas": sum(_revision(pod) == current for pod in found)}
+        finished = (
+            len(updated) == len(found) == replicas and waits.count(0) == replicas and len(self._pods(seen)) == replicas
+        )
+        counts = {
+            "replicas": len(found),
+            "readyReplicas": sum(map(pods.is_ready, found)),
+            "availableReplicas": waits.count(0),
+            "updatedReplicas": len(updated),
+            "currentReplicas": sum(_revision(pod) == current for pod in found),
+        }
         if finished and current != update:
             current, counts["currentReplicas"] = update, len(updated)
 
         def write(obj: Obj) -> None:
             status = obj.setdefault("status", {})
-            status.update(counts, observedGeneration=seen["metadata"]["generation"], currentRevision=current, updateRevision=update,
-                          collisionCount=0)
+            status.update(
+                counts,
+                observedGeneration=seen["metadata"]["generation"],
+                currentRevision=current,
+                updateRevision=update,
+                collisionCount=0,
+            )
             if refused:
                 set_condition(status, "ReplicaFailure", "True", "FailedCreate", refused, text(now))
             else:
