@@ -1,0 +1,82 @@
+"""The audit: Mesh -> Checks, one check a rule. Pure: files, clusters, the clock and exit codes are elsewhere."""
+
+from collections.abc import Collection
+from meshtls.audit.facts import Facts
+from meshtls.audit.rule import Flaw, Rule
+from meshtls.audit.rules import RULES
+from meshtls.model.check import Check, Finding, Status
+from meshtls.model.kinds import BY_KIND
+from meshtls.model.mesh import Mesh
+
+__all__ = ["RULES", "check", "coverage"]
+
+_FIELDS: dict[str, tuple[str, ...]] = {}
+for (_, _kind), (_field, _) in BY_KIND.items():
+    _FIELDS[_kind] = (*_FIELDS.get(_kind, ()), _field)
+
+
+def check(mesh: Mesh, namespaces: Collection[str] | None = None, rules: tuple[Rule, ...] = RULES) -> list[Check]:
+    """One check for each rule, in their order.
+
+    `namespaces` keeps what concerns them (None: everything); the whole mesh is judged either way, since the clients of
+    one namespace live in others.
+    """
+    facts = Facts(mesh)
+    return [_ask(rule, facts, namespaces) for rule in rules]
+
+
+def coverage(checks: list[Check]) -> dict[str, int]:
+    """How many questions were asked, and how many could be answered."""
+    answered = sum(c.status in (Status.PASS, Status.FAIL) for c in checks)
+    return {"questions": len(checks), "answered": answered, "percent": round(100 * answered / len(checks)) if checks else 0}
+
+
+def _ask(rule: Rule, facts: Facts, namespaces: Collection[str] | None) -> Check:
+    mesh = facts.mesh
+    for kind in rule.needs:
+        if kind in mesh.absent:
+            return _skip(rule, f"{kind} could not be read: {mesh.absent[kind]}")
+    unread = [kind for kind in rule.about if kind in mesh.absent]
+    if len(unread) == len(rule.about):
+        return _skip(rule, f"{unread[0]} could not be read: {mesh.absent[unread[0]]}")
+    if not mesh.live and not any(_some(mesh, kind) for kind in rule.about):
+        kinds = "workload" if "Pod" in rule.about else " or ".join(rule.about)
+        return _skip(rule, f"the input holds no {kinds}")
+    findings: dict[tuple[str, tuple[str, ...]], Finding] = {}
+    for flaw in rule.find(facts):
+        if namespaces is None or _concerns(flaw, namespaces, mesh):
+            findings.setdefault((flaw.subject, flaw.path), _finding(rule, flaw, mesh))
+    if findings:
+        found = tuple(sorted(findings.values(), key=lambda f: (f.severity.rank, f.subject, f.path)))
+        return Check(id=rule.code, title=rule.title, group=rule.group, status=Status.FAIL, findings=found)
+    if unread:
+        return _skip(rule, f"{unread[0]} could not be read: {mesh.absent[unread[0]]}")
+    return Check(id=rule.code, title=rule.title, group=rule.group, status=Status.PASS)
+
+
+def _some(mesh: Mesh, kind: str) -> bool:
+    if kind == "MeshConfig":
+        return bool(mesh.configs)
+    return any(getattr(mesh, field) for field in _FIELDS[kind])
+
+
+def _skip(rule: Rule, reason: str) -> Check:
+    return Check(id=rule.code, title=rule.title, group=rule.group, status=Status.SKIP, reason=reason)
+
+
+def _concerns(flaw: Flaw, namespaces: Collection[str], mesh: Mesh) -> bool:
+    """Is it in one of the namespaces, about calls into one, or about the whole mesh?"""
+    parts = flaw.subject.split("/")
+    home = parts[1] if len(parts) == 3 else parts[1] if parts[0] == "Namespace" else ""
+    if home in namespaces or any(ns in namespaces for ns in flaw.affects):
+        return True
+    return not flaw.affects and home in ("", mesh.root)
+
+
+def _finding(rule: Rule, flaw: Flaw, mesh: Mesh) -> Finding:
+    where = mesh.origins.where(flaw.subject, flaw.path)
+    return Finding(
+        code=rule.code, severity=flaw.severity or rule.severity, subject=flaw.subject, message=flaw.message, path=flaw.path,
+        because=flaw.because, fix=flaw.fix, catalogue=flaw.catalogue or rule.catalogue,
+        confidence=flaw.confidence or rule.confidence, file=where.file, line=where.line, column=where.column,
+    )

@@ -1,0 +1,305 @@
+"""Facts: what rules ask of a Mesh again and again, each computed once.
+
+A workload is judged by its faces: one pod for each way in which its running pods differ, or the pod that its template
+would become. So ten thousand equal pods cost as much as one. Which mode is in force and whether a proxy is there is
+answered by `meshtls.policy`, never here.
+"""
+
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from meshtls.model import objects as o
+from meshtls.model.mesh import Mesh, by_namespace
+from meshtls.model.workload import Workload
+
+SYSTEM = frozenset({"kube-system", "kube-public", "kube-node-lease", "local-path-storage"})
+_PER_POD = ("statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index", "batch.kubernetes.io/job-completion-index",
+            "controller-revision-hash", "controller-uid", "batch.kubernetes.io/controller-uid", "job-name",
+            "batch.kubernetes.io/job-name")
+_MOST_FACES = 4
+
+
+class Facts:
+    """The Mesh and its memoised answers. Made anew for each audit; nothing in it changes a Mesh."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self._faces: dict[str, tuple[o.Pod, ...]] = {}
+        self._behind: dict[str, tuple[Workload, ...]] = {}
+        self._planes: dict[str, str] = {}
+        self._memos: dict[str, dict[str, Any]] = {}
+
+    def memo(self, name: str) -> dict[str, Any]:
+        """A store for answers that a module computes once a workload."""
+        return self._memos.setdefault(name, {})
+
+    # --- workloads ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def workloads(self) -> tuple[Workload, ...]:
+        """Every workload outside Kubernetes' own namespaces."""
+        return tuple(w for w in self.mesh.workloads if w.namespace not in SYSTEM)
+
+    @cached_property
+    def workloads_in(self) -> dict[str, tuple[Workload, ...]]:
+        """Workloads by namespace."""
+        found: dict[str, list[Workload]] = {}
+        for w in self.mesh.workloads:
+            found.setdefault(w.namespace, []).append(w)
+        return {ns: tuple(ws) for ns, ws in found.items()}
+
+    def faces(self, w: Workload) -> tuple[o.Pod, ...]:
+        """Pods of `w` that differ in labels, annotations or containers; at most four."""
+        found = self._faces.get(w.ref)
+        if found is None:
+            found = self._faces[w.ref] = w.faces if len(w.pods) < 2 else _distinct(w.pods)
+        return found
+
+    def face(self, w: Workload) -> o.Pod:
+        """The first of them."""
+        return self.faces(w)[0]
+
+    def plane(self, w: Workload) -> str:
+        """`sidecar`, `native-sidecar`, `ambient`, `gateway`, `proxyless` or `none`."""
+        found = self._planes.get(w.ref)
+        if found is None:
+            found = self._planes[w.ref] = plane(self.face(w), self.mesh.namespace_labels.get(w.namespace, {}))
+        return found
+
+    def would_be(self, w: Workload) -> str:
+        """The plane that pods made from its template now would have."""
+        return self.plane(msgspec.structs.replace(w, pods=(), name=f"{w.name} "))
+
+    def sidecar(self, w: Workload) -> bool:
+        """Has it a proxy of its own that enforces PeerAuthentication?"""
+        return self.plane(w) in ("sidecar", "native-sidecar")
+
+    def meshed(self, w: Workload) -> bool:
+        """Does PeerAuthentication apply to what it receives?"""
+        return self.plane(w) in ("sidecar", "native-sidecar", "ambient")
+
+    def running(self, w: Workload) -> bool:
+        """Are there pods, so that what is said is about them and not about a template?"""
+        return bool(w.pods)
+
+    @cached_property
+    def meshed_namespaces(self) -> frozenset[str]:
+        """Namespaces with at least one workload in the mesh."""
+        return frozenset(w.namespace for w in self.workloads if self.meshed(w))
+
+    @cached_property
+    def lone(self) -> frozenset[str]:
+        """Refs of workloads with a network of their own and no proxy."""
+        return frozenset(w.ref for w in self.workloads if self.plane(w) == "none" and not self.face(w).spec.host_network)
+
+    # --- services ----------------------------------------------------------------------------------------------------
+
+    def behind(self, service: o.Service) -> tuple[Workload, ...]:
+        """Workloads whose pods a Service selects; none for a Service without selector."""
+        found = self._behind.get(service.ref)
+        if found is None:
+            selector = service.spec.selector
+            found = ()
+            if selector:
+                candidates = self.workloads_in.get(service.namespace, ())
+                found = tuple(w for w in candidates if w.kind not in ("Job", "CronJob")
+                              and any(matches(selector, face.metadata.labels) for face in self.faces(w)))
+            self._behind[service.ref] = found
+        return found
+
+    @cached_property
+    def services_of(self) -> dict[str, tuple[o.Service, ...]]:
+        """Workload ref -> the Services that select its pods."""
+        found: dict[str, list[o.Service]] = {}
+        for service in self.mesh.services:
+            for w in self.behind(service):
+                found.setdefault(w.ref, []).append(service)
+        return {ref: tuple(services) for ref, services in found.items()}
+
+    def target(self, port: o.ServicePort, w: Workload) -> int:
+        """The number of the pod's port behind a Service port; 0 for a name that the pod does not have."""
+        wanted = port.target_port
+        if wanted is None or wanted == "" or wanted == 0:
+            return port.port
+        if isinstance(wanted, int):
+            return wanted
+        if wanted.isdigit():
+            return int(wanted)
+        for container in (*self.face(w).spec.containers, *self.face(w).spec.init_containers):
+            for candidate in container.ports:
+                if candidate.name == wanted and candidate.protocol == (port.protocol or "TCP"):
+                    return candidate.container_port
+        return 0
+
+    def ports(self, w: Workload) -> dict[int, tuple[str, str]]:
+        """TCP ports of the pod that a Service or a container names: number -> (name, appProtocol), a Service's first."""
+        found: dict[int, tuple[str, str]] = {}
+        for service in self.services_of.get(w.ref, ()):
+            for port in service.spec.ports:
+                if port.protocol in ("TCP", "") and (number := self.target(port, w)):
+                    found.setdefault(number, (port.name, port.app_protocol))
+        for container in application(self.face(w)):
+            for port in container.ports:
+                if port.protocol in ("TCP", ""):
+                    found.setdefault(port.container_port, (port.name, ""))
+        return found
+
+    def service(self, host: str, namespace: str) -> o.Service | None:
+        """The Service that a host name means for a configuration object in `namespace`; None for anything else."""
+        parts = host.rstrip(".").split(".")
+        if len(parts) == 1:
+            key = (namespace, parts[0])
+        elif len(parts) == 2 or (len(parts) > 2 and parts[2] == "svc"):
+            key = (parts[1], parts[0])
+        else:
+            return None
+        return self.mesh.services_by_name.get(key)
+
+    # --- modes -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def policies(self) -> dict[str, tuple[o.PeerAuthentication, ...]]:
+        """PeerAuthentications by namespace, the oldest first."""
+        return by_namespace(sorted(self.mesh.peer_authentications, key=age))
+
+    @cached_property
+    def wide(self) -> dict[str, o.PeerAuthentication]:
+        """Namespace -> the policy without selector that wins in it."""
+        return {ns: pas[0] for ns, pas in self._wide_all.items()}
+
+    @cached_property
+    def _wide_all(self) -> dict[str, list[o.PeerAuthentication]]:
+        found: dict[str, list[o.PeerAuthentication]] = {}
+        for ns, policies in self.policies.items():
+            for policy in policies:
+                if not selective(policy):
+                    found.setdefault(ns, []).append(policy)
+        return found
+
+    def own(self, w: Workload) -> tuple[o.PeerAuthentication, ...]:
+        """The policies with a selector that match `w`, the winner first; none in the root namespace."""
+        if w.namespace == self.mesh.root:
+            return ()
+        labels = self.face(w).metadata.labels
+        return tuple(p for p in self.policies.get(w.namespace, ())
+                     if selective(p) and matches(p.spec.selector.match_labels, labels))  # type: ignore[union-attr]
+
+    def namespace_mode(self, namespace: str) -> str:
+        """The mode that mesh and namespace policies give."""
+        for ns in (namespace, self.mesh.root):
+            if (policy := self.wide.get(ns)) and (said := mode(policy)) != "UNSET":
+                return said
+        return "PERMISSIVE"
+
+    def mode(self, w: Workload, port: int = 0) -> str:
+        """The mode in force for `w` (and one of its ports); PERMISSIVE or STRICT, DISABLE, as Istio resolves it."""
+        return self._resolve(w, port, self.namespace_mode(w.namespace))
+
+    def after(self, w: Workload, port: int = 0) -> str:
+        """The same once its namespace's policy says STRICT: what workload policies except stays excepted."""
+        return self._resolve(w, port, "STRICT")
+
+    def _resolve(self, w: Workload, port: int, inherited: str) -> str:
+        policies = self.own(w)
+        if not policies:
+            return inherited
+        own = mode(policies[0])
+        whole = inherited if own == "UNSET" else own
+        entry = policies[0].spec.port_level_mtls.get(str(port)) if port else None
+        return whole if entry is None or entry.mode == "UNSET" else entry.mode
+
+    def refuses(self, w: Workload, port: int = 0) -> bool:
+        """Would STRICT in its namespace make `w` refuse plaintext on `port`? False where it is not captured."""
+        return self.meshed(w) and self.after(w, port) == "STRICT" and not (port and self.skipped(w, port))
+
+    def skipped(self, w: Workload, port: int) -> bool:
+        """Does the traffic to `port` reach the application past its proxy?"""
+        notes = self.face(w).metadata.annotations
+        if self.plane(w) == "ambient":
+            return notes.get("ambient.istio.io/bypass-inbound-capture") == "true"
+        if notes.get("sidecar.istio.io/interceptionMode") == "NONE" or port in (15020, 15021, 15090):
+            return True
+        include = notes.get("traffic.sidecar.istio.io/includeInboundPorts", "*")
+        return port in numbers(notes.get("traffic.sidecar.istio.io/excludeInboundPorts", "")) or (
+            include != "*" and port not in numbers(include))
+
+
+def plane(pod: o.Pod, namespace_labels: dict[str, str]) -> str:
+    """The data plane of a pod (running, or as its template would be admitted)."""
+    notes, labels, spec = pod.metadata.annotations, pod.metadata.labels, pod.spec
+    if any(c.name == "istio-proxy" for c in spec.containers):
+        return "gateway" if is_gateway(pod) else "sidecar"
+    if any(c.name == "istio-proxy" for c in spec.init_containers):
+        return "native-sidecar"
+    if notes.get("ambient.istio.io/redirection") == "enabled":
+        return "ambient"
+    if pod.metadata.uid or pod.status.pod_ip:
+        return "none"
+    if spec.host_network:
+        return "none"
+    inject = labels.get("sidecar.istio.io/inject", notes.get("sidecar.istio.io/inject", ""))
+    enabled = namespace_labels.get("istio-injection") == "enabled" or "istio.io/rev" in namespace_labels
+    if inject == "false" or not (enabled or labels.get("sidecar.istio.io/inject") == "true"):
+        dataplane = labels.get("istio.io/dataplane-mode", namespace_labels.get("istio.io/dataplane-mode", ""))
+        return "ambient" if dataplane == "ambient" else "none"
+    return "gateway" if is_gateway(pod) else "native-sidecar"
+
+
+def is_gateway(pod: o.Pod) -> bool:
+    labels = pod.metadata.labels
+    return "gateway.istio.io/managed" in labels or "istio" in labels and pod.metadata.annotations.get("inject.istio.io/templates") == "gateway"
+
+
+def application(pod: o.Pod) -> tuple[o.Container, ...]:
+    """The containers that are not Istio's."""
+    return tuple(c for c in pod.spec.containers if c.name != "istio-proxy")
+
+
+def matches(wanted: dict[str, str], labels: dict[str, str]) -> bool:
+    """Has `labels` every entry of `wanted`?"""
+    return all(labels.get(key) == value for key, value in wanted.items())
+
+
+def selective(policy: o.PeerAuthentication) -> bool:
+    """Has it a selector that says something?"""
+    return policy.spec.selector is not None and bool(policy.spec.selector.match_labels)
+
+
+def mode(policy: o.PeerAuthentication) -> str:
+    """The mode it sets for all ports, or UNSET."""
+    return policy.spec.mtls.mode if policy.spec.mtls else "UNSET"
+
+
+def age(obj: o.Object) -> tuple[str, str, str]:
+    """Istio's order where several objects compete: the oldest, then by name, then by namespace."""
+    return obj.metadata.creation_timestamp or "", obj.name, obj.namespace
+
+
+def numbers(text: str) -> frozenset[int]:
+    """The ports in an annotation such as `8080, 9000`."""
+    return frozenset(int(part) for part in (p.strip() for p in text.split(",")) if part.isdigit())
+
+
+def _distinct(pods: tuple[o.Pod, ...]) -> tuple[o.Pod, ...]:
+    found = [pods[0]]
+    for pod in pods:
+        if len(found) >= _MOST_FACES:
+            break
+        if not any(_alike(pod, other) for other in found):
+            found.append(pod)
+    return tuple(found)
+
+
+def _alike(a: o.Pod, b: o.Pod) -> bool:
+    return (
+        a.spec.containers == b.spec.containers
+        and a.spec.init_containers == b.spec.init_containers
+        and a.metadata.annotations == b.metadata.annotations
+        and _stable(a.metadata.labels) == _stable(b.metadata.labels)
+    )
+
+
+def _stable(labels: dict[str, str]) -> dict[str, str]:
+    return {k: v for k, v in labels.items() if k not in _PER_POD}

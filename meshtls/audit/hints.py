@@ -1,0 +1,47 @@
+"""Hints: Services that a workload names in its environment, command or arguments. A hint is no proof of a call.
+
+Read are `name.namespace`, with or without `.svc.cluster.local`, and in URLs and `host:port` the bare name of a Service of
+the workload's own namespace. Names that no Service has are passed over, so ordinary host names do not count.
+"""
+
+import re
+
+from meshtls.audit.facts import Facts
+from meshtls.model import objects as o
+from meshtls.model.workload import Workload
+
+_NAME = r"[a-z](?:[-a-z0-9]*[a-z0-9])?"
+_QUALIFIED = re.compile(rf"(?<![-a-z0-9.@])({_NAME})\.({_NAME})(?:\.svc(?:\.[a-z0-9.]+)?)?(?![-a-z0-9.])")
+_BARE = re.compile(rf"(?:://|^)(?:[^@/\s]*@)?({_NAME})(?::\d+)?(?=/|$|,|\s)")
+_ITSELF = 40000
+
+
+def callees(facts: Facts, w: Workload) -> tuple[tuple[o.Service, str], ...]:
+    """(Service, where it is named) for each Service that `w` names, except those that `w` itself serves."""
+    memo = facts.memo("callees")
+    if w.ref not in memo:
+        memo[w.ref] = tuple(_read(facts, w))
+    return memo[w.ref]  # type: ignore[no-any-return]
+
+
+def _read(facts: Facts, w: Workload) -> list[tuple[o.Service, str]]:
+    found: dict[str, tuple[o.Service, str]] = {}
+    by_name = facts.mesh.services_by_name
+    own = {s.ref for s in facts.services_of.get(w.ref, ())}
+    spec = facts.face(w).spec
+    for container in (*spec.containers, *spec.init_containers):
+        if container.name in ("istio-proxy", "istio-init", "istio-validation"):
+            continue
+        texts = [(f"env {env.name}", env.value) for env in container.env if env.value]
+        texts += [("its arguments", text) for text in (*container.command, *container.args)]
+        for where, text in texts:
+            if len(text) > _ITSELF:
+                continue
+            keys = [(m[2], m[1]) for m in _QUALIFIED.finditer(text)] if "." in text else []
+            if "://" in text or (where != "its arguments" and ":" in text):
+                keys += [(w.namespace, m[1]) for m in _BARE.finditer(text)]
+            for key in keys:
+                service = by_name.get(key)
+                if service and service.ref not in own:
+                    found.setdefault(service.ref, (service, where))
+    return list(found.values())

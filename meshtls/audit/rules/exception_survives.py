@@ -1,0 +1,39 @@
+"""A workload's own policy keeps it open when its namespace goes STRICT: intended, or forgotten."""
+
+from collections.abc import Iterator
+
+from meshtls.audit.facts import Facts, mode
+from meshtls.audit.rule import Flaw, Rule
+from meshtls.model.check import Severity
+
+OPEN = ("PERMISSIVE", "DISABLE")
+
+
+def find(facts: Facts) -> Iterator[Flaw]:
+    for w in facts.workloads:
+        if not facts.meshed(w) or not (own := facts.own(w)):
+            continue
+        policy = own[0]
+        strict = facts.namespace_mode(w.namespace) == "STRICT"
+        said = mode(policy)
+        open_ports = sorted(port for port, entry in policy.spec.port_level_mtls.items()
+                            if entry.mode in OPEN or (entry.mode == "UNSET" and said in OPEN))
+        if said in OPEN:
+            what, path = f"all ports but those it names are {said}", ("spec", "mtls", "mode")
+        elif open_ports and (said == "STRICT" or strict):
+            what, path = f"port {', '.join(open_ports)} accepts plaintext", ("spec", "portLevelMtls", open_ports[0])
+        else:
+            continue
+        now = "is STRICT, and" if strict else "going STRICT does not reach it:"
+        yield Flaw(
+            subject=policy.ref,
+            path=path,
+            message=f"An exception for {w.label}: namespace {w.namespace} {now} {what}.",
+            because=("a policy with a selector counts more than the namespace's",),
+            fix=f"If it is no longer needed:\n  kubectl -n {policy.namespace} delete peerauthentication {policy.name}\n"
+                "If it is, accept this finding with an owner, a reason and a date (docs/audit.md).",
+        )
+
+
+RULE = Rule(code="MT106", title="A workload's own policy stays weaker than STRICT", severity=Severity.WARNING,
+            catalogue=("PA-10", "PA-08"), about=("PeerAuthentication",), needs=("Pod",), find=find)

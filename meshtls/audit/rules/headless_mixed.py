@@ -1,0 +1,41 @@
+"""A headless Service with one endpoint without proxy: clients send plaintext to all its endpoints.
+
+Source: BestEffortInferServiceMTLSMode for services without cluster IP. With no endpoint at all it is the same.
+"""
+
+from collections.abc import Iterator
+
+from meshtls.audit.facts import Facts, matches
+from meshtls.audit.destinations import refusing
+from meshtls.audit.rule import Flaw, Rule
+from meshtls.model.check import Severity
+
+
+def find(facts: Facts) -> Iterator[Flaw]:
+    for service in facts.mesh.services:
+        if service.spec.cluster_ip != "None" or not service.spec.selector:
+            continue
+        hits = refusing(facts, service)
+        if not hits:
+            continue
+        bare = next((pod.ref for w in facts.behind(service) for pod in (w.pods or facts.faces(w))
+                     if matches(service.spec.selector, pod.metadata.labels) and _bare(facts, w, pod)), None)
+        if bare:
+            yield Flaw(
+                subject=service.ref,
+                path=("spec", "clusterIP"),
+                message=f"Meshed clients send plaintext to every endpoint of this headless Service, because {bare} has no sidecar: STRICT refuses them.",
+                because=("for a headless Service one endpoint without sidecar turns mTLS off for all",
+                         f"{hits[0][0].ref} port {hits[0][1]} has a sidecar and would be STRICT"),
+                fix=f"Finish the rollout, so that all pods have a sidecar:\n  kubectl -n {service.namespace} rollout restart {hits[0][0].kind.lower()}/{hits[0][0].name}",
+            )
+
+
+def _bare(facts: Facts, w: object, pod: object) -> bool:
+    from meshtls.audit.facts import plane
+
+    return plane(pod, facts.mesh.namespace_labels.get(pod.metadata.namespace, {})) == "none"  # type: ignore[attr-defined, arg-type]
+
+
+RULE = Rule(code="MT214", title="A headless Service has endpoints with and without sidecar", severity=Severity.ERROR,
+            catalogue=("CL-05",), about=("Service",), needs=("Pod", "PeerAuthentication"), find=find)

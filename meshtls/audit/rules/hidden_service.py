@@ -1,0 +1,37 @@
+"""A Service that is not exported to its clients' namespaces is unknown there: calls leave in plaintext."""
+
+from collections.abc import Iterator
+
+from meshtls.audit.facts import Facts
+from meshtls.audit.rule import Flaw, Rule
+from meshtls.audit.rules.hidden_namespace import chosen
+from meshtls.model.check import Confidence, Severity
+
+ANNOTATION = "networking.istio.io/exportTo"
+
+
+def find(facts: Facts) -> Iterator[Flaw]:
+    config = facts.mesh.config
+    for service in facts.mesh.services:
+        meshed = [w for w in facts.behind(service) if facts.refuses(w)]
+        if not meshed:
+            continue
+        text = service.annotations.get(ANNOTATION)
+        scopes = [part.strip() for part in text.split(",")] if text else list(config.default_service_export_to)
+        labels = facts.mesh.namespace_labels.get(service.namespace)
+        unseen = bool(config.discovery_selectors) and labels is not None and not any(chosen(s, labels) for s in config.discovery_selectors)
+        if not unseen and (not scopes or "*" in scopes):
+            continue
+        where = "nowhere: discoverySelectors leave its namespace out" if unseen else f"only in {', '.join(scopes)}"
+        yield Flaw(
+            subject=service.ref,
+            path=("metadata", "annotations", ANNOTATION) if text else (),
+            message=f"Known to meshed clients {where}. Clients elsewhere send it plaintext, which STRICT on {meshed[0].label} refuses.",
+            because=(f"annotation {ANNOTATION}" if text else f"{config.ref} says so",
+                     "a Service that a client's proxy does not know goes to PassthroughCluster, in plaintext"),
+            fix=f"  kubectl -n {service.namespace} annotate service {service.name} {ANNOTATION}='*' --overwrite",
+        )
+
+
+RULE = Rule(code="MT217", title="A Service is hidden from some of its clients", severity=Severity.WARNING, confidence=Confidence.INFERRED,
+            catalogue=("CL-09",), about=("Service",), needs=("Pod", "ConfigMap"), find=find)

@@ -1,0 +1,36 @@
+"""Two Services name one port of a workload with different protocols: the oldest Service's decides."""
+
+from collections.abc import Iterator
+
+from meshtls.audit.facts import Facts, age
+from meshtls.audit.rule import Flaw, Rule
+from meshtls.audit.rules.app_own_tls import protocol
+from meshtls.model import objects as o
+from meshtls.model.check import Severity
+
+
+def find(facts: Facts) -> Iterator[Flaw]:
+    for w in facts.workloads:
+        services = facts.services_of.get(w.ref, ())
+        if len(services) < 2 or not facts.meshed(w):
+            continue
+        seen: dict[int, tuple[o.Service, str]] = {}
+        for service in sorted(services, key=age):
+            for port in service.spec.ports:
+                target = facts.target(port, w)
+                if not target or port.protocol not in ("TCP", ""):
+                    continue
+                kind = protocol(port.name, port.app_protocol)
+                first = seen.setdefault(target, (service, kind))
+                if kind != first[1] and first[0].ref != service.ref:
+                    yield Flaw(
+                        subject=service.ref,
+                        path=("spec", "ports"),
+                        message=f"Port {target} of {w.label} is {kind} here and {first[1]} in {first[0].ref}: the older Service decides what the proxy expects.",
+                        because=("inbound traffic of a port has one protocol, the oldest Service's",),
+                        fix=f"Name the port alike in both (name or appProtocol), for example:\n  ports:\n  - name: {first[1]}-{port.name or target}\n    targetPort: {target}",
+                    )
+
+
+RULE = Rule(code="MT128", title="Two Services disagree on a port's protocol", severity=Severity.WARNING,
+            catalogue=("CT-01",), about=("Service",), needs=("Pod",), find=find)

@@ -1,0 +1,46 @@
+"""Annotations leave inbound ports out of interception: plaintext reaches the application there, STRICT or not."""
+
+from collections.abc import Iterator
+
+from meshtls.audit.facts import Facts, numbers
+from meshtls.audit.rule import WORKLOADS, Flaw, Rule
+from meshtls.model.check import Confidence, Severity
+
+EXCLUDE = "traffic.sidecar.istio.io/excludeInboundPorts"
+INCLUDE = "traffic.sidecar.istio.io/includeInboundPorts"
+OWN = frozenset({15020, 15021, 15090})
+
+
+def find(facts: Facts) -> Iterator[Flaw]:
+    for w in facts.workloads:
+        if not facts.sidecar(w):
+            continue
+        notes = facts.face(w).metadata.annotations
+        excluded = sorted(numbers(notes.get(EXCLUDE, "")) - OWN)
+        if excluded:
+            yield Flaw(
+                subject=w.ref,
+                path=("spec", "template", "metadata", "annotations", EXCLUDE),
+                message=f"Port {', '.join(map(str, excluded))} of {w.label} is past its sidecar: it answers plaintext from anywhere under STRICT, "
+                        "and the proxy's configuration still says STRICT.",
+                because=(f"annotation {EXCLUDE}",),
+                catalogue=("SE-06",),
+                fix=f"Remove the annotation; where plaintext is meant, say so by policy:\nportLevelMtls:\n  \"{excluded[0]}\":\n    mode: PERMISSIVE",
+            )
+        include = notes.get(INCLUDE)
+        if include is not None and include != "*":
+            left = sorted(set(facts.ports(w)) - numbers(include) - OWN)
+            if left or not include:
+                yield Flaw(
+                    subject=w.ref,
+                    path=("spec", "template", "metadata", "annotations", INCLUDE),
+                    message=f"Only port {include or '(none)'} of {w.label} is intercepted: {'port ' + ', '.join(map(str, left)) if left else 'every other port'} "
+                            "answers plaintext under STRICT, and meshed clients send it mTLS.",
+                    because=(f"annotation {INCLUDE}",),
+                    catalogue=("IN-10", "SE-06"),
+                    fix=f"Remove the annotation {INCLUDE}.",
+                )
+
+
+RULE = Rule(code="MT308", title="Inbound ports are left out of interception", severity=Severity.WARNING, confidence=Confidence.MEASURED,
+            catalogue=("SE-06", "IN-10", "KP-04"), about=WORKLOADS, needs=("Namespace",), find=find)

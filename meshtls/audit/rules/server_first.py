@@ -1,0 +1,42 @@
+"""Server-first protocols (MySQL, SMTP, FTP, SSH): a plaintext client hangs under PERMISSIVE already, for ever.
+
+The proxy waits for the client's first bytes to tell TLS from plaintext; the client waits for the server's.
+"""
+
+from collections.abc import Iterator
+
+from meshtls.audit.facts import Facts
+from meshtls.audit.rule import WORKLOADS, Flaw, Rule
+from meshtls.model.check import Confidence, Severity
+
+PORTS = {21: "FTP", 22: "SSH", 25: "SMTP", 110: "POP3", 143: "IMAP", 587: "SMTP", 3306: "MySQL"}
+NAMES = {"mysql": "MySQL", "smtp": "SMTP", "ftp": "FTP", "ssh": "SSH", "sftp": "SSH", "imap": "IMAP", "pop3": "POP3"}
+DECLARED = ("http", "http2", "https", "grpc", "tls")
+
+
+def find(facts: Facts) -> Iterator[Flaw]:
+    for w in facts.workloads:
+        if not facts.sidecar(w):
+            continue
+        for port, (name, app) in facts.ports(w).items():
+            words = [*name.split("-"), app]
+            if words[0] in DECLARED:
+                continue
+            protocol = next((NAMES[word] for word in words if word in NAMES), PORTS.get(port, ""))
+            if not protocol or facts.skipped(w, port):
+                continue
+            mode = facts.mode(w, port)
+            if mode == "DISABLE":
+                continue
+            plain = "hangs now, for ever" if mode == "PERMISSIVE" else "hangs: it is not refused"
+            yield Flaw(
+                subject=w.ref,
+                path=("spec", "template", "spec", "containers"),
+                message=f"{protocol} on port {port} of {w.label} speaks first: a plaintext client {plain}. Clients in the mesh are fine.",
+                because=("the proxy waits for the client's first bytes to tell TLS from plaintext, without time limit", f"the port is {mode}"),
+                fix="Nothing for clients in the mesh. For a client outside it:\nportLevelMtls:\n" + f'  "{port}":\n    mode: DISABLE',
+            )
+
+
+RULE = Rule(code="MT270", title="A server-first protocol hangs for plaintext clients", severity=Severity.WARNING, confidence=Confidence.MEASURED,
+            catalogue=("SF-01",), about=WORKLOADS, needs=("PeerAuthentication", "Namespace"), find=find)
