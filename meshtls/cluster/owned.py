@@ -62,12 +62,17 @@ class Leftover(msgspec.Struct, frozen=True):
         return f"{self.kind}/{self.namespace}/{self.name}"
 
 
+def labels(part: str, run: str) -> dict[str, str]:
+    """The labels of everything that a run of a part creates."""
+    return {MANAGED_BY: MANAGER, PART: part, RUN: run}
+
+
 def stamp(obj: dict[str, Any], run: Run) -> dict[str, Any]:
     """`obj` with our labels and its expiry."""
     meta = obj.get("metadata") or {}
-    labels = {**(meta.get("labels") or {}), MANAGED_BY: MANAGER, PART: run.part, RUN: run.id}
     annotations = {**(meta.get("annotations") or {}), EXPIRES: timestamp(run.expires)}
-    return {**obj, "metadata": {**meta, "labels": labels, "annotations": annotations}}
+    owned = {**(meta.get("labels") or {}), **labels(run.part, run.id)}
+    return {**obj, "metadata": {**meta, "labels": owned, "annotations": annotations}}
 
 
 def timestamp(when: datetime.datetime) -> str:
@@ -159,11 +164,11 @@ def _delete(client: Client, kind: str, namespace: str, name: str, uid: str | Non
 
 def find(client: Client, namespaces: Iterable[str | None], now: datetime.datetime, run: str = "") -> list[Leftover]:
     """What runs left in `namespaces` (None: in all), in the order of removal. `run`: of that run only."""
-    labels = f"{MANAGED_BY}={MANAGER},{RUN}={run}" if run else f"{MANAGED_BY}={MANAGER},{RUN}"
+    selector = f"{MANAGED_BY}={MANAGER},{RUN}={run}" if run else f"{MANAGED_BY}={MANAGER},{RUN}"
     found = []
     for kind in TEMPORARY:
         for namespace in namespaces:
-            for obj in client.list(kind, namespace, labels=labels):
+            for obj in client.list(kind, namespace, labels=selector):
                 meta = obj["metadata"]
                 expires = (meta.get("annotations") or {}).get(EXPIRES, "")
                 if expires and not meta.get("deletionTimestamp"):

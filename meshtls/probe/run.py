@@ -5,6 +5,7 @@ interrupted or out of time.  What cannot be deployed becomes a SKIP (refused by 
 NOT_RUN with the reason.  A pod that should have a sidecar and has none, or the other way round, is never asked.
 """
 
+import pathlib
 import queue
 import threading
 import time
@@ -17,7 +18,7 @@ import msgspec
 from meshtls.cluster.client import Client as Cluster
 from meshtls.cluster.owned import Owned, Run
 from meshtls.cluster.pool import gather
-from meshtls.errors import ClusterError, Forbidden, Invalid, MeshtlsError, NotFound
+from meshtls.errors import ClusterError, Forbidden, InputError, Invalid, MeshtlsError, NotFound
 from meshtls.probe import deploy
 from meshtls.probe.case import Client, Server
 from meshtls.probe.compare import logged_as_mtls
@@ -344,3 +345,12 @@ def _made(answers: list[Any]) -> list[Any]:
         if isinstance(answer, MeshtlsError):
             raise answer
     return answers
+
+
+def programs() -> Programs:
+    """The two programs, from the wheel or from the checkout beside the package. Raises InputError."""
+    here = pathlib.Path(__file__).resolve().parents[1]
+    for folder in (here / "_probes", here.parent / "probes"):
+        if (folder / "agent.py").is_file():
+            return Programs(*((folder / name).read_text(encoding="utf-8") for name in ("agent.py", "echo.py")))
+    raise InputError("the probe's programs are not installed", "install meshtls again: agent.py and echo.py are missing")
