@@ -83,12 +83,11 @@ authorization.k8s.io          v1        localsubjectaccessreviews         LocalS
 authorization.k8s.io          v1        selfsubjectaccessreviews          SelfSubjectAccessReview        c -              -          -    v
 authorization.k8s.io          v1        selfsubjectrulesreviews           SelfSubjectRulesReview         c -              -          -    v
 authorization.k8s.io          v1        subjectaccessreviews              SubjectAccessReview            c -              -          -    v
-autoscaling                   v2,v1     horizontalpodautoscalers          HorizontalPodAutoscaler        n status         hpa        all
+autoscaling                   v2        horizontalpodautoscalers          HorizontalPodAutoscaler        n status         hpa        all
 batch                         v1        cronjobs                          CronJob                        n status         cj         all
 batch                         v1        jobs                              Job                            n status         -          all
 coordination.k8s.io           v1        leases                            Lease                          n -              -          -
 discovery.k8s.io              v1        endpointslices                    EndpointSlice                  n -              -          -
-events.k8s.io                 v1        events                            Event                          n -              ev         -
 networking.k8s.io             v1        ingressclasses                    IngressClass                   c -              -          -
 networking.k8s.io             v1        ingresses                         Ingress                        n status         ing        -
 networking.k8s.io             v1        networkpolicies                   NetworkPolicy                  n -              netpol     -
@@ -102,7 +101,7 @@ scheduling.k8s.io             v1        priorityclasses                   Priori
 storage.k8s.io                v1        storageclasses                    StorageClass                   c -              sc         -
 """
 
-MODELS = {("", "Event"): "CoreV1Event", ("events.k8s.io", "Event"): "EventsV1Event"}
+MODELS = {("", "Event"): "CoreV1Event"}
 """Where the client's class is not named version + kind."""
 
 

@@ -1,0 +1,407 @@
+"""The API over HTTP: every request is met by the same steps, in this order.
+
+    fault on demand -> who (token, impersonation) -> what (path to resource, verb) -> may they (RBAC) -> do it -> the asked form
+
+The object `Api` is an ASGI application; `serve` runs it on TLS. It lives in the event loop of the lab's process, as the store does.
+"""
+import asyncio
+import contextlib
+import json
+import logging
+import zlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request as HttpRequest
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from meshtls.lab.api import authz, discovery, istio, logs, patch, reads, select, status, subresources, watch
+from meshtls.lab.api.admission import Admission
+from meshtls.lab.api.authz import Attributes, Rbac
+from meshtls.lab.api.faults import Faults
+from meshtls.lab.api.field import invalid, quote, required, too_long, unsupported, forbidden
+from meshtls.lab.api.identity import Tokens, User, impersonated
+from meshtls.lab.api.reads import Form
+from meshtls.lab.api.resources import Registry, from_definition
+from meshtls.lab.api.store import Event, Store
+from meshtls.lab.api.webhooks import Dial, Inject, Webhooks
+from meshtls.lab.api.writes import Options, Target, Writes
+
+Object = dict[str, Any]
+CRDS = "customresourcedefinitions.apiextensions.k8s.io"
+GZIP_FROM_BYTES = 128 * 1024
+_PUBLIC = ("/healthz", "/livez", "/readyz", "/version")
+_log = logging.getLogger(__name__)
+
+
+class Api:
+    """The API server. `tokens` says who is who; `inject` is Istio's injector in process; `log_source` has the containers' output; `dial`
+    reaches services of the lab for webhooks."""
+
+    def __init__(self, store: Store, *, tokens: Tokens | None = None, inject: Inject | None = None,
+                 log_source: logs.LogSource | None = None, dial: Dial | None = None, istio_kinds: bool = True) -> None:
+        self.store, self.tokens, self.faults = store, tokens or Tokens(store), Faults()
+        self.registry, self.rbac = Registry(), Rbac(store)
+        self.closing = asyncio.Event()
+        self.address = ""
+        self._logs = log_source
+        admission = Admission(store, self.registry, Webhooks(store, inject=inject, dial=dial))
+        self.writes = Writes(store, self.registry, admission, self.rbac)
+        self._subresources = subresources.Subresources(store, self.tokens, self.rbac, self.writes)
+        if istio_kinds:
+            for resource in istio.resources():
+                self.registry.add(resource)
+        if store.get(f"clusterroles.{authz.RBAC}", "", "cluster-admin") is None:
+            authz.bootstrap(store)
+        store.admitter = self.writes.submit
+        store.subscribe(self._definitions)
+
+    def _definitions(self, event: Event) -> None:
+        """Custom kinds come and go with their definitions."""
+        if event.resource != CRDS:
+            return
+        name = event.object["metadata"]["name"]
+        if event.type != "DELETED":
+            self.registry.add(from_definition(event.object))
+            return
+        for obj in self.store.list(name):
+            self.store.remove(name, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+        self.registry.remove(name)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = HttpRequest(scope, receive)
+        try:
+            response = await self._answer(request)
+        except status.ApiError as error:
+            response = _refused(error)
+        except ClientDisconnect:
+            return
+        except Exception:
+            _log.exception("%s %s", request.method, request.url.path)
+            response = _refused(status.internal("the lab's API failed on this request; its log says how"))
+        if response is not None:
+            await response(scope, receive, send)
+
+    async def _answer(self, request: HttpRequest) -> Response | None:
+        path = request.url.path
+        fault = self.faults.hit(request.method, path)
+        if fault is not None and path != "/lab/faults":
+            return await self._fail(fault, request)
+        if path in _PUBLIC or path.rstrip("/") in _PUBLIC:
+            return _json(discovery.VERSION, request) if path.startswith("/version") else Response("ok", media_type="text/plain")
+        user = self._who(request)
+        if path == "/lab/faults":
+            return await self._set_faults(request, user)
+        parts = [unquote(part) for part in path.split("/") if part]
+        if len(parts) >= 3 and parts[0] == "api" or len(parts) >= 4 and parts[0] == "apis":
+            return await self._resource(request, user, parts)
+        verb = request.method.lower()
+        verdict = self.rbac.allowed(user, Attributes(verb, path=path))
+        if not verdict.allowed:
+            raise authz.refusal(user, Attributes(verb, path=path), verdict.reason)
+        return _json(self._document(parts, request), request)
+
+    def _who(self, request: HttpRequest) -> User:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        user = self.tokens.user(token.strip()) if scheme.lower() == "bearer" else None
+        if user is None:
+            raise status.unauthorized()
+        acted = impersonated(request.headers, request.headers.getlist("impersonate-group"))
+        if acted is None:
+            return user
+        asked = [Attributes("impersonate", resource="users", name=acted.name)]
+        if acted.name.startswith("system:serviceaccount:") and acted.name.count(":") == 3:
+            _, _, namespace, name = acted.name.split(":")
+            asked = [Attributes("impersonate", resource="serviceaccounts", namespace=namespace, name=name)]
+        asked += [Attributes("impersonate", resource="groups", name=group) for group in request.headers.getlist("impersonate-group")]
+        for wanted in asked:
+            verdict = self.rbac.allowed(user, wanted)
+            if not verdict.allowed:
+                raise authz.refusal(user, wanted, verdict.reason)
+        return acted
+
+    def _document(self, parts: list[str], request: HttpRequest) -> Object:
+        aggregated = discovery.AGGREGATED in request.headers.get("accept", "")
+        groups = self.registry.groups()
+        match parts:
+            case ["api"]:
+                return discovery.aggregated(self.registry, True) if aggregated else discovery.core_versions(self.address)
+            case ["apis"]:
+                return discovery.aggregated(self.registry, False) if aggregated else discovery.group_list(self.registry)
+            case ["api", "v1"]:
+                return discovery.resource_list(self.registry, "", "v1")
+            case ["apis", group] if group in groups:
+                return {"kind": "APIGroup", "apiVersion": "v1", **discovery.group(group, groups[group])}
+            case ["apis", group, version] if version in groups.get(group, ()):
+                return discovery.resource_list(self.registry, group, version)
+            case ["openapi", "v3"]:
+                return discovery.openapi_index(self.registry)
+            case ["openapi", "v3", "api", "v1"]:
+                return discovery.openapi(self.registry, "", "v1")
+            case ["openapi", "v3", "apis", group, version] if version in groups.get(group, ()):
+                return discovery.openapi(self.registry, group, version)
+            case []:
+                return {"paths": ["/api", "/api/v1", "/apis", *(f"/apis/{group}" for group in groups), "/healthz", "/livez", "/openapi/v3",
+                                  "/readyz", "/version"]}
+        raise status.no_such_path()
+
+    async def _resource(self, request: HttpRequest, user: User, parts: list[str]) -> Response | None:
+        core = parts[0] == "api"
+        group, version, rest = ("", parts[1], parts[2:]) if core else (parts[1], parts[2], parts[3:])
+        if version not in (["v1"] if core else self.registry.groups().get(group, [])):
+            raise status.no_such_path()
+        namespace = ""
+        if rest[0] == "namespaces" and len(rest) >= 3 and not (core and rest[2] in ("status", "finalize")):
+            namespace, rest = rest[1], rest[2:]
+        resource = self.registry.at(group, version, rest[0])
+        name, subresource = (rest[1] if len(rest) > 1 else ""), (rest[2] if len(rest) > 2 else "")
+        query = request.query_params
+        verb = _verb(request.method, name, query)
+        named = name or ((select.named(query.get("fieldSelector", "")) or "") if verb in ("list", "watch") else "")
+        wanted = Attributes(verb, group, rest[0], subresource, rest[1] if rest[0] == "namespaces" and core and len(rest) > 1 else namespace, named)
+        verdict = self.rbac.allowed(user, wanted)
+        if not verdict.allowed:
+            raise authz.refusal(user, wanted, verdict.reason)
+        if resource is None or len(rest) > 3 or (subresource and subresource not in resource.subresources) or bool(
+                namespace) and not resource.namespaced:
+            raise status.unknown_resource()
+        if resource.namespaced and not namespace and (name or verb in ("create", "deletecollection")):
+            raise status.unknown_resource() if name else status.not_allowed(resource.name)
+        return await self._do(verb, Target(resource, version, namespace, name, subresource), user, request)
+
+    async def _do(self, verb: str, target: Target, user: User, request: HttpRequest) -> Response | None:
+        query, form = request.query_params, Form.of(request.headers.get("accept", ""), request.query_params)
+        if target.resource.virtual:
+            if verb != "create":
+                raise status.not_allowed(target.resource.name)
+            obj = self.writes.read(await request.body(), target, _options(request, user, "CreateOptions"))
+            return _json(self._subresources.review(target, obj, user), request, 201)
+        if target.subresource and target.subresource not in ("status", "finalize", "ephemeralcontainers"):
+            if target.subresource == "log" and verb == "get":
+                return await self._log(target, query)
+            return await self._subresources.answer(verb, target, user, request)
+        match verb:
+            case "get":
+                obj = self.store.get(target.resource.name, target.namespace, target.name)
+                if obj is None:
+                    raise status.not_found(target.resource.name, target.name)
+                return await _form(obj, target, form, request)
+            case "list":
+                return await _json_or_gzip(reads.listed(self.store, target, query, form), request)
+            case "watch":
+                wishes = reads.watched(target, query, form)
+                return StreamingResponse(watch.lines(self.store, wishes, self.closing), media_type="application/json",
+                                         headers={"Cache-Control": "no-cache, private"})
+            case "create" if not target.name:
+                options = _options(request, user, "CreateOptions")
+                obj = await self.writes.create(target, self.writes.read(await request.body(), target, options), options)
+                return await _form(obj, target, form, request, 201, options.warnings)
+            case "update":
+                options = _options(request, user, "UpdateOptions")
+                obj = await self.writes.replace(target, self.writes.read(await request.body(), target, options), options)
+                return await _form(obj, target, form, request, 200, options.warnings)
+            case "patch":
+                options = _options(request, user, "PatchOptions")
+                obj, made = await self.writes.patch(target, await request.body(), options)
+                return await _form(obj, target, form, request, 201 if made else 200, options.warnings)
+            case "delete" | "deletecollection" if not target.subresource:
+                return await self._delete(verb, target, user, request, form)
+        raise status.not_allowed(target.resource.name)
+
+    async def _delete(self, verb: str, target: Target, user: User, request: HttpRequest, form: Form) -> Response:
+        options = _options(request, user, "DeleteOptions")
+        wishes = subresources.delete_options(await request.body(), request.query_params, options)
+        if verb == "deletecollection":
+            matches = reads.matcher(request.query_params, target.resource) or (lambda obj: True)
+            gone = await self.writes.delete_all(target, matches, wishes, options)
+            return _json(reads.as_list(gone, target, form, {"resourceVersion": str(self.store.version)}), request, 200, options.warnings)
+        obj, removed = await self.writes.delete(target, wishes, options)
+        if removed and target.resource.kind not in subresources.RETURNED_WHEN_DELETED:
+            return _json(status.success(target.resource.name, target.name, obj["metadata"]["uid"]), request, 200, options.warnings)
+        return await _form(obj, target, form, request, 200, options.warnings)
+
+    async def _log(self, target: Target, query: Mapping[str, str]) -> Response:
+        pod = self.store.get("pods", target.namespace, target.name)
+        if pod is None:
+            raise status.not_found("pods", target.name)
+        wishes = logs.options(query)
+        container = logs.container(self.store, pod, query.get("container", ""), wishes["previous"])
+        if not container or self._logs is None:
+            return Response(b"", media_type="text/plain")
+        lines = self._logs.lines(target.namespace, target.name, container, **wishes)
+        try:
+            first = await anext(lines, None)
+        except LookupError as error:
+            raise status.bad_request(str(error.args[0]) if error.args else "no log") from error
+        return StreamingResponse(_until(self.closing, first, lines), media_type="text/plain")
+
+    async def _fail(self, fault: Any, request: HttpRequest) -> Response | None:
+        if fault.act == "hang":
+            await self.closing.wait()
+            return None
+        if fault.act == "close":
+            return _Cut()
+        words = {409: "Conflict", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable", 401: "Unauthorized", 403: "Forbidden"}
+        error = status.ApiError(fault.act, words.get(fault.act, ""), fault.message or f"fault on demand: {fault.act}",
+                                details={"retryAfterSeconds": fault.retry_after_s} if fault.act in (429, 503) else None)
+        response = _refused(error)
+        if fault.act in (429, 503):
+            response.headers["Retry-After"] = str(fault.retry_after_s)
+        return response
+
+    async def _set_faults(self, request: HttpRequest, user: User) -> Response:
+        if "system:masters" not in user.groups:
+            raise authz.refusal(user, Attributes(request.method.lower(), path="/lab/faults"), "")
+        if request.method == "DELETE":
+            self.faults.clear()
+        elif request.method == "POST":
+            try:
+                wishes = json.loads(await request.body())
+                for wish in wishes if isinstance(wishes, list) else [wishes]:
+                    self.faults.add(**wish)
+            except (ValueError, TypeError) as error:
+                raise status.bad_request(f"no fault that can be made: {error}") from error
+        return _json({"faults": self.faults.listed()}, request)
+
+    async def serve(self, host: str, port: int, certfile: str, keyfile: str, *, sockets: list[Any] | None = None,
+                    started: Callable[[int], None] = lambda port: None) -> None:
+        """Serve until `stop`. `started` hears the port (0 asks for a free one). Raises OSError when the port is in use."""
+        import uvicorn
+        config = uvicorn.Config(self, host=host, port=port, ssl_certfile=certfile, ssl_keyfile=keyfile, log_config=None, access_log=False,
+                                lifespan="off", ws="none", server_header=False, log_level="critical", timeout_keep_alive=90, timeout_graceful_shutdown=1, loop="asyncio")
+        self._server = uvicorn.Server(config)
+        self._server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]  # signals are the owner's
+        self.address = f"{host}:{port}"
+        running = asyncio.ensure_future(self._server.serve(sockets=sockets))
+        while not self._server.started and not running.done():
+            await asyncio.sleep(0.002)
+        if not running.done():
+            port = self._server.servers[0].sockets[0].getsockname()[1]
+            self.address = f"{host}:{port}"
+            started(port)
+        await running
+
+    def stop(self) -> None:
+        """End all watches and followed logs, then the server."""
+        self.closing.set()
+        if hasattr(self, "_server"):
+            self._server.should_exit = True
+
+
+class _Cut(Response):
+    """Begins an answer and never ends it: the server then closes the connection."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000")]})
+
+
+def _verb(method: str, name: str, query: Mapping[str, str]) -> str:
+    if method in ("GET", "HEAD"):
+        watching = query.get("watch") in ("true", "1")
+        return "watch" if watching else "get" if name else "list"
+    if method == "DELETE":
+        return "delete" if name else "deletecollection"
+    return {"POST": "create", "PUT": "update", "PATCH": "patch"}.get(method, method.lower())
+
+
+def _options(request: HttpRequest, user: User, kind: str) -> Options:
+    """The query's options. Raises ApiError 422 for values that are none."""
+    query, errors = request.query_params, []
+    content = request.headers.get("content-type", "application/json").partition(";")[0].strip() or "application/json"
+    manager, dry, level = query.get("fieldManager", ""), query.getlist("dryRun"), query.get("fieldValidation", "")
+    if kind == "PatchOptions":
+        if content == patch.APPLY and not manager:
+            errors.append(required("fieldManager", "is required for apply patch"))
+        if content != patch.APPLY and "force" in query:
+            errors.append(forbidden("force", "may not be specified for non-apply patch"))
+    if len(manager) > 128:
+        errors.append(too_long("fieldManager", 128))
+    for place, char in enumerate(manager):
+        if not char.isprintable():
+            errors.append(invalid("fieldManager", manager, f"invalid character U+{ord(char):04X} (at position {place})"))
+    if any(value != "All" for value in dry):
+        errors.append(unsupported("dryRun", dry, ("All",)))
+    if kind != "DeleteOptions" and level not in ("", "Ignore", "Warn", "Strict"):
+        errors.append(unsupported("fieldValidation", level, ("", "Ignore", "Strict", "Warn")))
+    if errors:
+        raise status.invalid(kind, "meta.k8s.io", "", errors)
+    if kind in ("CreateOptions", "UpdateOptions") and content not in ("application/json", "application/yaml"):
+        raise status.unsupported_media("the body of the request was in an unknown format - accepted media types include: application/json, "
+                                       "application/yaml, application/vnd.kubernetes.protobuf, application/cbor")
+    agent = request.headers.get("user-agent", "unknown").partition("/")[0][:128]
+    return Options(user, manager or agent, bool(dry), level or "Warn", query.get("force") in ("true", "1"), content, [])
+
+
+async def _form(obj: Object, target: Target, form: Form, request: HttpRequest, code: int = 200, warnings: list[str] = []) -> Response:
+    return _json(reads.single(obj, target, form), request, code, warnings)
+
+
+def _json(value: Object, request: HttpRequest, code: int = 200, warnings: list[str] = []) -> Response:
+    accept = request.headers.get("accept", "")
+    if accept.startswith("application/yaml"):
+        import yaml
+        response = Response(yaml.safe_dump(value), code, media_type="application/yaml")
+    else:
+        kind = "application/json"
+        if discovery.AGGREGATED in accept and value.get("kind") == "APIGroupDiscoveryList":
+            kind += ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        response = Response(msgspec.json.encode(value), code, media_type=kind)
+    response.headers["Cache-Control"] = "no-cache, private"
+    for text in dict.fromkeys(warnings):
+        response.headers.append("Warning", f"299 - {quote(text)}")
+    return response
+
+
+async def _json_or_gzip(value: Object, request: HttpRequest) -> Response:
+    response = _json(value, request)
+    body = bytes(response.body)
+    if len(body) < GZIP_FROM_BYTES or "gzip" not in request.headers.get("accept-encoding", ""):
+        return response
+    packed = await asyncio.get_running_loop().run_in_executor(None, _gzip, body)
+    headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding", "Cache-Control": "no-cache, private"}
+    return Response(packed, response.status_code, headers, media_type=response.headers["content-type"])
+
+
+def _gzip(body: bytes) -> bytes:
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    return packer.compress(body) + packer.flush()
+
+
+def _refused(error: status.ApiError) -> Response:
+    if error.text:
+        return Response(error.text, error.code, {"X-Content-Type-Options": "nosniff"}, media_type="text/plain")
+    response = Response(msgspec.json.encode(error.status()), error.code, media_type="application/json")
+    seconds = error.details.get("retryAfterSeconds")
+    if seconds:
+        response.headers["Retry-After"] = str(seconds)
+    return response
+
+
+async def _until(closing: asyncio.Event, first: bytes | None, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A log's lines until it ends or the server stops."""
+    if first is None:
+        return
+    yield first
+    stopped = asyncio.ensure_future(closing.wait())
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(lines, None))
+            done, _ = await asyncio.wait((following, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if following not in done:
+                following.cancel()
+                return
+            line = following.result()
+            if line is None:
+                return
+            yield line
+    finally:
+        stopped.cancel()
+        close = getattr(lines, "aclose", None)
+        if close is not None:
+            with contextlib.suppress(RuntimeError, asyncio.CancelledError):
+                await close()

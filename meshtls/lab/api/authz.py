@@ -1,0 +1,238 @@
+"""May they: RBAC over the stored roles and bindings, and the reviews that ask it.
+
+Group system:masters may do everything. A request is allowed when one rule of one role bound to the user (or one of its groups) covers
+verb, group, resource[/subresource] and name; a RoleBinding counts in its own namespace only.
+"""
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from meshtls.lab.api import status
+from meshtls.lab.api.field import invalid, quote
+from meshtls.lab.api.identity import User
+from meshtls.lab.api.store import Store
+
+Object = dict[str, Any]
+RBAC = "rbac.authorization.k8s.io"
+
+
+class Attributes(msgspec.Struct, frozen=True):
+    """What is asked for. `path` is set for requests that are for no resource."""
+
+    verb: str
+    group: str = ""
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+    path: str = ""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    allowed: bool
+    reason: str = ""
+
+
+class Rbac:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def allowed(self, user: User, wanted: Attributes) -> Verdict:
+        if "system:masters" in user.groups:
+            return Verdict(True)
+        missing = []
+        for binding, subject, role in self._bound(user, wanted.namespace):
+            if role is None:
+                ref = binding["roleRef"]
+                missing.append(f'{ref["kind"].lower()}.{RBAC} {quote(ref["name"])} not found')
+                continue
+            if any(covers(rule, wanted) for rule in role.get("rules") or ()):
+                return Verdict(True, f"RBAC: allowed by {_told(binding)} of {role['kind']} {quote(role['metadata']['name'])} to {subject}")
+        told = missing[0] if len(missing) == 1 else "[" + ", ".join(missing) + "]"
+        return Verdict(False, f"RBAC: {told}" if missing else "")
+
+    def rules(self, user: User, namespace: str) -> list[Object]:
+        """Every rule that holds for the user in a namespace."""
+        if "system:masters" in user.groups:
+            return [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}, {"verbs": ["*"], "nonResourceURLs": ["*"]}]
+        return [rule for _, _, role in self._bound(user, namespace) if role for rule in role.get("rules") or ()]
+
+    def escalation(self, user: User, rules: list[Object], namespace: str) -> list[Object]:
+        """Of the rules that a role would grant, the single ones that the user does not hold."""
+        held = self.rules(user, namespace)
+        return [one for rule in rules for one in _single(rule) if not any(_contains(other, one) for other in held)]
+
+    def role(self, ref: Object, namespace: str) -> Object | None:
+        if ref.get("kind") == "ClusterRole":
+            return self._store.get(f"clusterroles.{RBAC}", "", ref.get("name", ""))
+        return self._store.get(f"roles.{RBAC}", namespace, ref.get("name", ""))
+
+    def _bound(self, user: User, namespace: str) -> Iterator[tuple[Object, str, Object | None]]:
+        for binding in self._store.list(f"clusterrolebindings.{RBAC}"):
+            if subject := _subject(binding, user):
+                yield binding, subject, self.role(binding["roleRef"], "")
+        for binding in self._store.list(f"rolebindings.{RBAC}", namespace) if namespace else ():
+            if subject := _subject(binding, user):
+                yield binding, subject, self.role(binding["roleRef"], namespace)
+
+
+def _told(binding: Object) -> str:
+    metadata = binding["metadata"]
+    name = f"{metadata['name']}/{metadata['namespace']}" if metadata.get("namespace") else metadata["name"]
+    return f"{binding['kind']} {quote(name)}"
+
+
+def _subject(binding: Object, user: User) -> str:
+    for subject in binding.get("subjects") or ():
+        kind, name = subject.get("kind"), subject.get("name", "")
+        if kind == "User" and name == user.name:
+            return f"User {quote(name)}"
+        if kind == "Group" and name in user.groups:
+            return f"Group {quote(name)}"
+        if kind == "ServiceAccount":
+            namespace = subject.get("namespace") or binding["metadata"].get("namespace", "")
+            if user.name == f"system:serviceaccount:{namespace}:{name}":
+                return f"ServiceAccount {quote(f'{name}/{namespace}')}"
+    return ""
+
+
+def covers(rule: Object, wanted: Attributes) -> bool:
+    """Does one rule allow the request?"""
+    verbs = rule.get("verbs") or ()
+    if "*" not in verbs and wanted.verb not in verbs:
+        return False
+    if wanted.path:
+        return any(url in ("*", wanted.path) or (url.endswith("*") and wanted.path.startswith(url[:-1]))
+                   for url in rule.get("nonResourceURLs") or ())
+    groups, resources = rule.get("apiGroups") or (), rule.get("resources") or ()
+    whole = f"{wanted.resource}/{wanted.subresource}" if wanted.subresource else wanted.resource
+    fits = "*" in resources or whole in resources or (wanted.subresource and f"*/{wanted.subresource}" in resources)
+    names = rule.get("resourceNames") or ()
+    return bool(("*" in groups or wanted.group in groups) and fits and (not names or wanted.name in names))
+
+
+def _single(rule: Object) -> Iterator[Object]:
+    for verb in rule.get("verbs") or ():
+        for url in rule.get("nonResourceURLs") or ():
+            yield {"verbs": [verb], "nonResourceURLs": [url]}
+        for group in rule.get("apiGroups") or ():
+            for resource in rule.get("resources") or ():
+                base = {"verbs": [verb], "apiGroups": [group], "resources": [resource]}
+                names = rule.get("resourceNames") or ()
+                yield from ({**base, "resourceNames": [name]} for name in names)
+                if not names:
+                    yield base
+
+
+def _contains(held: Object, one: Object) -> bool:
+    def within(key: str) -> bool:
+        return "*" in (held.get(key) or ()) or set(one.get(key) or ()) <= set(held.get(key) or ())
+    if "nonResourceURLs" in one:
+        return within("verbs") and within("nonResourceURLs")
+    names = held.get("resourceNames") or ()
+    return within("verbs") and within("apiGroups") and within("resources") and (not names or bool(one.get("resourceNames")) and set(
+        one["resourceNames"]) <= set(names))
+
+
+def refusal(user: User, wanted: Attributes, reason: str) -> status.ApiError:
+    """403 in the API server's words."""
+    tail = f": {reason}" if reason else ""
+    if wanted.path:
+        text = f"User {quote(user.name)} cannot {wanted.verb} path {quote(wanted.path)}{tail}"
+        return status.ApiError(403, "Forbidden", f"forbidden: {text}", details={})
+    whole = f"{wanted.resource}/{wanted.subresource}" if wanted.subresource else wanted.resource
+    where = f"in the namespace {quote(wanted.namespace)}" if wanted.namespace else "at the cluster scope"
+    qualified = f"{wanted.resource}.{wanted.group}" if wanted.group else wanted.resource
+    return status.forbidden(qualified, wanted.name, f"User {quote(user.name)} cannot {wanted.verb} resource {quote(whole)} in API group "
+                            f"{quote(wanted.group)} {where}{tail}")
+
+
+def check_escalation(rbac: Rbac, user: User, resource_name: str, obj: Object, namespace: str) -> None:
+    """A role or binding may not grant what its author does not hold (unless allowed to `escalate` or `bind`)."""
+    plural, name = resource_name.partition(".")[0], obj["metadata"].get("name", "")
+    if "system:masters" in user.groups:
+        return
+    if plural in ("roles", "clusterroles"):
+        verb, rules = "escalate", obj.get("rules") or []
+    else:
+        ref = obj.get("roleRef") or {}
+        role = rbac.role(ref, namespace)
+        target = Attributes("bind", RBAC, "clusterroles" if ref.get("kind") == "ClusterRole" else "roles", "", namespace, ref.get("name", ""))
+        if rbac.allowed(user, target).allowed:
+            return
+        if role is None:
+            raise status.not_found(f"{target.resource}.{RBAC}", target.name)
+        verb, rules = "bind", role.get("rules") or []
+    if verb == "escalate" and rbac.allowed(user, Attributes(verb, RBAC, plural, "", namespace, name)).allowed:
+        return
+    lacking = rbac.escalation(user, rules, namespace)
+    if lacking:
+        groups = " ".join(quote(group) for group in user.groups)
+        told = "\n".join(_rule_text(rule) for rule in lacking)
+        raise status.forbidden(resource_name, name, f"user {quote(user.name)} (groups=[{groups}]) is attempting to grant RBAC permissions not "
+                               f"currently held:\n{told}")
+
+
+def _rule_text(rule: Object) -> str:
+    names = (("apiGroups", "APIGroups"), ("resources", "Resources"), ("resourceNames", "ResourceNames"), ("nonResourceURLs", "NonResourceURLs"),
+             ("verbs", "Verbs"))
+    return "{" + ", ".join(f"{word}:[{', '.join(quote(item) for item in rule[key])}]" for key, word in names if rule.get(key)) + "}"
+
+
+# the reviews
+
+
+def review(kind: str, obj: Object, user: User, rbac: Rbac, namespace: str) -> Object:
+    """A SubjectAccessReview, in all its forms, with its status."""
+    spec = obj.get("spec") or {}
+    if kind == "SelfSubjectRulesReview":
+        held = rbac.rules(user, spec.get("namespace", ""))
+        rules = [{key: rule[key] for key in ("verbs", "apiGroups", "resources", "resourceNames") if rule.get(key)}
+                 for rule in held if rule.get("resources")]
+        urls = [{"verbs": rule["verbs"], "nonResourceURLs": rule["nonResourceURLs"]} for rule in held if rule.get("nonResourceURLs")]
+        return {**obj, "status": {"resourceRules": rules, "nonResourceRules": urls, "incomplete": False}}
+    asked, url = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
+    if (asked is None) == (url is None):
+        raise status.invalid(kind, "authorization.k8s.io", "", _exactly_one(asked is not None))
+    if kind in ("SubjectAccessReview", "LocalSubjectAccessReview"):
+        user = User(spec.get("user", ""), tuple(spec.get("groups") or ()), spec.get("uid", ""))
+    if asked is not None:
+        wanted = Attributes(asked.get("verb", ""), asked.get("group", ""), asked.get("resource", ""), asked.get("subresource", ""),
+                            namespace or asked.get("namespace", ""), asked.get("name", ""))
+    else:
+        wanted = Attributes(url.get("verb", ""), path=url.get("path", ""))
+    verdict = rbac.allowed(user, wanted)
+    return {**obj, "status": {"allowed": verdict.allowed, **({"reason": verdict.reason} if verdict.reason else {})}}
+
+
+def _exactly_one(both: bool) -> list[Any]:
+    told = "cannot be specified in combination with resourceAttributes" if both else "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+    return [invalid("spec.nonResourceAttributes" if both else "spec.resourceAttributes", {} if both else None, told)]
+
+
+def bootstrap(store: Store) -> None:
+    """The roles that every cluster has, as far as tools bind them."""
+    def rule(groups: list[str], resources: list[str], verbs: list[str]) -> Object:
+        return {"apiGroups": groups, "resources": resources, "verbs": verbs}
+    read, write = ["get", "list", "watch"], ["create", "delete", "deletecollection", "patch", "update"]
+    core = ["configmaps", "endpoints", "events", "persistentvolumeclaims", "pods", "pods/log", "pods/status", "services", "serviceaccounts",
+            "replicationcontrollers", "resourcequotas", "limitranges", "namespaces"]
+    view = [rule([""], core, read), rule(["apps", "batch", "autoscaling", "networking.k8s.io", "policy", "discovery.k8s.io"], ["*"], read)]
+    edit = [*view, rule([""], ["secrets"], read), rule([""], ["secrets", "serviceaccounts"], ["impersonate"]),
+            rule(["", "apps", "batch", "autoscaling", "networking.k8s.io", "policy", "coordination.k8s.io"], ["*"], [*read, *write])]
+    reviews = [rule(["authorization.k8s.io"], ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], ["create"]),
+               rule(["authentication.k8s.io"], ["selfsubjectreviews"], ["create"])]
+    urls = [{"verbs": ["get"], "nonResourceURLs": ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*",
+                                                   "/readyz", "/version", "/version/"]}]
+    roles = {"cluster-admin": [rule(["*"], ["*"], ["*"]), {"verbs": ["*"], "nonResourceURLs": ["*"]}],
+             "admin": [*edit, rule([RBAC], ["roles", "rolebindings"], [*read, *write]),
+                       rule(["authorization.k8s.io"], ["localsubjectaccessreviews"], ["create"])],
+             "edit": edit, "view": view, "system:basic-user": reviews, "system:discovery": urls}
+    for name, rules in roles.items():
+        store.create(f"clusterroles.{RBAC}", {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules})
+    for name, group in (("cluster-admin", "system:masters"), ("system:basic-user", "system:authenticated"),
+                        ("system:discovery", "system:authenticated")):
+        store.create(f"clusterrolebindings.{RBAC}", {
+            "apiVersion": f"{RBAC}/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
+            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": name}, "subjects": [{"kind": "Group", "name": group, "apiGroup": RBAC}]})

@@ -1,0 +1,110 @@
+"""Who asks: bearer tokens and impersonation.
+
+Static tokens belong to named users. Service account tokens are JWTs signed with the lab's own key (HS256): they name the account, die
+with it and expire. There are no client certificates and no anonymous requests, except for /version and health.
+"""
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from meshtls.lab.api.store import Store
+
+ISSUER = "https://kubernetes.default.svc.cluster.local"
+
+
+class User(msgspec.Struct, frozen=True):
+    name: str
+    groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: dict[str, list[str]] = {}
+
+    def info(self) -> dict[str, Any]:
+        """As authentication.k8s.io's UserInfo."""
+        found = {"username": self.name, "uid": self.uid, "groups": list(self.groups), "extra": self.extra}
+        return {key: value for key, value in found.items() if value}
+
+
+ADMIN = User("lab-admin", ("system:masters", "system:authenticated"))
+
+
+def service_account(namespace: str, name: str, uid: str = "") -> User:
+    return User(f"system:serviceaccount:{namespace}:{name}",
+                ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"), uid)
+
+
+def _b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class Tokens:
+    """The tokens that the lab accepts. `key` signs service account tokens; `static` maps tokens to users."""
+
+    def __init__(self, store: Store, static: Mapping[str, User] = {}, key: bytes = b"") -> None:
+        self._store, self._static, self._key = store, dict(static), key or secrets.token_bytes(32)
+
+    def add(self, token: str, user: User) -> None:
+        self._static[token] = user
+
+    def mint(self, namespace: str, name: str, *, ttl_s: int = 3600, audiences: list[str] | None = None,
+             bound: dict[str, Any] | None = None) -> str:
+        """A service account token. `bound` {"kind", "name", "uid"} ties it to a pod or secret. Raises LookupError without an account."""
+        account = self._store.get("serviceaccounts", namespace, name)
+        if account is None:
+            raise LookupError(f'serviceaccount "{name}" not found')
+        now = int(time.time())
+        private: dict[str, Any] = {"namespace": namespace, "serviceaccount": {"name": name, "uid": account["metadata"]["uid"]}}
+        if bound:
+            private[bound["kind"].lower()] = {"name": bound["name"], "uid": bound.get("uid", "")}
+        claims = {"iss": ISSUER, "aud": audiences or [ISSUER], "sub": f"system:serviceaccount:{namespace}:{name}", "iat": now, "nbf": now,
+                  "exp": now + ttl_s, "jti": str(uuid.uuid4()), "kubernetes.io": private}
+        signed = f"{_b64(json.dumps({'alg': 'HS256', 'typ': 'JWT'}).encode())}.{_b64(json.dumps(claims).encode())}"
+        return f"{signed}.{self._sign(signed)}"
+
+    def _sign(self, text: str) -> str:
+        return _b64(hmac.new(self._key, text.encode(), hashlib.sha256).digest())
+
+    def user(self, token: str, audience: str = "") -> User | None:
+        """Whose token it is; None for unknown, expired, forged ones and those of deleted accounts."""
+        known = self._static.get(token)
+        if known is not None:
+            return known
+        signed, _, signature = token.rpartition(".")
+        if not signed or not hmac.compare_digest(signature, self._sign(signed)):
+            return None
+        claims = json.loads(base64.urlsafe_b64decode(signed.partition(".")[2] + "=="))
+        private = claims["kubernetes.io"]
+        namespace, account = private["namespace"], private["serviceaccount"]
+        held = self._store.get("serviceaccounts", namespace, account["name"])
+        fits = not audience or audience in claims["aud"]
+        if claims["exp"] < time.time() or held is None or held["metadata"]["uid"] != account["uid"] or not fits:
+            return None
+        pod = private.get("pod")
+        if pod:
+            stored = self._store.get("pods", namespace, pod["name"])
+            if stored is None or (pod["uid"] and stored["metadata"]["uid"] != pod["uid"]):
+                return None
+        user = service_account(namespace, account["name"], account["uid"])
+        if pod:
+            user = msgspec.structs.replace(user, extra={"authentication.kubernetes.io/pod-name": [pod["name"]]})
+        return user
+
+
+def impersonated(headers: Mapping[str, str], groups: list[str]) -> User | None:
+    """The user that the Impersonate-* headers name; None without them."""
+    name = headers.get("impersonate-user")
+    if not name:
+        return None
+    if name.startswith("system:serviceaccount:") and name.count(":") == 3 and not groups:
+        _, _, namespace, account = name.split(":")
+        return service_account(namespace, account)
+    extra = {key.removeprefix("impersonate-extra-"): [value] for key, value in headers.items() if key.startswith("impersonate-extra-")}
+    given = [*groups, *(["system:authenticated"] if "system:authenticated" not in groups and name != "system:anonymous" else [])]
+    return User(name, tuple(given), headers.get("impersonate-uid", ""), extra)

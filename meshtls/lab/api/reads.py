@@ -1,0 +1,186 @@
+"""Get, list and watch: what is chosen, cut into pages and given the asked form (object, Table, metadata only)."""
+import base64
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from meshtls.lab.api import select, status, table
+from meshtls.lab.api.field import FieldError, forbidden, unsupported
+from meshtls.lab.api.resources import Resource
+from meshtls.lab.api.select import Match
+from meshtls.lab.api.store import Store
+from meshtls.lab.api.watch import Watch, version_of
+from meshtls.lab.api.writes import Target
+
+Object = dict[str, Any]
+WATCH_LIMIT_S = 1800.0
+
+
+class Form(msgspec.Struct, frozen=True):
+    """How an answer is wanted: "", "Table" or "PartialObjectMetadata"; `include` for Tables."""
+
+    kind: str = ""
+    include: str = "Metadata"
+
+    @classmethod
+    def of(cls, accept: str, query: Mapping[str, str]) -> "Form":
+        """The first acceptable media type decides. Raises ApiError 406 when none is."""
+        for part in accept.split(",") if accept else ["*/*"]:
+            media, *parameters = (piece.strip() for piece in part.split(";"))
+            if media not in ("application/json", "*/*", "application/*", "application/yaml", "text/plain", ""):
+                continue
+            wanted = dict(piece.split("=", 1) for piece in parameters if "=" in piece)
+            word = wanted.get("as", "")
+            if word == "Table":
+                return cls("Table", query.get("includeObject") or "Metadata")
+            if word.startswith("PartialObjectMetadata"):
+                return cls("PartialObjectMetadata")
+            if not word:
+                return cls()
+        raise status.not_acceptable("application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor")
+
+
+def single(obj: Object, target: Target, form: Form) -> Object:
+    """One object in the asked version and form."""
+    versioned = {"kind": target.resource.kind, "apiVersion": target.api_version,
+                 **{key: value for key, value in obj.items() if key not in ("kind", "apiVersion")}}
+    if form.kind == "Table":
+        found = table.render(target.resource, target.version, [versioned], time.time(), include=form.include)
+        found["metadata"] = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
+        return found
+    if form.kind:
+        return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
+    return versioned
+
+
+def matcher(query: Mapping[str, str], resource: Resource, namespace: str = "") -> Match | None:
+    """Both selectors as one predicate, None if everything matches. Raises ApiError 400."""
+    found = [one for one in (select.labels(query.get("labelSelector", "")),
+                             select.fields(query.get("fieldSelector", ""), resource.kind, resource.custom)) if one is not None]
+    if not found:
+        return None
+    return found[0] if len(found) == 1 else lambda obj: all(one(obj) for one in found)
+
+
+def listed(store: Store, target: Target, query: Mapping[str, str], form: Form) -> Object:
+    """A List (or Table) of what matches, at most `limit` items. Raises ApiError."""
+    _check(query)
+    asked = query.get("resourceVersion") or "0"
+    version = version_of(asked)
+    if version > store.version:
+        error = status.timeout(f"Too large resource version: {version}, current: {store.version}")
+        error.details = {"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1}
+        raise error
+    resource = target.resource
+    matches = matcher(query, resource)
+    found = store.list(resource.name, target.namespace)
+    if matches is not None:
+        found = [obj for obj in found if matches(obj)]
+    metadata: Object = {"resourceVersion": str(store.version)}
+    start = _resume(query["continue"]) if query.get("continue") else None
+    if start is not None:
+        found = [obj for obj in found if _key(obj) > start]
+    limit = _limit(query.get("limit", ""))
+    if limit and len(found) > limit:
+        if matches is None:
+            metadata["remainingItemCount"] = len(found) - limit
+        found = found[:limit]
+        metadata["continue"] = _mark(store.version, _key(found[-1]))
+    return as_list(found, target, form, metadata)
+
+
+def as_list(found: list[Object], target: Target, form: Form, metadata: Object) -> Object:
+    resource = target.resource
+    if form.kind == "Table":
+        rows = [{"kind": resource.kind, "apiVersion": target.api_version, **obj} for obj in found] if form.include == "Object" else found
+        return {**table.render(resource, target.version, rows, time.time(), include=form.include), "metadata": metadata}
+    if form.kind:
+        items = [{"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]} for obj in found]
+        return {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items}
+    if resource.custom:
+        items = [{**obj, "apiVersion": target.api_version, "kind": resource.kind} for obj in found]
+    else:
+        items = [{key: value for key, value in obj.items() if key not in ("apiVersion", "kind")} for obj in found]
+    return {"kind": resource.list_kind, "apiVersion": target.api_version, "metadata": metadata, "items": items}
+
+
+def watched(target: Target, query: Mapping[str, str], form: Form) -> Watch:
+    """The wishes of a watch request. Raises ApiError."""
+    _check(query)
+    initial = query.get("sendInitialEvents") == "true"
+    asked = query.get("resourceVersion", "")
+    version = version_of(asked) if asked else 0
+    seconds = query.get("timeoutSeconds", "")
+    matches = matcher(query, target.resource)
+    if target.name:
+        matches = lambda obj: obj["metadata"]["name"] == target.name  # noqa: E731
+    return Watch(target.resource.name, target.namespace, matches or (lambda obj: True), lambda obj: single(obj, target, form),
+                 None if version == 0 or initial else version, float(seconds) if seconds.isdigit() and int(seconds) else WATCH_LIMIT_S,
+                 query.get("allowWatchBookmarks") in ("true", "1"), initial, target.resource.kind, target.api_version)
+
+
+def _check(query: Mapping[str, str]) -> None:
+    errors: list[FieldError] = []
+    match, watching = query.get("resourceVersionMatch"), query.get("watch") in ("true", "1")
+    known = ("Exact", "NotOlderThan", "") if not watching else ("NotOlderThan",)
+    if match:
+        if watching and "sendInitialEvents" not in query:
+            errors.append(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"))
+        if not watching and not query.get("resourceVersion"):
+            errors.append(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided"))
+        if query.get("continue"):
+            errors.append(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided"))
+        if match not in known:
+            errors.append(unsupported("resourceVersionMatch", match, known))
+        if match == "Exact" and query.get("resourceVersion") == "0":
+            errors.append(forbidden("resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'))
+    if "sendInitialEvents" in query:
+        if not watching:
+            errors.append(forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
+        elif match != "NotOlderThan":
+            errors.append(forbidden("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
+    if errors:
+        raise status.invalid("ListOptions", "meta.k8s.io", "", errors)
+    if query.get("continue") and query.get("resourceVersion", "0") not in ("", "0"):
+        raise status.bad_request("specifying resource version is not allowed when using continue")
+
+
+def _limit(text: str) -> int:
+    if not text:
+        return 0
+    try:
+        return max(int(text), 0)
+    except ValueError:
+        raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+
+
+def _key(obj: Object) -> tuple[str, str]:
+    metadata = obj["metadata"]
+    return metadata.get("namespace") or "", metadata["name"]
+
+
+def _mark(version: int, key: tuple[str, str]) -> str:
+    text = json.dumps({"v": "meta.k8s.io/v1", "rv": version, "start": "/".join(key) + "\x00"}, separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+
+
+def _resume(token: str) -> tuple[str, str]:
+    """The last key of the page before. Raises ApiError 400 in the API server's words."""
+    told = "invalid continue token: continue key is not valid"
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    bad = next((place for place, char in enumerate(token) if char not in alphabet), None)
+    if bad is not None or len(token) % 4 == 1:
+        raise status.bad_request(f"{told}: illegal base64 data at input byte {bad if bad is not None else len(token) - 1}")
+    data = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+    try:
+        found = json.loads(data)
+        namespace, _, name = found["start"].rstrip("\x00").rpartition("/")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        if not data:
+            raise status.bad_request(f"{told}: unexpected end of JSON input") from None
+        first = chr(data[0]) if 0x20 <= data[0] < 0x7f else f"\\x{data[0]:02x}"
+        raise status.bad_request(f"{told}: invalid character '{first}' looking for beginning of value") from None
+    return namespace, name

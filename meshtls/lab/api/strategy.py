@@ -1,0 +1,142 @@
+"""What a kind does with itself when it is created, changed or deleted: status kept apart, addresses allotted, selectors generated."""
+import ipaddress
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from meshtls.lab.api import defaults
+from meshtls.lab.api.field import FieldError, invalid
+from meshtls.lab.api.resources import Resource
+from meshtls.lab.api.store import Store, clone
+
+Object = dict[str, Any]
+SERVICE_RANGE = ipaddress.ip_network("10.96.0.0/16")
+NODE_PORTS = range(30000, 32768)
+RETURNED_WHEN_DELETED = {"Pod", "PersistentVolumeClaim", "PersistentVolume", "ResourceQuota", "ServiceAccount", "PodTemplate", "Service",
+                         "StorageClass", "Namespace"}
+"""Kinds whose DELETE answers with the object even when it is gone."""
+NEEDS_VERSION = {"Lease", "RuntimeClass", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "CustomResourceDefinition",
+                 "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "PodDisruptionBudget"}
+"""Kinds (and all custom ones) that a PUT without resourceVersion does not change."""
+
+
+def created(resource: Resource, obj: Object, store: Store) -> None:
+    """Before the first validation of a new object, in place."""
+    if "status" in resource.subresources:
+        obj.pop("status", None)
+    match resource.kind:
+        case "Pod":
+            obj["status"] = {"phase": "Pending", "qosClass": defaults.quality_of_service(obj.get("spec") or {})}
+        case "Namespace":
+            obj["status"] = {"phase": "Active"}
+            spec = obj.setdefault("spec", {})
+            spec["finalizers"] = sorted({"kubernetes", *(spec.get("finalizers") or ())})
+        case "Service":
+            obj["status"] = {"loadBalancer": {}}
+        case "Deployment" | "DaemonSet" | "Job" | "CronJob" | "Node" | "NetworkPolicy" | "PodDisruptionBudget" if not resource.custom:
+            if resource.kind not in ("NetworkPolicy", "Node"):
+                obj["status"] = {}
+        case "ReplicaSet" | "StatefulSet":
+            obj["status"] = {"replicas": 0}
+    if resource.kind == "Job" and not resource.custom:
+        _job_selector(obj)
+    if resource.kind == "CustomResourceDefinition":
+        _definition_status(obj, store)
+
+
+def _job_selector(obj: Object) -> None:
+    spec, metadata = obj.setdefault("spec", {}), obj["metadata"]
+    if spec.get("manualSelector"):
+        return
+    uid = metadata.setdefault("uid", str(uuid.uuid4()))
+    labels = spec.setdefault("template", {}).setdefault("metadata", {}).setdefault("labels", {})
+    labels.update({"batch.kubernetes.io/controller-uid": uid, "batch.kubernetes.io/job-name": metadata.get("name", ""),
+                   "controller-uid": uid, "job-name": metadata.get("name", "")})
+    spec.setdefault("selector", {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}})
+
+
+def _definition_status(obj: Object, store: Store) -> None:
+    spec = obj.get("spec") or {}
+
+    def condition(kind: str, reason: str, message: str) -> Object:
+        return {"type": kind, "status": "True", "lastTransitionTime": store.now(), "reason": reason, "message": message}
+    obj["status"] = {"acceptedNames": clone(spec.get("names") or {}),
+                     "storedVersions": [version["name"] for version in spec.get("versions") or () if version.get("storage")],
+                     "conditions": [condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+                                    condition("Established", "InitialNamesAccepted", "the initial names have been accepted")]}
+
+
+def allot(resource: Resource, obj: Object, store: Store) -> Iterator[FieldError]:
+    """Cluster addresses and node ports of a new Service, in place; complaints about taken ones."""
+    if resource.kind != "Service" or resource.custom:
+        return
+    spec = obj["spec"]
+    others = [other["spec"] for other in store.list("services") if other["metadata"].get("uid") != obj["metadata"].get("uid")]
+    if spec.get("type") == "ExternalName":
+        return
+    spec.setdefault("ipFamilyPolicy", "SingleStack")
+    spec.setdefault("ipFamilies", ["IPv4"])
+    taken = {other.get("clusterIP") for other in others}
+    given = spec.get("clusterIP") or (spec.get("clusterIPs") or [""])[0]
+    if given and given != "None":
+        try:
+            fine = ipaddress.ip_address(given) in SERVICE_RANGE
+        except ValueError:
+            yield invalid("spec.clusterIPs[0]", given, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+            return
+        if not fine:
+            yield invalid("spec.clusterIPs", [given], f"failed to allocate IP {given}: the provided IP ({given}) is not in the valid range. "
+                          f"The range of valid IPs is {SERVICE_RANGE}")
+        elif given in taken:
+            yield invalid("spec.clusterIPs", [given], f"failed to allocate IP {given}: provided IP is already allocated")
+    elif not given:
+        start = int(SERVICE_RANGE.network_address) + 10
+        given = next(text for place in range(60_000) if (text := str(ipaddress.ip_address(start + (len(others) + place) % 65_000))) not in taken)
+    spec["clusterIP"], spec["clusterIPs"] = given, [given]
+    if spec.get("type") in ("NodePort", "LoadBalancer"):
+        used = {port.get("nodePort") for other in others for port in other.get("ports") or ()}
+        for port in spec.get("ports") or ():
+            if not port.get("nodePort"):
+                port["nodePort"] = next(number for number in NODE_PORTS if number not in used)
+            used.add(port["nodePort"])
+
+
+def updated(resource: Resource, obj: Object, old: Object, subresource: str) -> Object:
+    """The object to be stored for a change through the kind itself or one of its subresources."""
+    before = old["metadata"]
+    if subresource == "status":
+        found = {**clone(old), **({"status": obj["status"]} if "status" in obj else {})}
+        found["metadata"] = {**clone(before), **{key: obj["metadata"][key] for key in ("managedFields", "resourceVersion") if key in obj["metadata"]}}
+        return found
+    if subresource == "finalize":
+        return {**clone(old), "spec": {**(old.get("spec") or {}), "finalizers": (obj.get("spec") or {}).get("finalizers") or []}}
+    if "status" in resource.subresources:
+        obj.pop("status", None)
+        if "status" in old:
+            obj["status"] = clone(old["status"])
+    metadata = obj.setdefault("metadata", {})
+    for key in ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
+        metadata.pop(key, None)
+        if key in before:
+            metadata[key] = before[key]
+    if resource.kind == "Service" and not resource.custom and obj["spec"].get("type") != "ExternalName":
+        for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+            if not obj["spec"].get(key) and key in old["spec"]:
+                obj["spec"][key] = clone(old["spec"][key])
+        ports = {(port.get("port"), port.get("protocol")): port for port in old["spec"].get("ports") or ()}
+        for port in obj["spec"].get("ports") or ():
+            held = ports.get((port.get("port"), port.get("protocol")), {})
+            if "nodePort" in held and obj["spec"]["type"] == old["spec"]["type"]:
+                port.setdefault("nodePort", held["nodePort"])
+    if resource.kind == "Namespace":
+        obj.setdefault("spec", {})["finalizers"] = clone((old.get("spec") or {}).get("finalizers") or [])
+        if not obj["spec"]["finalizers"]:
+            del obj["spec"]["finalizers"]
+    if resource.kind == "Job" and not resource.custom and "selector" in old["spec"]:
+        obj["spec"].setdefault("selector", clone(old["spec"]["selector"]))
+        labels = ((old["spec"].get("template") or {}).get("metadata") or {}).get("labels") or {}
+        held = obj["spec"].setdefault("template", {}).setdefault("metadata", {}).setdefault("labels", {})
+        for key in ("batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name", "controller-uid", "job-name"):
+            if key in labels:
+                held.setdefault(key, labels[key])
+    return obj

@@ -1,0 +1,145 @@
+"""What hangs on an object besides itself: scale, binding, eviction, token; reviews; and DeleteOptions."""
+import datetime
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from meshtls.lab.api import authz, decode, patch, status
+from meshtls.lab.api.authz import Rbac
+from meshtls.lab.api.field import invalid, required, unsupported
+from meshtls.lab.api.identity import Tokens, User
+from meshtls.lab.api.store import Store
+from meshtls.lab.api.strategy import RETURNED_WHEN_DELETED
+from meshtls.lab.api.writes import Options, Target, Writes
+
+__all__ = ["RETURNED_WHEN_DELETED", "Subresources", "delete_options"]
+Object = dict[str, Any]
+
+
+def delete_options(body: bytes, query: Mapping[str, str], options: Options) -> Object:
+    """DeleteOptions of body and query. Raises ApiError 400 or 422."""
+    wishes: Object = decode.parse(body, "application/json", "DeleteOptions") if body.strip() else {}
+    if wishes.get("kind", "DeleteOptions") != "DeleteOptions":
+        raise status.bad_request("decoded object cannot be converted to DeleteOptions")
+    if query.get("gracePeriodSeconds"):
+        try:
+            wishes["gracePeriodSeconds"] = int(query["gracePeriodSeconds"])
+        except ValueError:
+            raise status.bad_request(f'strconv.ParseInt: parsing "{query["gracePeriodSeconds"]}": invalid syntax') from None
+    for key in ("propagationPolicy", "orphanDependents"):
+        if query.get(key):
+            wishes[key] = query[key] if key == "propagationPolicy" else query[key] == "true"
+    policy, errors = wishes.get("propagationPolicy"), []
+    if policy is not None and wishes.get("orphanDependents") is not None:
+        errors.append(invalid("propagationPolicy", policy, "orphanDependents and deletionPropagation cannot be both set"))
+    if policy is not None and policy not in ("Foreground", "Background", "Orphan"):
+        errors.append(unsupported("propagationPolicy", policy, ("Foreground", "Background", "Orphan", "nil")))
+    if any(value != "All" for value in wishes.get("dryRun") or ()):
+        errors.append(unsupported("dryRun", wishes["dryRun"], ("All",)))
+    if errors:
+        raise status.invalid("DeleteOptions", "meta.k8s.io", "", errors)
+    options.dry_run = options.dry_run or bool(wishes.get("dryRun"))
+    return wishes
+
+
+class Subresources:
+    def __init__(self, store: Store, tokens: Tokens, rbac: Rbac, writes: Writes) -> None:
+        self._store, self._tokens, self._rbac, self._writes = store, tokens, rbac, writes
+
+    def review(self, target: Target, obj: Object, user: User) -> Object:
+        """Access, token and self reviews, answered at once."""
+        kind = target.resource.kind
+        if target.resource.group == "authorization.k8s.io":
+            return authz.review(kind, obj, user, self._rbac, target.namespace)
+        if kind == "SelfSubjectReview":
+            return {**obj, "metadata": {"creationTimestamp": self._store.now()}, "status": {"userInfo": user.info()}}
+        if kind == "TokenReview":
+            found = self._tokens.user((obj.get("spec") or {}).get("token", ""))
+            held = {"authenticated": True, "user": found.info()} if found else {"authenticated": False, "error": "invalid bearer token"}
+            return {**obj, "status": held}
+        raise status.not_allowed(target.resource.name)
+
+    async def answer(self, verb: str, target: Target, user: User, request: HttpRequest) -> Response:
+        held = self._store.get(target.resource.name, target.namespace, target.name)
+        if held is None:
+            raise status.not_found(target.resource.name, target.name)
+        body = await request.body()
+        dry = "All" in request.query_params.getlist("dryRun")
+        match target.subresource, verb:
+            case "scale", "get":
+                return _json(_scale(held))
+            case "scale", "update" | "patch":
+                return _json(await self._rescale(target, held, body, request, user, dry))
+            case "binding", "create":
+                return self._bind(target, held, decode.parse(body, "application/json", "Binding"), dry)
+            case "eviction", "create":
+                wishes = decode.parse(body, "application/json", "Eviction")
+                await self._writes.delete(msgspec.structs.replace(target, subresource=""), wishes.get("deleteOptions") or {}, Options(user, dry_run=dry))
+                return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
+            case "token", "create":
+                return self._token(target, decode.parse(body, "application/json", "TokenRequest"))
+        raise status.not_allowed(target.resource.name)
+
+    async def _rescale(self, target: Target, held: Object, body: bytes, request: HttpRequest, user: User, dry: bool) -> Object:
+        scale, content = _scale(held), request.headers.get("content-type", "").partition(";")[0]
+        if request.method == "PUT":
+            changed = decode.parse(body, "application/json", "Scale")
+        else:
+            wanted = patch.parse(body)
+            changed = patch.json_patch(scale, wanted) if content == patch.JSON else patch.merge(scale, wanted)
+        given = (changed.get("metadata") or {}).get("resourceVersion")
+        if given and given != held["metadata"]["resourceVersion"]:
+            raise status.modified(target.resource.name, target.name)
+        replicas = (changed.get("spec") or {}).get("replicas", 0)
+        if not isinstance(replicas, int) or replicas < 0:
+            raise status.invalid("Scale", "autoscaling", target.name, [invalid("spec.replicas", replicas, "must be greater than or equal to 0")])
+        manager = request.query_params.get("fieldManager") or request.headers.get("user-agent", "unknown").partition("/")[0]
+        options = Options(user, manager=manager, dry_run=dry, content_type=patch.MERGE)
+        obj, _ = await self._writes.patch(msgspec.structs.replace(target, subresource=""), msgspec.json.encode({"spec": {"replicas": replicas}}), options)
+        return _scale(obj)
+
+    def _bind(self, target: Target, pod: Object, binding: Object, dry: bool) -> Response:
+        node = (binding.get("target") or {}).get("name")
+        if not node:
+            raise status.invalid("Binding", "", target.name, [required("target.name")])
+        if pod["spec"].get("nodeName"):
+            raise status.conflict("pods/binding", target.name, f'pod {target.name} is already assigned to node "{pod["spec"]["nodeName"]}"')
+
+        def bound(obj: Object) -> None:
+            obj["spec"]["nodeName"] = node
+            conditions = obj.setdefault("status", {}).setdefault("conditions", [])
+            conditions[:] = [one for one in conditions if one["type"] != "PodScheduled"]
+            conditions.append({"type": "PodScheduled", "status": "True", "lastTransitionTime": self._store.now()})
+        if not dry:
+            self._store.mutate("pods", target.namespace, target.name, bound)
+        return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
+
+    def _token(self, target: Target, wishes: Object) -> Response:
+        spec = wishes.get("spec") or {}
+        seconds = spec.get("expirationSeconds") or 3600
+        if seconds < 600:
+            raise status.invalid("TokenRequest", "authentication.k8s.io", target.name, [
+                invalid("spec.expirationSeconds", seconds, "may not specify a duration less than 10 minutes")])
+        token = self._tokens.mint(target.namespace, target.name, ttl_s=seconds, audiences=spec.get("audiences") or None,
+                                  bound=spec.get("boundObjectRef"))
+        end = datetime.datetime.fromtimestamp(time.time() + seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return _json({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
+                      "metadata": {"name": target.name, "namespace": target.namespace, "creationTimestamp": self._store.now()},
+                      "spec": {**spec, "expirationSeconds": seconds}, "status": {"token": token, "expirationTimestamp": end}}, 201)
+
+
+def _scale(obj: Object) -> Object:
+    metadata, spec, held = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
+    labels = ((spec.get("selector") or {}).get("matchLabels")) or {}
+    return {"kind": "Scale", "apiVersion": "autoscaling/v1",
+            "metadata": {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp") if key in metadata},
+            "spec": {"replicas": spec.get("replicas", 0)},
+            "status": {"replicas": held.get("replicas", 0), "selector": ",".join(f"{key}={value}" for key, value in sorted(labels.items()))}}
+
+
+def _json(value: Object, code: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), code, media_type="application/json")

@@ -1,0 +1,342 @@
+"""Create, replace, patch and delete: the steps of a write, in the API server's order.
+
+    decode -> fields known -> names fit -> defaults -> admission (mutating) -> defaults -> validation -> owners of fields
+    -> admission (validating) -> the store, unless it is a dry run
+"""
+import asyncio
+import re
+import secrets
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import yaml
+
+from meshtls.lab.api import apply, authz, custom, decode, defaults, patch, schema, status, strategy, validate
+from meshtls.lab.api.admission import Admission
+from meshtls.lab.api.field import FieldError, invalid
+from meshtls.lab.api.identity import User
+from meshtls.lab.api.matching import Request
+from meshtls.lab.api.resources import Registry, Resource
+from meshtls.lab.api.select import Match
+from meshtls.lab.api.store import Exists, Missing, Stale, Store, clone
+
+Object = dict[str, Any]
+_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+_RBAC_GUARDED = {f"{plural}.{authz.RBAC}" for plural in ("roles", "clusterroles", "rolebindings", "clusterrolebindings")}
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What a request is about."""
+
+    resource: Resource
+    version: str
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+
+    @property
+    def api_version(self) -> str:
+        return self.resource.api_version(self.version)
+
+
+class Options(msgspec.Struct):
+    """How it is to be done; `warnings` collects what goes into Warning headers."""
+
+    user: User
+    manager: str = "unknown"
+    dry_run: bool = False
+    validation: str = "Warn"
+    force: bool = False
+    content_type: str = "application/json"
+    warnings: list[str] = []
+
+    def told(self, kind: str) -> Object:
+        found: Object = {"kind": kind, "apiVersion": "meta.k8s.io/v1"}
+        return {**found, **({"dryRun": ["All"]} if self.dry_run else {}), **({} if kind == "DeleteOptions" else {"fieldManager": self.manager})}
+
+
+class Writes:
+    def __init__(self, store: Store, registry: Registry, admission: Admission, rbac: authz.Rbac) -> None:
+        self._store, self._registry, self._admission, self._rbac = store, registry, admission, rbac
+
+    def read(self, body: bytes, target: Target, options: Options) -> Object:
+        """A request's object, of the right kind and with known fields only."""
+        obj = decode.parse(body, options.content_type, target.resource.kind)
+        decode.check_kind(obj, target.resource, target.version, self._registry)
+        found, complaints = decode.shape(obj, target.resource, target.version)
+        options.warnings += decode.judge(complaints, options.validation, target.resource, target.version)
+        return found
+
+    async def create(self, target: Target, obj: Object, options: Options, *, applied: bool = False) -> Object:
+        """Store a new object. Raises ApiError."""
+        resource = target.resource
+        metadata = obj.setdefault("metadata", {})
+        _fit_namespace(metadata, target)
+        if metadata.get("resourceVersion"):
+            raise status.ApiError(500, "", "resourceVersion should not be set on objects to be created")
+        for key in ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"):
+            metadata.pop(key, None)
+        if not metadata.get("name") and metadata.get("generateName"):
+            metadata["name"] = metadata["generateName"][:58] + "".join(secrets.choice(_LETTERS) for _ in range(5))
+        if resource.custom and obj.get("kind") != resource.kind:
+            raise status.invalid(resource.kind, resource.group, metadata.get("name", ""), [
+                invalid("kind", obj.get("kind"), f"must be {resource.kind}")])
+        self._fill(target, obj)
+        request = self._request(target, "CREATE", obj, None, options, options.told("CreateOptions"))
+        if await self._admission.mutate(request):
+            self._fill(target, request.object or {})
+        obj = request.object or {}
+        metadata = obj["metadata"]
+        metadata["uid"], metadata["creationTimestamp"] = str(uuid.uuid4()), self._store.now()
+        strategy.created(resource, obj, self._store)
+        errors = self._errors(target, obj, None) or list(strategy.allot(resource, obj, self._store))
+        if errors:
+            raise status.invalid(resource.kind, resource.group, metadata.get("name", ""), errors)
+        if not applied:
+            apply.updated(schema.of(resource, target.version), None, obj, options.manager, target.api_version, "", self._store.now())
+        if resource.name in _RBAC_GUARDED:
+            authz.check_escalation(self._rbac, options.user, resource.name, obj, target.namespace)
+        request.name = metadata["name"]
+        await self._admission.validate(request)
+        if self._store.get(resource.name, metadata.get("namespace", ""), metadata["name"]) is not None:
+            raise status.already_exists(resource.name, metadata["name"])
+        obj["apiVersion"] = resource.stored_version
+        if options.dry_run:
+            return obj
+        try:
+            return self._store.create(resource.name, obj)
+        except Exists:
+            raise status.already_exists(resource.name, metadata["name"]) from None
+
+    async def replace(self, target: Target, obj: Object, options: Options) -> Object:
+        metadata = obj.setdefault("metadata", {})
+        _fit_name(metadata, target)
+        _fit_namespace(metadata, target)
+        old = self._held(target)
+        if not metadata.get("resourceVersion") and (target.resource.custom or target.resource.kind in strategy.NEEDS_VERSION):
+            raise status.invalid(target.resource.kind, target.resource.group, target.name, [
+                invalid("metadata.resourceVersion", 0, "must be specified for an update")])
+        return await self._change(target, old, obj, options, "UpdateOptions")
+
+    async def patch(self, target: Target, body: bytes, options: Options) -> tuple[Object, bool]:
+        """The changed object, and whether an apply created it."""
+        kind = options.content_type
+        if kind in (patch.APPLY, "application/apply-patch+cbor"):
+            return await self._apply(target, body, options)
+        if kind not in (patch.MERGE, patch.JSON, patch.STRATEGIC):
+            raise status.unsupported_media("415: Unsupported Media Type")
+        if kind == patch.STRATEGIC and target.resource.custom:
+            raise status.unsupported_media("the body of the request was in an unknown format - accepted media types include: "
+                                           f"{patch.JSON}, {patch.MERGE}, {patch.APPLY}")
+        change = patch.parse(body)
+        for attempt in range(5):
+            old = self._held(target)
+            node = schema.of(target.resource, target.version)
+            current = {**old, "apiVersion": target.api_version, "kind": target.resource.kind}
+            made = {patch.MERGE: patch.merge, patch.JSON: patch.json_patch,
+                    patch.STRATEGIC: lambda held, wanted: patch.strategic(node, held, wanted)}[kind](current, change)
+            obj = self._reshaped(target, made, change if kind != patch.JSON else None, options)
+            _fit_name(obj.setdefault("metadata", {}), target)
+            named = isinstance(change, dict) and (change.get("metadata") or {}).get("resourceVersion")
+            try:
+                return await self._change(target, old, obj, options, "PatchOptions"), False
+            except status.ApiError as error:
+                if error.reason != "Conflict" or named or attempt == 4 or self._store.get(
+                        target.resource.name, target.namespace, target.name) is old:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _reshaped(self, target: Target, made: Object, change: Any, options: Options) -> Object:
+        """A patched object with known fields only; complaints name the patch."""
+        try:
+            obj, complaints = decode.shape(made, target.resource, target.version)
+            fault = f"strict decoding error: {', '.join(complaints)}" if complaints and options.validation == "Strict" else ""
+        except status.ApiError as error:
+            fault = error.message.partition(f"cannot be handled as a {target.resource.kind}: ")[2] or error.message
+        if fault:
+            shown = msgspec.json.encode(made).decode() if change is None else _go(change)
+            raise status.invalid("", "", "", [invalid("patch", shown, fault)])
+        if options.validation == "Warn":
+            options.warnings += complaints
+        return obj
+
+    async def _apply(self, target: Target, body: bytes, options: Options) -> tuple[Object, bool]:
+        try:
+            config = yaml.safe_load(body)
+        except yaml.YAMLError as error:
+            raise status.bad_request(f"error decoding YAML: {error}") from error
+        if not isinstance(config, dict) or not config.get("apiVersion") or not config.get("kind"):
+            raise status.bad_request(f"invalid object type: {target.api_version}, Kind={target.resource.kind}: apiVersion and kind are required")
+        config = msgspec.json.decode(msgspec.json.encode(config))
+        decode.check_kind(config, target.resource, target.version, self._registry)
+        metadata = config.setdefault("metadata", {})
+        if metadata.get("managedFields"):
+            raise status.bad_request("metadata.managedFields must be nil")
+        _fit_name(metadata, target)
+        _fit_namespace(metadata, target)
+        shaped, complaints = decode.shape(config, target.resource, target.version)
+        if complaints:
+            path = re.sub(r"^\w+ field \"(.*)\"$", r"\1", complaints[0])
+            group, _, version = target.api_version.rpartition("/")
+            raise status.ApiError(500, "", f"failed to create typed patch object ({target.namespace}/{target.name}; {group}/{version}, "
+                                  f"Kind={target.resource.kind}): .{path}: field not declared in schema")
+        old = self._store.get(target.resource.name, target.namespace, target.name)
+        if old is None and target.subresource:
+            raise status.not_found(target.resource.name, target.name)
+        node = schema.of(target.resource, target.version)
+        live = {**old, "apiVersion": target.api_version} if old is not None else None
+        wanted = {key: value for key, value in shaped.items() if target.subresource != "status" or key != "spec"}
+        if not target.subresource and "status" in target.resource.subresources:
+            wanted.pop("status", None)
+        made = apply.applied(node, live, wanted, options.manager, target.api_version, options.force, self._store.now(), target.subresource)
+        if old is None:
+            made.update(apiVersion=target.api_version, kind=target.resource.kind)
+            return await self.create(target, made, options, applied=True), True
+        return await self._change(target, old, made, options, "PatchOptions", applied=True), False
+
+    async def _change(self, target: Target, old: Object, obj: Object, options: Options, kind: str, *, applied: bool = False) -> Object:
+        resource, metadata = target.resource, obj["metadata"]
+        if metadata.get("uid") and metadata["uid"] != old["metadata"]["uid"]:
+            raise status.conflict(resource.name, target.name, f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: "
+                                  f"{old['metadata']['uid']}")
+        given = metadata.get("resourceVersion")
+        if given and given != old["metadata"]["resourceVersion"]:
+            raise status.modified(resource.name, target.name)
+        obj = strategy.updated(resource, obj, old, target.subresource)
+        self._fill(target, obj)
+        request = self._request(target, "UPDATE", obj, old, options, options.told(kind))
+        if await self._admission.mutate(request):
+            self._fill(target, request.object or {})
+        obj = request.object or {}
+        errors = self._errors(target, obj, old)
+        if errors:
+            raise status.invalid(resource.kind, resource.group, target.name, errors)
+        if not applied:
+            held = None if obj["metadata"].get("managedFields") == old["metadata"].get("managedFields") else obj["metadata"].get("managedFields")
+            obj["metadata"].pop("managedFields", None)
+            if held is not None:
+                obj["metadata"]["managedFields"] = held
+            apply.updated(schema.of(resource, target.version), old, obj, options.manager, target.api_version, target.subresource, self._store.now())
+        if resource.name in _RBAC_GUARDED and obj.get("rules", obj.get("roleRef")) != old.get("rules", old.get("roleRef")):
+            authz.check_escalation(self._rbac, options.user, resource.name, obj, target.namespace)
+        await self._admission.validate(request)
+        obj["apiVersion"] = resource.stored_version
+        obj["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+        if options.dry_run:
+            return obj
+        try:
+            return self._store.update(resource.name, obj)
+        except Stale:
+            raise status.modified(resource.name, target.name) from None
+        except Missing:
+            raise status.not_found(resource.name, target.name) from None
+
+    async def delete(self, target: Target, wishes: Object, options: Options) -> tuple[Object, bool]:
+        """The object as it is left or was, and whether it is gone. `wishes` are DeleteOptions."""
+        old = self._held(target)
+        resource, kind = target.resource, target.resource.kind
+        condition = wishes.get("preconditions") or {}
+        qualified = f"{kind}.{resource.group}" if resource.group else kind
+        for key, word, tail in (("uid", "UID", "The object might have been deleted and then recreated"),
+                                ("resourceVersion", "ResourceVersion", "The object might have been modified")):
+            if condition.get(key) and condition[key] != old["metadata"][key]:
+                raise status.conflict(qualified, target.name, f"the {word} in the precondition ({condition[key]}) does not match the {word} in "
+                                      f"record ({old['metadata'][key]}). {tail}")
+        request = self._request(target, "DELETE", None, old, options, {**options.told("DeleteOptions"), **wishes})
+        await self._admission.mutate(request)
+        await self._admission.validate(request)
+        if options.dry_run:
+            return old, True
+        finalizer = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(wishes.get("propagationPolicy") or (
+            "Orphan" if wishes.get("orphanDependents") else ""))
+        if finalizer and finalizer not in (old["metadata"].get("finalizers") or ()):
+            self._store.mutate(resource.name, target.namespace, target.name,
+                               lambda obj: obj["metadata"].setdefault("finalizers", []).append(finalizer))
+        self._store.delete(resource.name, target.namespace, target.name, wishes.get("gracePeriodSeconds"))
+        left = self._store.get(resource.name, target.namespace, target.name)
+        if left is not None and left["metadata"]["uid"] == old["metadata"]["uid"]:
+            return left, False
+        gone = clone(old)
+        if kind == "Namespace":
+            gone.setdefault("status", {})["phase"] = "Terminating"
+        return gone, True
+
+    async def delete_all(self, target: Target, matches: Match, wishes: Object, options: Options) -> list[Object]:
+        found = [obj for obj in self._store.list(target.resource.name, target.namespace) if matches(obj)]
+        for obj in found:
+            one = msgspec.structs.replace(target, name=obj["metadata"]["name"], namespace=obj["metadata"].get("namespace", ""))
+            try:
+                await self.delete(one, wishes, options)
+            except status.ApiError as error:
+                if error.code != 404:
+                    raise
+        return found
+
+    def submit(self, resource: str, obj: Object, user: str, done: Callable[[Any], None]) -> None:
+        """A controller's create, with admission (see Store.submit)."""
+        known = self._registry.named(resource)
+        if known is None:
+            done(status.unknown_resource())
+            return
+        target = Target(known, known.versions[0], (obj.get("metadata") or {}).get("namespace", ""))
+        options = Options(User(user, ("system:masters", "system:authenticated")), manager=user.rpartition(":")[2])
+
+        async def run() -> None:
+            try:
+                done(await self.create(target, clone(obj), options))
+            except status.ApiError as error:
+                done(error)
+        asyncio.ensure_future(run())
+
+    def _held(self, target: Target) -> Object:
+        found = self._store.get(target.resource.name, target.namespace, target.name)
+        if found is None:
+            raise status.not_found(target.resource.name, target.name)
+        return found
+
+    def _fill(self, target: Target, obj: Object) -> None:
+        if target.resource.custom:
+            custom.apply_defaults(schema.of(target.resource, target.version), obj)
+        else:
+            defaults.apply(target.resource.kind, obj)
+
+    def _errors(self, target: Target, obj: Object, old: Object | None) -> list[FieldError]:
+        resource = target.resource
+        if target.subresource == "status" and not resource.custom:
+            return []
+        if not resource.custom:
+            return validate.errors(resource, target.version, obj, old)
+        found = list(validate.metadata(resource, obj, old))
+        return found + custom.validate(schema.of(resource, target.version), obj, old, "status" if target.subresource == "status" else "")
+
+    def _request(self, target: Target, operation: str, obj: Object | None, old: Object | None, options: Options, told: Object) -> Request:
+        name = target.name or ((obj or {}).get("metadata") or {}).get("name", "")
+        return Request(target.resource, target.version, target.subresource, operation, target.namespace, name, options.user, obj, old, told,
+                       options.dry_run, options.warnings)
+
+
+def _fit_name(metadata: Object, target: Target) -> None:
+    name = metadata.setdefault("name", target.name)
+    if name != target.name:
+        raise status.bad_request(f"the name of the object ({name}) does not match the name on the URL ({target.name})")
+
+
+def _fit_namespace(metadata: Object, target: Target) -> None:
+    given = metadata.get("namespace") or ""
+    if given and given != target.namespace:
+        raise status.bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    metadata.pop("namespace", None)
+    if target.namespace:
+        metadata["namespace"] = target.namespace
+
+
+def _go(value: Any) -> str:
+    """A JSON value as Go prints a map."""
+    if isinstance(value, dict):
+        return "map[" + " ".join(f"{key}:{_go(item)}" for key, item in sorted(value.items())) + "]"
+    if isinstance(value, list):
+        return "[" + " ".join(map(_go, value)) + "]"
+    return {True: "true", False: "false", None: "<nil>"}.get(value, str(value)) if not isinstance(value, (int, float, str)) or isinstance(
+        value, bool) else str(value)
