@@ -63,9 +63,9 @@ async def lines(store: Store, watch: Watch, closing: asyncio.Event) -> AsyncIter
         except Gone as error:
             yield _line("ERROR", status.expired(str(error)).status())
             return
+        last = store.version
         if first:
             yield b"".join(first)
-        last = store.version
         while True:
             left = end - loop.time()
             wait = min(left, BOOKMARK_EVERY_S) if watch.bookmarks else left
