@@ -27,6 +27,7 @@ class Connection:
     tls: str = ""
     alpn: tuple[str, ...] = ()
     sni: str = ""
+    path: str = "/"
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Hop:
 def outbound(proxy: Proxy, call: Connection) -> list[Hop]:
     """Where a call from behind this proxy goes."""
     if not proxy.present:
-        return [Hop(call.address, call.port, "plaintext", "", protocol=call.protocol)]
+        return [Hop(call.address, call.port, call.tls or "plaintext", "", call.alpn, call.sni, call.protocol)]
     listener = proxy.listeners.get((call.address, call.port)) or proxy.listeners.get(("0.0.0.0", call.port))
     if listener is None or call.port in (15001, 15006):
         listener = proxy.listeners[("0.0.0.0", 15001)]
@@ -99,6 +100,8 @@ def through(proxy: Proxy, name: str, call: Connection, is_http: bool) -> list[Ho
                 socket = option["transport_socket"]
                 break
         sends, alpn, sni = tls_of(socket)
+        if sends == "plaintext" and call.tls:
+            sends, alpn, sni = call.tls, call.alpn, call.sni
         if sends == "mtls" and is_http:
             alpn = tuple(cluster["metadata"]["filter_metadata"]["istio"]["alpn"].split(","))
         out.append(Hop(address, port, sends, name, alpn, sni, call.protocol))
@@ -161,7 +164,8 @@ def target(chain: Json, call: Connection) -> tuple[list[str], bool]:
     host = virtual_host(config["route_config"], call.host)
     for route in host["routes"] if host else ():
         match = route["match"]
-        if call.protocol == "http" and (match.get("prefix") == "/" or match.get("path") == "/") and not match.get("headers"):
+        fits = call.path.startswith(match["prefix"]) if "prefix" in match else call.path == match.get("path")
+        if call.protocol == "http" and fits and not match.get("headers"):
             return clusters_of(route.get("route", {"cluster": ""})), True
     return [""], True
 

@@ -122,9 +122,9 @@ class Logs:
         for telemetry in self.world.kind("Telemetry"):
             home = namespace_of(telemetry)
             selector = (spec(telemetry).get("selector") or {}).get("matchLabels")
-            if selector is None and home in (self.world.root_namespace, own):
+            if not selector and home in (self.world.root_namespace, own):
                 found.setdefault("root" if home == self.world.root_namespace else "namespace", telemetry)
-            elif selector is not None and home == own and hosts.labels_match(selector, labels(self.pod)):
+            elif selector and home == own and hosts.labels_match(selector, labels(self.pod)):
                 found.setdefault("workload", telemetry)
         return [found[scope] for scope in ("root", "namespace", "workload") if scope in found]
 
