@@ -11,6 +11,7 @@ from typing import Any
 from meshtls.lab.istio.inject import selected
 from meshtls.lab.istio.interception import Interception
 from meshtls.lab.node import nft
+from meshtls.lab.node.network import API_IP
 from meshtls.lab.node.nft import ACCEPT, DROP, RETURN, TCP, Chain, Expr, Rule
 
 Obj = dict[str, Any]
@@ -99,7 +100,7 @@ def services(objects: Sequence[Obj], slices: Sequence[Obj]) -> tuple[list[Chain]
                 left = len(backends) - number
                 translate.append([*match, *([nft.one_in(left)] if left > 1 else []), nft.dnat(address, target)])
                 hairpins.add(address)
-            if not backends and by_service.get((metadata["namespace"], metadata["name"])) is not None:
+            if not backends and ip != API_IP:
                 refuse.append([*match, nft.reject()])
     to_itself: list[Rule] = [[nft.saddr(ip), nft.daddr(ip), nft.masquerade()] for ip in sorted(hairpins)]
     return ([Chain("services", translate), Chain("prerouting", [[nft.jump("services")]], "prerouting", "nat", -100),

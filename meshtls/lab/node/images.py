@@ -1,0 +1,23 @@
+"""What an image name means here, where no image is ever pulled: the lab runs Python, Envoy and nothing else.
+
+Any image whose name has `python` or `meshtls` in it runs the host's Python; Istio's proxy image is the lab's own Envoy and its rules.
+"""
+import re
+
+PYTHON, PROXY = "python", "proxy"
+_PYTHON = re.compile("python|meshtls")
+
+
+def kind(image: str) -> str:
+    """PYTHON, PROXY or "" for an image that cannot run here."""
+    name = image.rsplit("@", 1)[0]
+    repository = name.rsplit(":", 1)[0] if "/" not in name.rsplit(":", 1)[-1] else name
+    if repository.rsplit("/", 1)[-1] in ("proxyv2", "proxyv2-distroless", "auto"):
+        return PROXY
+    return PYTHON if _PYTHON.search(repository) else ""
+
+
+def why_not(image: str) -> str:
+    """The waiting message of a container whose image cannot run."""
+    return (f'the lab has no images and cannot run "{image}": it runs Python in place of any image whose name contains "python" or '
+            f'"meshtls", and its own Envoy in place of proxyv2')
