@@ -1,9 +1,11 @@
 """The audit: Mesh -> Checks, one check a rule. Pure: files, clusters, the clock and exit codes are elsewhere."""
 
 from collections.abc import Collection
+
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.audit.rules import RULES
+from meshtls.audit.scope import Scope
 from meshtls.model.check import Check, Finding, Status
 from meshtls.model.kinds import BY_KIND
 from meshtls.model.mesh import Mesh
@@ -15,14 +17,17 @@ for (_, _kind), (_field, _) in BY_KIND.items():
     _FIELDS[_kind] = (*_FIELDS.get(_kind, ()), _field)
 
 
-def check(mesh: Mesh, namespaces: Collection[str] | None = None, rules: tuple[Rule, ...] = RULES) -> list[Check]:
+def check(
+    mesh: Mesh, namespaces: Collection[str] | None = None, selector: str = "", rules: tuple[Rule, ...] = RULES
+) -> list[Check]:
     """One check for each rule, in their order.
 
-    `namespaces` keeps what concerns them (None: everything); the whole mesh is judged either way, since the clients of
-    one namespace live in others.
+    `namespaces` keeps the findings that concern them (None: all), `selector` those about objects with such labels; the whole
+    mesh is judged either way, since the clients of one namespace live in others. Raises InputError for a selector that is none.
     """
     facts = Facts(mesh)
-    return [_ask(rule, facts, namespaces) for rule in rules]
+    scope = Scope(mesh, namespaces, selector)
+    return [_ask(rule, facts, scope) for rule in rules]
 
 
 def coverage(checks: list[Check]) -> dict[str, int]:
@@ -31,7 +36,7 @@ def coverage(checks: list[Check]) -> dict[str, int]:
     return {"questions": len(checks), "answered": answered, "percent": round(100 * answered / len(checks)) if checks else 0}
 
 
-def _ask(rule: Rule, facts: Facts, namespaces: Collection[str] | None) -> Check:
+def _ask(rule: Rule, facts: Facts, scope: Scope) -> Check:
     mesh = facts.mesh
     for kind in rule.needs:
         if kind in mesh.absent:
@@ -44,7 +49,7 @@ def _ask(rule: Rule, facts: Facts, namespaces: Collection[str] | None) -> Check:
         return _skip(rule, f"the input holds no {kinds}")
     findings: dict[tuple[str, tuple[str, ...]], Finding] = {}
     for flaw in rule.find(facts):
-        if namespaces is None or _concerns(flaw, namespaces, mesh):
+        if scope.holds(flaw):
             findings.setdefault((flaw.subject, flaw.path), _finding(rule, flaw, mesh))
     if findings:
         found = tuple(sorted(findings.values(), key=lambda f: (f.severity.rank, f.subject, f.path)))
@@ -62,15 +67,6 @@ def _some(mesh: Mesh, kind: str) -> bool:
 
 def _skip(rule: Rule, reason: str) -> Check:
     return Check(id=rule.code, title=rule.title, group=rule.group, status=Status.SKIP, reason=reason)
-
-
-def _concerns(flaw: Flaw, namespaces: Collection[str], mesh: Mesh) -> bool:
-    """Is it in one of the namespaces, about calls into one, or about the whole mesh?"""
-    parts = flaw.subject.split("/")
-    home = parts[1] if len(parts) == 3 else parts[1] if parts[0] == "Namespace" else ""
-    if home in namespaces or any(ns in namespaces for ns in flaw.affects):
-        return True
-    return not flaw.affects and home in ("", mesh.root)
 
 
 def _finding(rule: Rule, flaw: Flaw, mesh: Mesh) -> Finding:

@@ -68,7 +68,7 @@ def exit_code(report: Report, fail_on: Severity | None) -> int:
     if report.interrupted:
         return INTERRUPTED
     if fail_on and any(
-        min((f.severity.rank for f in check.findings), default=Severity.ERROR.rank) <= fail_on.rank
+        min((f.severity.rank for f in check.findings if not f.accepted), default=Severity.ERROR.rank) <= fail_on.rank
         for check in report.checks
         if check.status is Status.FAIL
     ):
@@ -97,7 +97,8 @@ def session(options: Options, *, kind: str, title: str) -> Iterator[Draft]:
             failure = error
             draft.checks.append(_failed(error))
     report = draft.report(interrupted=isinstance(failure, KeyboardInterrupt))
-    emit(report, options)
+    told = failure is not None and len(report.checks) == 1 and not report.matrices
+    emit(report, options, show_table=not told)
     if failure is not None and not isinstance(failure, (MeshtlsError, KeyboardInterrupt)):
         raise failure
     code = failure.exit_code if isinstance(failure, MeshtlsError) else exit_code(report, options.fail_on)
@@ -155,15 +156,18 @@ def stops(timeout_s: float | None, draft: Draft | None = None) -> Iterator[None]
             signal.signal(number, handler)
 
 
-def emit(report: Report, options: Options) -> None:
-    """The report on standard output in the format asked for, and in every file asked for."""
+def emit(report: Report, options: Options, *, show_table: bool = True) -> None:
+    """The report on standard output in the format asked for, and in every file asked for.
+
+    `show_table` False leaves the text for people out: where all that it would say stands on standard error already.
+    """
     for form, path in options.reports:
         write(path, FORMATS[form](report))
     if options.output == "json":
         echo(FORMATS["json"](report))
     elif options.output == "yaml":
         echo(_yaml(msgspec.json.decode(FORMATS["json"](report))))
-    else:
+    elif show_table:
         from meshtls.report import console
 
         show = Severity.INFO if options.output == "wide" else options.show

@@ -47,6 +47,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     `subject` is `Kind/namespace/name` (`Kind/name` for cluster-scoped objects), `path` the symbolic location inside that
     object, such as `("spec", "mtls", "mode")`. `file`, `line`, `column` (1-based, 0: unknown) are filled from the Origin
     when the report is rendered. `because` are the facts that decided, in order; `fix` is YAML or a command to run.
+    `accepted` says who accepted it and why, or that a baseline holds it: it is then listed, and fails nothing.
     """
 
     code: str
@@ -61,6 +62,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     file: str = ""
     line: int = 0
     column: int = 0
+    accepted: str = ""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ import msgspec
 
 from meshtls.model.check import Check, Finding, Matrix, Report, Severity, Status
 from meshtls.report import json
+from meshtls.report.grid import grid
 from meshtls.report.text import line, plural, safe
 
 
@@ -22,18 +23,17 @@ class Style(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _COLOURS = {Severity.CRITICAL: "1;37;41", Severity.ERROR: "1;31", Severity.WARNING: "33", Severity.INFO: "36"}
-_MARKS = {True: ("✓", "✗", "–", "?"), False: ("ok", "!!", "--", "??")}
 
 
 def render(report: Report, style: Style = Style()) -> str:
     """The whole report; ends with a newline."""
     lines: list[str] = []
-    findings = sorted(report.findings, key=json.order)
+    findings = sorted((f for f in report.findings if not f.accepted), key=json.order)
     shown = [f for f in findings if f.severity.rank <= style.show.rank]
     for finding in shown:
         lines += _finding(finding, style) + [""]
     for matrix in report.matrices:
-        lines += _matrix(matrix, style) + [""]
+        lines += grid(matrix, style) + [""]
     lines += _unanswered(report.checks, style)
     lines += _facts(report, style)
     lines += _summary(report, findings, len(findings) - len(shown), style)
@@ -86,12 +86,6 @@ def _finding(f: Finding, style: Style) -> list[str]:
     return lines
 
 
-def _matrix(matrix: Matrix, style: Style) -> list[str]:
-    from meshtls.report.grid import grid
-
-    return grid(matrix, style)
-
-
 def _unanswered(checks: tuple[Check, ...], style: Style) -> list[str]:
     lines = []
     for check in checks:
@@ -122,6 +116,8 @@ def _summary(report: Report, findings: list[Finding], hidden: int, style: Style)
     if report.interrupted:
         text += "; interrupted, incomplete"
     lines = wrap(text, style.width)
+    if accepted := len(report.findings) - len(findings):
+        lines += wrap(f"{plural(accepted, 'finding')} accepted", style.width)
     if hidden:
         lines += wrap(f"{plural(hidden, 'finding')} below --show {style.show} not listed", style.width)
     return lines

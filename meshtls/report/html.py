@@ -23,7 +23,7 @@ _TONES: dict[bool | None, tuple[str, str]] = {True: ("ok", "✓"), False: ("bad"
 
 def render(report: Report) -> str:
     """The page."""
-    findings = sorted(report.findings, key=order)
+    findings = sorted(report.findings, key=lambda f: (bool(f.accepted), order(f)))
     rows = [row for matrix in report.matrices for row in matrix.rows]
     names = sorted({ns for ns in [*(namespace(f.subject) for f in findings), *map(namespace, rows)] if ns})
     index = {name: f"n{i}" for i, name in enumerate(names)}
@@ -84,23 +84,24 @@ def _toggles(report: Report, present: list[Severity]) -> list[dict[str, str]]:
 def _verdict(report: Report) -> dict[str, str]:
     cells = [cell.ok for matrix in report.matrices for cell in matrix.cells]
     answered = [c for c in report.checks if c.status in (Status.PASS, Status.FAIL)]
-    worst = min((f.severity for f in report.findings), key=lambda s: s.rank, default=None)
+    open_ = [f for f in report.findings if not f.accepted]
+    worst = min((f.severity for f in open_), key=lambda s: s.rank, default=None)
     wrong = cells.count(False)
     if worst in (Severity.CRITICAL, Severity.ERROR) or wrong or any(c.status is Status.FAIL and not c.findings for c in answered):
-        parts = [text.plural(len(report.findings), "finding")] if report.findings else []
+        parts = [text.plural(len(open_), "finding")] if open_ else []
         parts += [f"{text.plural(wrong, 'cell')} not as expected"] if wrong else []
         return {"tone": "bad", "mark": "✗", "text": ", ".join(parts) or "failed"}
     if any(c.status is Status.ERROR for c in report.checks) or cells.count(None) or (report.checks and not answered):
         return {"tone": "unknown", "mark": "?", "text": "Not everything could be answered"}
     if worst:
-        return {"tone": "warning", "mark": "!", "text": text.plural(len(report.findings), "finding")}
+        return {"tone": "warning", "mark": "!", "text": text.plural(len(open_), "finding")}
     return {"tone": "ok", "mark": "✓", "text": "As it should be" if cells else "No findings"}
 
 
 def _tiles(report: Report) -> list[dict[str, Any]]:
     tiles: list[dict[str, Any]] = []
     for level in Severity:
-        if count := sum(f.severity is level for f in report.findings):
+        if count := sum(f.severity is level and not f.accepted for f in report.findings):
             tiles.append({"label": str(level), "value": count, "tone": str(level)})
     cells = [cell.ok for matrix in report.matrices for cell in matrix.cells]
     if cells:
@@ -136,4 +137,4 @@ def _finding(f: Any, index: dict[str, str]) -> dict[str, Any]:
     place = f"{f.file}:{f.line}" if f.file and f.line else f.file
     return {"code": f.code, "severity": str(f.severity), "subject": f.subject, "ns": index.get(namespace(f.subject), ""),
             "place": place, "message": f.message, "because": f.because, "fix": f.fix.rstrip("\n"), "docs": docs_link(f.code),
-            "catalogue": f.catalogue, "confidence": str(f.confidence)}
+            "catalogue": f.catalogue, "confidence": str(f.confidence), "accepted": f.accepted}

@@ -16,7 +16,10 @@ DOCS = "docs/findings.md"
 
 
 class FindingItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One bad answer. `subject` is Kind/namespace/name; `line` and `column` are 1-based, absent where unknown."""
+    """One bad answer. `subject` is Kind/namespace/name; `line` and `column` are 1-based, null where unknown.
+
+    `accepted` says who accepted it (a suppression, a baseline); null: it counts.
+    """
 
     code: str
     severity: Severity
@@ -29,6 +32,7 @@ class FindingItem(msgspec.Struct, frozen=True, kw_only=True):
     because: tuple[str, ...]
     fix: str
     docs: str
+    accepted: str | None = None
     file: str | None = None
     line: int | None = None
     column: int | None = None
@@ -56,7 +60,7 @@ class MatrixItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """How many checks ended how, and how many findings there are of each severity."""
+    """How many checks ended how, and how many findings that count there are of each severity."""
 
     checks: dict[str, int]
     findings: dict[str, int]
@@ -91,7 +95,7 @@ def document(report: Report) -> Document:
         interrupted=report.interrupted,
         summary=Summary(
             checks={status: sum(check.status is status for check in report.checks) for status in Status},
-            findings={level: sum(f.severity is level for _, f in pairs) for level in Severity},
+            findings={level: sum(f.severity is level and not f.accepted for _, f in pairs) for level in Severity},
         ),
         coverage=report.coverage,
         facts=dict(report.facts),
@@ -118,7 +122,7 @@ def docs_link(code: str) -> str:
 def _finding(check: str, f: Finding) -> FindingItem:
     return FindingItem(
         code=f.code, severity=f.severity, subject=f.subject, message=f.message, check=check, catalogue=f.catalogue,
-        confidence=f.confidence, path=f.path, because=f.because, fix=f.fix, docs=docs_link(f.code),
+        confidence=f.confidence, path=f.path, because=f.because, fix=f.fix, docs=docs_link(f.code), accepted=f.accepted or None,
         file=safe(f.file) or None, line=f.line or None, column=f.column or None,
     )
 

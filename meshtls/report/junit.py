@@ -40,11 +40,13 @@ def _case(suite: xml.Element, classname: str, check: Check) -> None:
     case = xml.SubElement(suite, "testcase", {
         "name": _text(f"{check.id} {check.title}"), "classname": _text(classname), "time": f"{check.seconds:.3f}"})
     if check.status is Status.FAIL:
-        findings = sorted(check.findings, key=order)
+        findings = sorted((f for f in check.findings if not f.accepted), key=order)
         worst = findings[0].severity if findings else Severity.ERROR
         message = findings[0].message if len(findings) == 1 else f"{len(findings)} findings"
         failure = xml.SubElement(case, "failure", {"type": str(worst), "message": _text(message if findings else check.reason)})
         failure.text = _text("\n\n".join(_words(f) for f in findings) or check.reason)
+    elif check.status is Status.PASS and check.findings:
+        xml.SubElement(case, "system-out").text = _text("\n".join(f"accepted: {f.subject}: {f.accepted}" for f in check.findings))
     elif check.status is Status.SKIP:
         xml.SubElement(case, "skipped", {"message": _text(check.reason)})
     elif check.status is Status.ERROR:

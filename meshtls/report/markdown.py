@@ -11,7 +11,8 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~@-])")
 
 def render(report: Report) -> str:
     """The report; findings as a table with their explanation folded beneath."""
-    findings = sorted(report.findings, key=order)
+    findings = sorted((f for f in report.findings if not f.accepted), key=order)
+    accepted = len(report.findings) - len(findings)
     lines = [f"# {_text(report.title)}", ""]
     if report.interrupted:
         lines += ["**Interrupted: incomplete.**", ""]
@@ -26,7 +27,7 @@ def render(report: Report) -> str:
     lines += [f"- {_text(c.id)} {c.status}: {_text(c.reason)}" for c in unanswered] + ([""] if unanswered else [])
     lines += [f"{_text(name)}: {_text(value)}  " for name, value in report.facts]
     answered = len(report.checks) - len(unanswered)
-    lines.append(f"{plural(len(findings), 'finding')}; {answered} of {plural(len(report.checks), 'check')} answered.")
+    lines.append(f"{plural(len(findings), 'finding')}{f' and {accepted} accepted' if accepted else ''}; {answered} of {plural(len(report.checks), 'check')} answered.")
     return "\n".join(lines) + "\n"
 
 

@@ -67,7 +67,9 @@ def _result(f: Finding, index: int) -> dict[str, Any]:
         if f.line:
             physical["region"] = {"startLine": f.line, **({"startColumn": f.column} if f.column else {})}
         location["physicalLocation"] = physical
+    accepted = {"suppressions": [{"kind": "external", "justification": safe(f.accepted)}]} if f.accepted else {}
     return {
+        **accepted,
         "ruleId": f.code, "ruleIndex": index, "level": _LEVELS[f.severity], "rank": _RANKS[f.severity],
         "message": {"text": safe(text)}, "locations": [location],
         "partialFingerprints": {"meshtls/v1": fingerprint(f)},

@@ -1,0 +1,139 @@
+"""Findings that somebody accepted: by a suppression with owner, reason and expiry, or because a baseline holds them.
+
+An accepted finding stays in the report and fails nothing. A suppression that is expired, lacks its owner, reason or date, or
+matches nothing is itself a finding (MT900), so that the list cannot rot. Today's date is an argument.
+
+    suppressions:
+    - {code: MT201, subject: "DestinationRule/shop/*", owner: team-cart, reason: "moves in May", expires: 2026-12-31}
+
+The same entry without subject, in the annotation `meshtls.dev/suppress` of an object, accepts findings about that object.
+"""
+
+import datetime
+import fnmatch
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from meshtls.model.check import Check, Finding, Severity, Status
+from meshtls.model.mesh import Mesh
+
+ANNOTATION = "meshtls.dev/suppress"
+CODE = "MT900"
+TITLE = "A suppression is expired, incomplete or matches nothing"
+_FIELDS = ("code", "subject", "owner", "reason", "expires")
+_MOST = 10_000
+
+
+class Suppression(msgspec.Struct, frozen=True, kw_only=True):
+    """Who accepts what until when. `code` and `subject` may hold `*`; `where` is the file or object that says so."""
+
+    code: str
+    subject: str
+    owner: str
+    reason: str
+    expires: datetime.date | None
+    where: str
+
+    def wrong(self, today: datetime.date) -> str:
+        """Why it does not count; "" where it does."""
+        lacking = [name for name in ("code", "owner", "reason") if not getattr(self, name)]
+        if self.expires is None:
+            lacking.append("expires (a date such as 2026-12-31)")
+        if lacking:
+            return f"it lacks {', '.join(lacking)}"
+        return f"it expired on {self.expires}" if self.expires and self.expires < today else ""
+
+
+def entries(data: Any, where: str, subject: str = "") -> list[Suppression]:
+    """Suppressions in parsed YAML: a mapping with `suppressions`, a list, or one entry. Raises ValueError."""
+    if isinstance(data, dict) and "suppressions" in data:
+        data = data["suppressions"]
+    listed = data if isinstance(data, list) else [data]
+    if len(listed) > _MOST:
+        raise ValueError(f"more than {_MOST} suppressions")
+    found = []
+    for entry in listed:
+        if not isinstance(entry, dict):
+            raise ValueError("a suppression is a mapping with code, subject, owner, reason and expires")
+        unknown = [key for key in entry if key not in _FIELDS]
+        if unknown:
+            raise ValueError(f"unknown field {unknown[0]!r}; a suppression has {', '.join(_FIELDS)}")
+        found.append(Suppression(
+            code=_text(entry.get("code")), subject=subject or _text(entry.get("subject")) or "*", owner=_text(entry.get("owner")),
+            reason=_text(entry.get("reason")), expires=_date(entry.get("expires")), where=where))
+    return found
+
+
+def annotated(mesh: Mesh) -> Iterator[tuple[str, str]]:
+    """(ref, text) of every object that carries the annotation."""
+    for obj in mesh.objects():
+        text = obj.metadata.annotations.get(ANNOTATION)
+        if text is not None:
+            yield obj.ref, text
+
+
+def accept(checks: Sequence[Check], suppressions: Sequence[Suppression], today: datetime.date) -> list[Check]:
+    """The checks with accepted findings marked, and one check more on the suppressions themselves, if there are any."""
+    good = [s for s in suppressions if not s.wrong(today)]
+    used: set[int] = set()
+
+    def mark(finding: Finding) -> Finding:
+        for suppression in good:
+            if fnmatch.fnmatchcase(finding.code, suppression.code) and fnmatch.fnmatchcase(finding.subject, suppression.subject):
+                used.add(id(suppression))
+                return msgspec.structs.replace(
+                    finding, accepted=f"{suppression.owner} until {suppression.expires}: {suppression.reason} ({suppression.where})")
+        return finding
+
+    marked = [_with(check, tuple(mark(f) for f in check.findings)) for check in checks]
+    if not suppressions:
+        return marked
+    bad = [_bad(s, s.wrong(today) or "no finding matches it any more") for s in suppressions if id(s) not in used]
+    return [*marked, Check(id=CODE, title=TITLE, group="suppressions", status=Status.FAIL if bad else Status.PASS, findings=tuple(bad))]
+
+
+def known(checks: Sequence[Check], baseline: Iterable[tuple[str, str, tuple[str, ...]]], where: str) -> list[Check]:
+    """The checks with findings that the baseline holds marked as accepted."""
+    held = set(baseline)
+
+    def mark(finding: Finding) -> Finding:
+        if not finding.accepted and identity(finding) in held:
+            return msgspec.structs.replace(finding, accepted=f"in the baseline {where}")
+        return finding
+
+    return [_with(check, tuple(mark(f) for f in check.findings)) for check in checks]
+
+
+def identity(finding: Finding) -> tuple[str, str, tuple[str, ...]]:
+    """What a finding is about, whatever its wording and line."""
+    return finding.code, finding.subject, finding.path
+
+
+def _with(check: Check, findings: tuple[Finding, ...]) -> Check:
+    if check.status is not Status.FAIL or findings == check.findings:
+        return check
+    open_ = any(not f.accepted for f in findings)
+    return msgspec.structs.replace(check, findings=findings, status=Status.FAIL if open_ else Status.PASS)
+
+
+def _bad(suppression: Suppression, why: str) -> Finding:
+    return Finding(code=CODE, severity=Severity.WARNING, subject=suppression.where, path=(suppression.code, suppression.subject),
+                   message=f"The suppression of {suppression.code or 'no code'} for {suppression.subject} does not count: {why}.",
+                   fix="Renew it with an owner, a reason and a date, or remove it.")
+
+
+def _text(value: Any) -> str:
+    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+
+
+def _date(value: Any) -> datetime.date | None:
+    if isinstance(value, datetime.datetime):
+        return value.date()
+    if isinstance(value, datetime.date):
+        return value
+    try:
+        return datetime.date.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
