@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from meshtls.lab.api import authz, discovery, istio, logs, patch, reads, select, status, subresources, watch
+from meshtls.lab.api import authz, discovery, istio, logs, patch, protobuf, reads, select, status, subresources, watch
 from meshtls.lab.api.admission import Admission
 from meshtls.lab.api.authz import Attributes, Rbac
 from meshtls.lab.api.faults import Faults
@@ -330,7 +330,7 @@ def _options(request: HttpRequest, user: User, kind: str) -> Options:
         errors.append(unsupported("fieldValidation", level, ("", "Ignore", "Strict", "Warn")))
     if errors:
         raise status.invalid(kind, "meta.k8s.io", "", errors)
-    if kind in ("CreateOptions", "UpdateOptions") and content not in ("application/json", "application/yaml"):
+    if kind in ("CreateOptions", "UpdateOptions") and content not in ("application/json", "application/yaml", protobuf.MEDIA):
         raise status.unsupported_media("the body of the request was in an unknown format - accepted media types include: application/json, "
                                        "application/yaml, application/vnd.kubernetes.protobuf, application/cbor")
     agent = request.headers.get("user-agent", "unknown").partition("/")[0][:128]

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from meshtls.lab.api import schema, status
+from meshtls.lab.api import protobuf, schema, status
 from meshtls.lab.api.field import quote
 from meshtls.lab.api.resources import Registry, Resource
 
@@ -46,6 +46,8 @@ def parse(body: bytes, content_type: str, kind: str) -> dict[str, Any]:
     """JSON or YAML to an object. Raises ApiError 400 (or 413 over 3 MiB) in the API server's words."""
     if len(body) > LIMIT_BYTES:
         raise status.too_large(LIMIT_BYTES)
+    if body.startswith(protobuf.MAGIC):
+        return protobuf.decode(body)
     try:
         if "yaml" in content_type:
             value = json.loads(json.dumps(yaml.safe_load(body), default=str), object_pairs_hook=_pairs)

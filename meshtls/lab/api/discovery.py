@@ -3,6 +3,7 @@
 OpenAPI here is what kubectl reads of it: component schemas (explain, strategic merge keys) and, per kind, one path whose PATCH says that it
 takes `fieldValidation` and `dryRun`.
 """
+import re
 from typing import Any
 
 from meshtls.lab.api import schema
@@ -114,10 +115,10 @@ def openapi(registry: Registry, name: str, version: str) -> Object:
 def _public(node: Object, components: Object) -> Object:
     """A node without our own marks, its models as component references."""
     if "$ref" in node and isinstance(node["$ref"], str):
-        target = node["$ref"]
+        target = re.sub(r"^(V\d+(?:alpha\d+|beta\d+)?)", lambda found: found[1].lower() + ".", node["$ref"])
         if target not in components:
             components[target] = {}
-            components[target] = _public(schema.model(target), components)
+            components[target] = _public(schema.model(node["$ref"]), components)
         told = {"description": node["description"]} if "description" in node else {}
         return {"allOf": [{"$ref": f"#/components/schemas/{target}"}], **told}
     found = {key: value for key, value in node.items() if key not in ("x-model", "x-rules", "x-quantity", "properties", "items",
