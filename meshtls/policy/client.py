@@ -1,0 +1,210 @@
+"""The client's side: what leaves its pod towards the endpoints of a cluster.
+
+1. A DestinationRule's `tls` for this port and subset decides, whatever the endpoints are. A `portLevelSettings` entry without
+   `tls` takes nothing from the top level; a subset inherits what it does not say.
+2. Else automatic mTLS, unless the service is external, automatic mTLS is off, the service's namespace (or the mesh) is DISABLE,
+   or the service is passed through and an endpoint has no sidecar, or it has none at all.
+3. Then for each endpoint: mTLS if its label `security.istio.io/tlsMode` is `istio` and its effective mode on the target port is
+   not DISABLE. A service that is passed through has no such choice: mTLS to all.
+4. STRICT and PERMISSIVE are the same to a client.
+
+(cluster_tls.go buildUpstreamTLSSettings, cluster_builder.go buildSubsetCluster, endpoints/mtls_checker.go.)
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from meshtls.model.objects import ClientTls, DestinationRule, TrafficPolicy
+from meshtls.policy.because import Because
+from meshtls.policy.registry import DNS, PASSTHROUGH, UDP, Endpoint, Host, Registry
+from meshtls.policy.rules import Rule, Rules
+from meshtls.policy.outbound import Cluster
+from meshtls.policy.scope import Scope
+from meshtls.policy.authn import DISABLE, Authn
+
+MTLS, TLS, PLAINTEXT, NONE = "mtls", "tls", "plaintext", "none"
+
+
+class Offer(msgspec.Struct, frozen=True, gc=False):
+    """What is sent to one endpoint."""
+
+    endpoint: Endpoint
+    sends: str
+
+
+class Sent(msgspec.Struct, frozen=True, gc=False):
+    """What a cluster sends. `dialled`: it goes to the address that was called, not to one that the proxy picks.
+
+    `missing` says why there is no such cluster, "" where there is one.
+    """
+
+    offers: tuple[Offer, ...] = ()
+    because: tuple[Because, ...] = ()
+    dialled: bool = False
+    missing: str = ""
+
+
+class _Policy(msgspec.Struct, frozen=True):
+    """A traffic policy for one port: `tls` and load balancing after the port's own settings took over."""
+
+    tls: ClientTls | None
+    passthrough: bool
+    path: str
+    by_port: bool
+
+
+def _for_port(policy: TrafficPolicy | None, port: int, at: str) -> _Policy:
+    if policy is None:
+        return _Policy(None, False, at, False)
+    for index, entry in enumerate(policy.port_level_settings):
+        if entry.port is not None and entry.port.number == port:
+            return _Policy(entry.tls, False, f"{at}.portLevelSettings[{index}]", True)
+    return _Policy(policy.tls, _passes(policy), at, False)
+
+
+def _passes(policy: TrafficPolicy | None) -> bool:
+    return policy is not None and policy.load_balancer is not None and policy.load_balancer.simple == "PASSTHROUGH"
+
+
+def _endpoint_mode(policy: TrafficPolicy | None, port: int) -> str | None:
+    """The mode that decides for endpoints, where a port without `tls` does inherit (trafficPolicyTLSModeForPort)."""
+    if policy is None:
+        return None
+    for entry in policy.port_level_settings:
+        if entry.port is not None and entry.port.number == port and entry.tls is not None:
+            return entry.tls.mode
+    return policy.tls.mode if policy.tls else None
+
+
+class Client:
+    """What proxies of one namespace (and of the labels that its rules look at) send."""
+
+    def __init__(self, registry: Registry, rules: Rules, authn: Authn, scope: Scope, labels: Mapping[str, str]) -> None:
+        self.registry, self.rules, self.authn, self.scope, self.labels = registry, rules, authn, scope, labels
+        self._sent: dict[Cluster, Sent] = {}
+
+    def send(self, cluster: Cluster) -> Sent:
+        found = self._sent.get(cluster)
+        if found is None:
+            found = self._sent[cluster] = self._decide(cluster)
+        return found
+
+    def _decide(self, cluster: Cluster) -> Sent:
+        host = self.scope.by_host.get(cluster.host)
+        if host is None:
+            return Sent(missing=f"the client's proxy knows no service {cluster.host}")
+        port = host.port(cluster.port)
+        if port is None or port.protocol == UDP:
+            return Sent(missing=f"{host.ref} has no port {cluster.port}")
+        rule = self.rules.find(self.scope.namespace, self.labels, host.hostname, host.namespace)
+        part = rule.subsets.get(cluster.subset) if rule and cluster.subset else None
+        if cluster.subset and part is None:
+            return Sent(missing=f"no DestinationRule that the client uses has a subset {cluster.subset} of {cluster.host}")
+        endpoints = self.registry.endpoints(host).get(cluster.port, ())
+        if host.resolution == DNS and not endpoints:
+            return Sent(missing=f"{host.ref} has no endpoints")
+
+        top = _for_port(rule.policy if rule else None, cluster.port, "spec.trafficPolicy")
+        tls, passes, owner = top.tls, top.passthrough, rule.policy_from if rule else None
+        path, hint_policy = top.path, rule.policy if rule else None
+        inner: TrafficPolicy | None = None
+        base_dialled = host.resolution == PASSTHROUGH or passes
+        if part is not None:
+            inner, hint_policy = part[0].traffic_policy, part[0].traffic_policy
+            sub = _for_port(inner, cluster.port, f"spec.subsets.{cluster.subset}.trafficPolicy")
+            if sub.tls is not None or sub.by_port:
+                tls, path, owner = sub.tls, sub.path, part[1]
+            if inner is not None and (sub.by_port or inner.load_balancer is not None):
+                passes = sub.passthrough
+            passes = passes or _passes(inner)
+        dialled = base_dialled or passes
+
+        if part is not None and not dialled:
+            endpoints = tuple(e for e in endpoints if all(e.labels.get(k) == v for k, v in part[0].labels.items()))
+        if tls is not None:
+            assert rule is not None and owner is not None
+            return self._written(tls, owner, rule, path, endpoints, dialled)
+        return self._automatic(host, cluster, rule, inner, hint_policy, endpoints, dialled)
+
+    def _written(
+        self, tls: ClientTls, owner: DestinationRule, rule: Rule, path: str, endpoints: tuple[Endpoint, ...], dialled: bool
+    ) -> Sent:
+        sends, says = {
+            "DISABLE": (PLAINTEXT, "the client sends plaintext"),
+            "SIMPLE": (TLS, "the client starts TLS of its own, without a certificate"),
+            "MUTUAL": (TLS, "the client starts TLS with a certificate that is not the mesh's"),
+            "ISTIO_MUTUAL": (MTLS, "the client sends mTLS to every endpoint, with sidecar or without"),
+        }[tls.mode]
+        held = tls.credential_name and not tls.credential_name.startswith("configmap://")
+        if sends == TLS and held and rule.selector is None:
+            sends, says = PLAINTEXT, "credentialName counts in a sidecar only with a workloadSelector: plaintext is sent"
+        because = Because(owner.ref, f"{path}.tls.mode", f"{tls.mode}: {says}")
+        return Sent(tuple(Offer(e, sends) for e in endpoints), (because,), dialled)
+
+    def _automatic(
+        self,
+        host: Host,
+        cluster: Cluster,
+        rule: Rule | None,
+        inner: TrafficPolicy | None,
+        hint_policy: TrafficPolicy | None,
+        endpoints: tuple[Endpoint, ...],
+        dialled: bool,
+    ) -> Sent:
+        off = self._off(host, cluster.port, hint_policy)
+        if off is not None:
+            return Sent(tuple(Offer(e, PLAINTEXT) for e in endpoints), (off,), dialled)
+        if dialled:
+            says = "the address that was called is used: mTLS to every endpoint, since all have a sidecar"
+            return Sent(tuple(Offer(e, MTLS) for e in endpoints), (Because(host.ref, "spec", says),), dialled)
+        mode = None
+        if rule is not None:
+            mode = _endpoint_mode(inner, cluster.port) if cluster.subset else None
+            mode = mode or _endpoint_mode(rule.policy, cluster.port)
+        offers: list[Offer] = []
+        because: dict[Because, None] = {}
+        for endpoint in endpoints:
+            sends, why = self._endpoint(endpoint, mode, rule)
+            offers.append(Offer(endpoint, sends))
+            because[why] = None
+        return Sent(tuple(offers), tuple(because), dialled)
+
+    def _off(self, host: Host, port: int, policy: TrafficPolicy | None) -> Because | None:
+        """Why there is no automatic mTLS for a service at all, if so."""
+        config = self.registry.config
+        if host.external:
+            return Because(host.ref, "spec.location", "outside the mesh: no automatic mTLS")
+        if not config.enable_auto_mtls:
+            return Because(config.ref, "data.mesh.enableAutoMtls", "false: clients send plaintext")
+        if host.resolution == PASSTHROUGH or _passes(policy):
+            everyone = self.registry.endpoints(host).get(port, ())
+            if not everyone:
+                return Because(host.ref, "spec.clusterIP", "passed through, and no endpoint has a sidecar: plaintext")
+            naked = next((e for e in everyone if e.tls_mode == "disabled"), None)
+            if naked is not None:
+                whose = naked.pod.ref if naked.pod else naked.address
+                return Because(host.ref, "spec.clusterIP", f"passed through, and {whose} has no sidecar: plaintext to all")
+        mode, why = self.authn.hint(host.namespace)
+        if mode == DISABLE:
+            return Because(why.object, why.path, "DISABLE for the service's namespace: clients send plaintext to all of it")
+        return None
+
+    def _endpoint(self, endpoint: Endpoint, mode: str | None, rule: Rule | None) -> tuple[str, Because]:
+        whose = endpoint.pod.ref if endpoint.pod else endpoint.address
+        if mode is not None and mode != "ISTIO_MUTUAL":
+            ref = rule.policy_from.ref if rule else ""
+            return PLAINTEXT, Because(ref, "spec.trafficPolicy.tls", f"{mode} at the top: not marked for mTLS on this port")
+        if endpoint.tls_mode != "istio":
+            return PLAINTEXT, Because(
+                whose, "metadata.labels.security.istio.io/tlsMode", "no sidecar by its label: plaintext is sent"
+            )
+        if mode is None:
+            effective = self.authn.effective(endpoint.namespace, endpoint.labels)
+            if effective.on(endpoint.port) == DISABLE:
+                decided = effective.because[0]
+                for b in effective.because:
+                    if b.path.endswith(f"portLevelMtls.{endpoint.port}"):
+                        decided = b
+                return PLAINTEXT, Because(decided.object, decided.path, f"DISABLE on port {endpoint.port}: plaintext is sent")
+        return MTLS, Because("", "", "automatic mTLS: the endpoint has a sidecar")

@@ -1,0 +1,122 @@
+"""Injection: would a pod get a sidecar, and why.
+
+1. A webhook of the injector must select the namespace (by its labels) and the pod (by its labels; annotations do not count).
+2. Then host network and the system namespaces refuse; the label `sidecar.istio.io/inject`, else the annotation, decides if it
+   says `true` or `false`; else the injector's never- and always-selectors, else its policy.
+3. Where the input has no injection webhook, those of a default installation are assumed, and that is said.
+
+(templates/mutatingwebhook.yaml; injectRequired in pkg/kube/inject/inject.go.)
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import msgspec
+import yaml
+
+from meshtls.model.mesh import Mesh
+from meshtls.model.objects import LabelSelector, PodSpec, Requirement, Webhook
+from meshtls.policy.because import Because
+from meshtls.policy.select import matches
+
+INJECT, REV, NAMESPACE = "sidecar.istio.io/inject", "istio.io/rev", "istio-injection"
+IGNORED = frozenset({"kube-system", "kube-public", "kube-node-lease", "local-path-storage"})
+ASSUMED = "no injection webhook in the input: those of a default installation are assumed"
+
+
+def _selector(*requirements: tuple[str, str, tuple[str, ...]]) -> LabelSelector:
+    return LabelSelector(match_expressions=tuple(Requirement(key=k, operator=o, values=v) for k, o, v in requirements))
+
+
+_NOT_REFUSED = (INJECT, "NotIn", ("false",))
+_NO_REV, _NO_LABEL = (REV, "DoesNotExist", ()), (NAMESPACE, "DoesNotExist", ())
+
+# the webhooks of a default installation, in its order
+DEFAULT: tuple[Webhook, ...] = (
+    Webhook(
+        name="rev.namespace.sidecar-injector.istio.io",
+        namespace_selector=_selector((REV, "In", ("default",)), _NO_LABEL),
+        object_selector=_selector(_NOT_REFUSED),
+    ),
+    Webhook(
+        name="rev.object.sidecar-injector.istio.io",
+        namespace_selector=_selector(_NO_REV, _NO_LABEL),
+        object_selector=_selector(_NOT_REFUSED, (REV, "In", ("default",))),
+    ),
+    Webhook(
+        name="namespace.sidecar-injector.istio.io",
+        namespace_selector=_selector((NAMESPACE, "In", ("enabled",))),
+        object_selector=_selector(_NOT_REFUSED),
+    ),
+    Webhook(
+        name="object.sidecar-injector.istio.io",
+        namespace_selector=_selector(_NO_LABEL, _NO_REV),
+        object_selector=_selector((INJECT, "In", ("true",)), _NO_REV),
+    ),
+)
+
+
+class Decision(msgspec.Struct, frozen=True):
+    injected: bool
+    because: Because
+
+
+class _Settings(msgspec.Struct, rename="camel"):
+    policy: str = "enabled"
+    never_inject_selector: tuple[LabelSelector, ...] = ()
+    always_inject_selector: tuple[LabelSelector, ...] = ()
+
+
+class Injector:
+    """The injection of one mesh. `assumed`: the webhooks are not from the input."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        found = [
+            (config.ref, hook)
+            for config in mesh.mutating_webhooks
+            for hook in config.webhooks
+            if hook.name.endswith("sidecar-injector.istio.io")
+            or (hook.client_config.service is not None and hook.client_config.service.path.startswith("/inject"))
+        ]
+        self.assumed = not found and not (mesh.live and "MutatingWebhookConfiguration" not in mesh.absent)
+        self._hooks = [("", hook) for hook in DEFAULT] if self.assumed else found
+
+    @cached_property
+    def _settings(self) -> _Settings:
+        for config in self._mesh.config_maps:
+            if config.name == "istio-sidecar-injector" and "config" in config.data:
+                try:
+                    value = yaml.load(config.data["config"], Loader=yaml.CSafeLoader)
+                    return msgspec.convert({k: v for k, v in value.items() if v is not None}, _Settings)
+                except (yaml.YAMLError, msgspec.ValidationError, AttributeError, ValueError):
+                    return _Settings()
+        return _Settings()
+
+    def decide(
+        self, namespace: str, namespace_labels: Mapping[str, str], labels: Mapping[str, str], annotations: Mapping[str, str], spec: PodSpec
+    ) -> Decision:
+        """Would a pod created like this have a sidecar?"""
+        whole = {"kubernetes.io/metadata.name": namespace, **namespace_labels}
+        chosen = next(
+            ((r, h) for r, h in self._hooks if matches(h.namespace_selector, whole) and matches(h.object_selector, labels)),
+            None,
+        )
+        if chosen is None:
+            return Decision(False, Because(f"Namespace/{namespace}", "metadata.labels", "no injection webhook selects this pod"))
+        ref, hook = chosen
+        where = Because(ref, f"webhooks.{hook.name}", "selects this pod" + (f" ({ASSUMED})" if self.assumed else ""))
+        if spec.host_network:
+            return Decision(False, Because("", "spec.hostNetwork", "pods on the host network are never injected"))
+        if namespace in IGNORED:
+            return Decision(False, Because("", "metadata.namespace", f"pods in {namespace} are never injected"))
+        field = "labels" if INJECT in labels else "annotations"
+        said = labels.get(INJECT, annotations.get(INJECT, ""))
+        if said in ("true", "false"):
+            return Decision(said == "true", Because("", f"metadata.{field}.{INJECT}", f"says {said}"))
+        settings = self._settings
+        for selectors, answer in ((settings.never_inject_selector, False), (settings.always_inject_selector, True)):
+            if any((s.match_labels or s.match_expressions) and matches(s, labels) for s in selectors):
+                word = "always" if answer else "never"
+                return Decision(answer, Because("ConfigMap/istio-system/istio-sidecar-injector", "data.config", f"{word} injects these labels"))
+        return Decision(settings.policy == "enabled", where)
