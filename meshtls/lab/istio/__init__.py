@@ -28,7 +28,7 @@ from meshtls.lab.istio import clusters as _clusters
 from meshtls.lab.istio import inbound as _inbound
 from meshtls.lab.istio import outbound as _outbound
 from meshtls.lab.istio.bootstrap import arguments, bootstrap, drain_seconds, node_id
-from meshtls.lab.istio.envoy import Json, Resources
+from meshtls.lab.istio.envoy import Resources, hashed
 from meshtls.lab.istio.filters import Proxy
 from meshtls.lab.istio.inject import inject
 from meshtls.lab.istio.installation import installation
@@ -45,7 +45,12 @@ TYPE_SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Sec
 def listeners(world: World, pod: Obj) -> Resources:
     """The listeners of a pod's proxy."""
     proxy = Proxy(world, pod)
-    return Resources.of(_inbound.listeners(proxy, world.targets(pod)) + outbound(world, pod))
+    key = ("outbound", id(proxy.scope), proxy.interception, repr(proxy.logs.configured("outbound")), _relevant(world, pod))
+    if key not in world.cache:
+        world.cache[key] = hashed(_outbound.Builder(proxy).listeners())
+    # A headless pod has no listener on its own address: calls to itself do not go out.
+    others = [r for r in world.cache[key] if r[0]["address"]["socket_address"]["address"] != pod_ip(pod)]
+    return Resources.of(others + hashed(_inbound.listeners(proxy, world.targets(pod))))
 
 
 def clusters(world: World, pod: Obj) -> Resources:
@@ -53,25 +58,8 @@ def clusters(world: World, pod: Obj) -> Resources:
     proxy = Proxy(world, pod)
     key = ("clusters", id(proxy.scope), _relevant(world, pod))
     if key not in world.cache:
-        world.cache[key] = _clusters.outbound(world, proxy.scope, labels(pod))
-    shared: list[Json] = world.cache[key]
-    return Resources.of(shared + _clusters.inbound(proxy.scope, pod, world.targets(pod)))
-
-
-def inbound(world: World, pod: Obj) -> list[Json]:
-    """The inbound listeners alone."""
-    return _inbound.listeners(Proxy(world, pod), world.targets(pod))
-
-
-def outbound(world: World, pod: Obj) -> list[Json]:
-    """The outbound listeners alone. Pods of one scope share them; a headless pod's own address has none (calls to itself do
-    not go out)."""
-    proxy = Proxy(world, pod)
-    key = ("outbound", id(proxy.scope), proxy.interception, repr(proxy.logs.configured("outbound")), _relevant(world, pod))
-    if key not in world.cache:
-        world.cache[key] = _outbound.Builder(proxy).listeners()
-    own = pod_ip(pod)
-    return [r for r in world.cache[key] if r["address"]["socket_address"]["address"] != own]
+        world.cache[key] = hashed(_clusters.outbound(world, proxy.scope, labels(pod)))
+    return Resources.of(world.cache[key] + hashed(_clusters.inbound(proxy.scope, pod, world.targets(pod))))
 
 
 def _relevant(world: World, pod: Obj) -> tuple[tuple[str, str | None], ...]:
@@ -91,5 +79,5 @@ def _relevant(world: World, pod: Obj) -> tuple[tuple[str, str | None], ...]:
 
 __all__ = [
     "METRICS_QUERY", "TYPE_CLUSTER", "TYPE_LISTENER", "TYPE_SECRET", "Interception", "Resources", "World", "arguments", "bootstrap", "clusters",
-    "drain_seconds", "has_proxy", "inbound", "inject", "installation", "interception", "istio_metrics", "listeners", "node_id", "outbound", "pod_ip",
+    "drain_seconds", "has_proxy", "inject", "installation", "interception", "istio_metrics", "listeners", "node_id", "pod_ip",
 ]

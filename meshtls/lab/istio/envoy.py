@@ -27,6 +27,14 @@ CIPHERS = [
 ]
 
 
+Hashed = tuple[Json, bytes]
+
+
+def hashed(items: list[Json]) -> list[Hashed]:
+    """Resources with the hash of each, to be taken once for all pods that share them."""
+    return [(item, hashlib.sha256(msgspec.json.encode(item)).digest()) for item in items]
+
+
 class Resources(msgspec.Struct, frozen=True):
     """What one discovery answer carries. `version` is a hash of the content: equal content, equal version."""
 
@@ -34,10 +42,11 @@ class Resources(msgspec.Struct, frozen=True):
     items: tuple[Json, ...]
 
     @classmethod
-    def of(cls, items: list[Json]) -> "Resources":
+    def of(cls, items: list[Hashed]) -> "Resources":
         """The resources sorted by name, with their version."""
-        ordered = tuple(sorted(items, key=lambda r: str(r["name"])))
-        return cls(hashlib.sha256(msgspec.json.encode(ordered)).hexdigest()[:16], ordered)
+        ordered = sorted(items, key=lambda pair: str(pair[0]["name"]))
+        digest = hashlib.sha256(b"".join(mark for _, mark in ordered))
+        return cls(digest.hexdigest()[:16], tuple(item for item, _ in ordered))
 
 
 def typed(type_name: str, **fields: Any) -> Json:

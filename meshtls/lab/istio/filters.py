@@ -51,6 +51,7 @@ class Proxy:
         self.scope = scopes.scope(world, pod)
         self.logs = telemetry.Logs(world, pod)
         self.authz = authz.Rules(world, pod)
+        self.virtual_hosts: dict[int, list[Json]] = {}  # by port, kept while the listeners are made
 
     @property
     def interception(self) -> str:

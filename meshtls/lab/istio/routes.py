@@ -25,7 +25,9 @@ REDIRECTS = {301: "MOVED_PERMANENTLY", 302: "FOUND", 303: "SEE_OTHER", 307: "TEM
 
 def for_listener(proxy: Proxy, port: int, sniffed_host: str = "") -> Json:
     """The route table of a listener: all hosts of a port, or with `sniffed_host` that service's alone, under any name."""
-    hosts_of_port = _virtual_hosts(proxy, port)
+    if port not in proxy.virtual_hosts:
+        proxy.virtual_hosts[port] = _virtual_hosts(proxy, port)
+    hosts_of_port = proxy.virtual_hosts[port]
     if sniffed_host:
         chosen = [dict(v) for v in hosts_of_port if sniffed_host in v["domains"]]
         if len(chosen) == 1:
