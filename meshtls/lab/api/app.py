@@ -47,6 +47,8 @@ class Api:
         self.registry, self.rbac = Registry(), Rbac(store)
         self.closing = asyncio.Event()
         self.address = ""
+        self._server: Any = None
+        self._open: list[Any] = []
         self._logs = log_source
         admission = Admission(store, self.registry, Webhooks(store, inject=inject, dial=dial))
         self.writes = Writes(store, self.registry, admission, self.rbac)
@@ -285,11 +287,15 @@ class Api:
             self.address = f"{host}:{port}"
             started(port)
         await running
+        for connection in self._open:
+            connection.transport.abort()
+        await asyncio.sleep(0)
 
     def stop(self) -> None:
         """End all watches and followed logs, then the server."""
         self.closing.set()
-        if hasattr(self, "_server"):
+        if self._server is not None:
+            self._open = list(self._server.server_state.connections)
             self._server.should_exit = True
 
 
