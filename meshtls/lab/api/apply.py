@@ -18,18 +18,24 @@ Path = tuple[str, ...]
 Fields = dict[Path, Any]
 Object = dict[str, Any]
 
-_UNTRACKED = {("f:apiVersion",), ("f:kind",), ("f:metadata",), *(("f:metadata", f"f:{name}") for name in (
-    "name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion", "deletionTimestamp",
-    "deletionGracePeriodSeconds"))}
+_UNTRACKED = {"name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion",
+              "deletionTimestamp", "deletionGracePeriodSeconds"}
+"""Metadata that nobody owns."""
 
 
 def fields(node: dict[str, Any], obj: Object) -> Fields:
     """Every field of an object with its value (None for what only holds others)."""
     found: Fields = {}
     for key, value in obj.items():
-        child = (node.get("properties") or {}).get(key, {})
-        _collect(schema.resolve(child), value, (f"f:{key}",), found)
-    return {path: value for path, value in found.items() if path not in _UNTRACKED and path[:2] not in _UNTRACKED}
+        if key in ("apiVersion", "kind"):
+            continue
+        child = schema.resolve((node.get("properties") or {}).get(key, {}))
+        if key == "metadata":
+            value = {name: item for name, item in (value or {}).items() if name not in _UNTRACKED}
+            if not value:
+                continue
+        _collect(child, value, (f"f:{key}",), found)
+    return found
 
 
 def _collect(node: dict[str, Any], value: Any, path: Path, found: Fields) -> None:

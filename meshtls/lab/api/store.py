@@ -168,7 +168,11 @@ class Store:
         for key in ("resourceVersion", "uid"):
             if metadata.get(key) and metadata[key] != before[key]:
                 raise Stale(resource, name)
-        new = clone(obj)
+        return self._replace(resource, old, clone(obj))
+
+    def _replace(self, resource: str, old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+        """Store `new`, which belongs to the store from now on."""
+        before = old["metadata"]
         for key in ("uid", "creationTimestamp", "resourceVersion", "generation"):
             if key in before:
                 new["metadata"][key] = before[key]
@@ -179,7 +183,7 @@ class Store:
         if new["metadata"].get("deletionTimestamp") and self._may_go(resource, new):
             self._drop(resource, new, old)
             return new
-        self._put(resource, namespace, name, new)
+        self._put(resource, before.get("namespace") or "", before["name"], new)
         self._tell(Event("MODIFIED", resource, new, old))
         return new
 
@@ -190,7 +194,7 @@ class Store:
             return None
         new = clone(old)
         change(new)
-        return self.update(resource, new)
+        return self._replace(resource, old, new)
 
     def delete(self, resource: str, namespace: str, name: str, grace_s: int | None = None) -> None:
         """Begin removal: at once, or marked with deletionTimestamp while finalizers, a node (pods) or a namespace's

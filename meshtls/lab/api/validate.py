@@ -148,12 +148,14 @@ def _walk(node: Object, value: Any, path: str, skip: tuple[str, ...] = ()) -> It
                 continue
             if owner == "V1JSONSchemaProps":
                 continue
-            yield from _walk(child, item, at)
+            if isinstance(item, (dict, list)):
+                yield from _walk(child, item, at)
             if owner in ("V1PodTemplateSpec", "V1Pod") and key == "spec":
                 yield from validate_pod.spec(item, at)
     elif isinstance(value, list):
         for place, item in enumerate(value):
-            yield from _walk(node.get("items") or {}, item, f"{path}[{place}]")
+            if isinstance(item, (dict, list)):
+                yield from _walk(node.get("items") or {}, item, f"{path}[{place}]")
 
 
 def _scalar(name: str, value: Any, path: str) -> Iterator[FieldError]:
