@@ -1,0 +1,204 @@
+"""The node: runs the pods that the scheduler gave it, keeps the kernel's rules in step with Services and policies, and has the logs.
+
+One Node plays every node of the lab: they differ in name and address only. All of it lives in the event loop's thread; what must happen
+in another network namespace is done by `network`, what must become a process by `runtime`.
+"""
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+from meshtls.lab.api.identity import Tokens
+from meshtls.lab.api.store import Event, Store
+from meshtls.lab.controllers.clock import SystemClock
+from meshtls.lab.controllers.recorder import Recorder
+from meshtls.lab.istio import metrics
+from meshtls.lab.node import logs, nft, rules
+from meshtls.lab.node.container import new_log
+from meshtls.lab.node.dns import SLICES, Dns
+from meshtls.lab.node.network import DNS_IP, Network
+from meshtls.lab.node.plane import Plane
+from meshtls.lab.node.pod import Worker
+from meshtls.lab.node.runtime import Runtime, host_python
+
+Obj = dict[str, Any]
+POLICIES = "networkpolicies.networking.k8s.io"
+_SERVICES, _NETWORK_POLICIES = frozenset({"services", SLICES}), frozenset({POLICIES, "pods", "namespaces"})
+_SETTLE_S = 0.01
+
+
+class Coalesced:
+    """Does an asynchronous piece of work soon after it was asked for; asked again meanwhile, once more afterwards."""
+
+    def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._work = work
+        self._again = False
+        self._task: asyncio.Task[None] | None = None
+
+    def ask(self) -> None:
+        self._again = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        while self._again:
+            await asyncio.sleep(_SETTLE_S)
+            self._again = False
+            await self._work()
+
+    def cancel(self) -> None:
+        if self._task:
+            self._task.cancel()
+
+
+class Node:
+    """`names` are the nodes it plays; `rootless` says that there is one real user only."""
+
+    def __init__(self, store: Store, network: Network, runtime: Runtime, plane: Plane, tokens: Tokens, envoy: str, *,
+                 names: Sequence[str], rootless: bool) -> None:
+        self.store, self.network, self.runtime, self.plane, self.envoy = store, network, runtime, plane, envoy
+        self.rootless, self.python = rootless, host_python()
+        self.recorder = Recorder(store, SystemClock())
+        self._names, self._tokens = list(names), tokens
+        self._workers: dict[str, Worker] = {}
+        self._ends: set[asyncio.Task[None]] = set()
+        self._logs: dict[tuple[str, str], list[logs.Log]] = {}
+        self._next = 0
+        self._dns = Dns(store)
+        self._services = Coalesced(self._write_services)
+        self._policies = Coalesced(self._write_policies)
+        self._unsubscribe = lambda: None
+
+    async def start(self) -> None:
+        """Take in what the store holds, and follow it."""
+        await self._dns.serve(DNS_IP)
+        self._unsubscribe = self.store.subscribe(self._hear)
+        for pod in self.store.list("pods"):
+            self._hear(Event("ADDED", "pods", pod, None))
+        self._services.ask()
+        self._policies.ask()
+
+    async def stop(self) -> None:
+        self._unsubscribe()
+        self._services.cancel()
+        self._policies.cancel()
+        self._dns.close()
+        for worker in self._workers.values():
+            self._end(worker, 0)
+        await asyncio.gather(*self._ends, return_exceptions=True)
+
+    # what a pod asks of its node
+
+    def index(self, pod: Obj) -> int:
+        return self._names.index(pod["spec"]["nodeName"])
+
+    def host_ip(self, pod: Obj) -> str:
+        return self.network.node_ips[self.index(pod)]
+
+    def token(self, pod: Obj, audience: str, seconds: int) -> str:
+        metadata = pod["metadata"]
+        try:
+            return self._tokens.mint(metadata["namespace"], pod["spec"].get("serviceAccountName") or "default", ttl_s=seconds,
+                                     audiences=[audience] if audience else None,
+                                     bound={"kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]})
+        except LookupError:
+            return ""
+
+    def metrics(self, text: str, pod: Obj) -> str:
+        return metrics.istio_metrics(text, self.plane.world, pod)
+
+    def new_log(self, worker: Worker, container: str) -> logs.Log:
+        runs = self._logs.setdefault((worker.uid, container), [])
+        log = new_log(f"{worker.home}/logs/{container}.{len(runs)}")
+        runs.append(log)
+        for old in runs[:-2]:
+            for path in (old.path, f"{old.path}.old"):
+                if os.path.exists(path):
+                    os.unlink(path)
+        return log
+
+    # events
+
+    def _hear(self, event: Event) -> None:
+        if event.resource in _SERVICES:
+            self._services.ask()
+        if event.resource == POLICIES or (event.resource in _NETWORK_POLICIES and self.store.list(POLICIES) and _moved(event)):
+            self._policies.ask()
+        if event.resource == "pods":
+            self._pod(event)
+
+    def _pod(self, event: Event) -> None:
+        pod = event.object
+        uid = pod["metadata"]["uid"]
+        worker = self._workers.get(uid)
+        if event.type == "DELETED":
+            if worker:
+                self._end(worker, 0)
+            return
+        leaving = "deletionTimestamp" in pod["metadata"]
+        if worker is not None:
+            if leaving and (event.old is None or "deletionTimestamp" not in event.old["metadata"]):
+                self._end(worker, pod["metadata"].get("deletionGracePeriodSeconds", 30))
+            return
+        if pod["spec"].get("nodeName") not in self._names:
+            return
+        if leaving or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+            if leaving:
+                self.store.remove("pods", pod["metadata"]["namespace"], pod["metadata"]["name"])
+            return
+        self._next += 1
+        worker = self._workers[uid] = Worker(self, pod, self._next)
+        worker.start()
+
+    def _end(self, worker: Worker, grace_s: float) -> None:
+        async def end() -> None:
+            await worker.end(grace_s)
+            self._workers.pop(worker.uid, None)
+            for key in [key for key in self._logs if key[0] == worker.uid]:
+                for log in self._logs.pop(key):
+                    log.close()
+            stored = self.store.get("pods", worker.namespace, worker.name)
+            if stored is not None and stored["metadata"]["uid"] == worker.uid:
+                if stored["metadata"].get("finalizers"):
+                    self.store.mutate("pods", worker.namespace, worker.name,
+                                      lambda pod: pod["metadata"].update(deletionGracePeriodSeconds=0))
+                else:
+                    self.store.remove("pods", worker.namespace, worker.name)
+        task = asyncio.get_running_loop().create_task(end())
+        self._ends.add(task)
+        task.add_done_callback(self._ends.discard)
+
+    # the kernel's rules
+
+    async def _write_services(self) -> None:
+        translate, refuse = rules.services(self.store.list("services"), self.store.list(SLICES))
+        await self.network.rules("lab-services", translate)
+        await self.network.rules("lab-refused", refuse)
+
+    async def _write_policies(self) -> None:
+        chains: list[nft.Chain] = rules.Policies(self.store.list(POLICIES), self.store.list("pods"), self.store.list("namespaces")).chains()
+        await self.network.rules("lab-policies", chains)
+
+    # LogSource of the API
+
+    async def lines(self, namespace: str, pod: str, container: str, *, follow: bool, tail: int | None, since_seconds: int | None,
+                    since_time: str | None, previous: bool, timestamps: bool, limit_bytes: int | None) -> AsyncIterator[bytes]:
+        """A container's output. Raises LookupError in the kubelet's words."""
+        stored = self.store.get("pods", namespace, pod)
+        runs = self._logs.get((stored["metadata"]["uid"], container), []) if stored else []
+        if previous and len(runs) < 2:
+            raise LookupError(f'previous terminated container "{container}" in pod "{pod}" not found')
+        if not runs:
+            return
+        log = runs[-2] if previous else runs[-1]
+        async for line in logs.read(log, follow=follow, tail=tail, since_seconds=since_seconds, since_time=since_time,
+                                    timestamps=timestamps, limit_bytes=limit_bytes):
+            yield line
+
+
+def _moved(event: Event) -> bool:
+    """Whether a pod's address or labels, or a namespace's labels, changed."""
+    if event.old is None or event.type == "DELETED":
+        return True
+    return (event.old["metadata"].get("labels") != event.object["metadata"].get("labels")
+            or (event.old.get("status") or {}).get("podIP") != (event.object.get("status") or {}).get("podIP"))

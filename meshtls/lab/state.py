@@ -1,0 +1,153 @@
+"""Where a lab lives on disk, and whether it lives: one private directory for each name.
+
+    $XDG_RUNTIME_DIR/meshtls/lab/<name>/   (or $XDG_STATE_HOME, or ~/.local/state)
+        state.json   kubeconfig   lab.log   api.crt ...   run/ (the mount point of the lab's own memory file system)
+
+A lab is alive while the process with the recorded id *and* start time is: ids are used again, start times are not.
+"""
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from meshtls.errors import InputError, LabError
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+NAMESPACES, LOOPBACK = "namespaces", "loopback"
+
+
+class State(msgspec.Struct, frozen=True):
+    """What is known of a lab from outside. `started` is the process's start time in clock ticks since boot; `mark` is in the
+    environment of every process of a loopback lab."""
+
+    name: str
+    pid: int
+    started: int
+    server: str
+    mode: str
+    mark: str = ""
+
+
+def base() -> Path:
+    """The directory of all labs of this user."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime and os.access(runtime, os.W_OK):
+        return Path(runtime) / "meshtls" / "lab"
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "meshtls" / "lab"
+
+
+def directory(name: str) -> Path:
+    """A lab's directory, there or not. Raises InputError for a name that is none."""
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{name!r} is no name for a lab", "use up to 40 lower-case letters, digits and dashes")
+    return base() / name
+
+
+def make(name: str) -> Path:
+    """A lab's directory, private and empty. Raises LabError."""
+    path = directory(name)
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.chmod(0o700)
+        (path / "run").mkdir(exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise LabError(f"cannot make {path}: {error.strerror}", "free space, or set XDG_STATE_HOME to a directory you can write") from error
+    return path
+
+
+def write(path: Path, data: bytes) -> None:
+    """A private file, whole or not at all. Raises LabError (full disk)."""
+    beside = path.with_name(path.name + ".new")
+    try:
+        with open(beside, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(data)
+        os.replace(beside, path)
+    except OSError as error:
+        raise LabError(f"cannot write {path}: {error.strerror}", "free space, or set XDG_STATE_HOME to another disk") from error
+
+
+def save(state: State) -> None:
+    write(directory(state.name) / "state.json", msgspec.json.encode(state))
+
+
+def load(name: str) -> State | None:
+    """The recorded state; None if there is none or it cannot be read."""
+    try:
+        return msgspec.json.decode((directory(name) / "state.json").read_bytes(), type=State)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def start_time(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 if there is none or it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def alive(state: State | None) -> bool:
+    return state is not None and start_time(state.pid) == state.started != 0
+
+
+def names() -> Iterator[str]:
+    """Every lab that has a directory."""
+    try:
+        found = sorted(entry.name for entry in base().iterdir() if entry.is_dir() and _NAME.fullmatch(entry.name))
+    except OSError:
+        return
+    yield from found
+
+
+def marked(mark: str) -> Iterator[int]:
+    """Processes of ours with this mark in their environment: what a killed loopback lab left."""
+    wanted = f"MESHTLS_LAB={mark}".encode()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if int(entry.name) != os.getpid() and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                yield int(entry.name)
+        except OSError:
+            continue
+
+
+def clear(name: str, patience_s: float = 5.0) -> bool:
+    """End a lab, whatever state it is in, and remove what is left of it. False if there was nothing. Raises LabError."""
+    path, state = directory(name), load(name)
+    if not path.exists():
+        return False
+    if state is not None and alive(state):
+        _end(state.pid, state.started, patience_s)
+    for pid in list(marked(state.mark)) if state is not None and state.mark else ():
+        _kill(pid, signal.SIGKILL)
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        raise LabError(f"cannot remove {path}", "remove it yourself")
+    return True
+
+
+def _end(pid: int, started: int, patience_s: float) -> None:
+    _kill(pid, signal.SIGTERM)
+    until = time.monotonic() + patience_s
+    killed = False
+    while start_time(pid) == started:
+        if time.monotonic() > until:
+            if killed:
+                raise LabError(f"process {pid} does not end", "see what it does: ps -fp " + str(pid))
+            _kill(pid, signal.SIGKILL)
+            killed, until = True, time.monotonic() + patience_s
+        time.sleep(0.005)
+
+
+def _kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+    except PermissionError as error:
+        raise LabError(f"process {pid} belongs to somebody else", "run as the user who started the lab") from error

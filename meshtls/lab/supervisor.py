@@ -1,0 +1,167 @@
+"""Wires the lab's parts in one event loop, says when it is ready, and ends when it is told to or its owner is gone."""
+import argparse
+import asyncio
+import datetime
+import gc
+import ipaddress
+import json
+import os
+import resource
+import secrets
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+
+from meshtls.errors import LabError
+from meshtls.lab import istio, state
+from meshtls.lab.api.app import Api
+from meshtls.lab.api.identity import ADMIN, Tokens
+from meshtls.lab.api.standalone import kubeconfig
+from meshtls.lab.api.store import Store
+from meshtls.lab.controllers import Controllers, submitting
+from meshtls.lab.node.ca import Authority
+from meshtls.lab.node.envoy import binary
+from meshtls.lab.node.network import API_IP, Network
+from meshtls.lab.node.node import Node
+from meshtls.lab.node.plane import Plane
+from meshtls.lab.node.runtime import Runtime
+from meshtls.lab.node.xds import Xds
+
+Obj = dict[str, Any]
+NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+
+class Supervisor:
+    def __init__(self, folder: Path, wish: argparse.Namespace, control: socket.socket, listener: socket.socket, rootless: bool,
+                 process: tuple[int, int]) -> None:
+        self._folder, self._wish, self._control, self._listener = folder, wish, control, listener
+        self._rootless, self._process = rootless, process
+
+    async def run(self, report: Callable[[Obj], None]) -> None:
+        """Serve until told to stop. `report` hears one message, when the lab is ready."""
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        gc.freeze()
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        loop.add_signal_handler(signal.SIGCHLD, _reap)
+        if self._wish.owner >= 0:
+            loop.add_reader(self._wish.owner, stop.set)
+        settings = json.loads(self._wish.settings)
+        now = datetime.datetime.now(datetime.UTC)
+        mesh = {**settings.get("mesh", {})}
+        authority = Authority(now, mesh.get("trustDomain", "cluster.local"))
+        certificate, key = self._certificates(authority, now)
+
+        store = Store()
+        token = secrets.token_urlsafe(24)
+        tokens = Tokens(store, {token: ADMIN})
+        xds = Xds()
+        await xds.serve("xds.sock")
+        network, runtime = Network(self._wish.nodes), Runtime(self._control)
+        plane = Plane(store, authority, xds)
+        names = [f"lab-{number}" for number in range(1, self._wish.nodes + 1)]
+        node = Node(store, network, runtime, plane, tokens, binary(), names=names, rootless=self._rootless)
+        api = Api(store, tokens=tokens, inject=lambda pod, namespace: istio.inject(pod, namespace, plane.world), log_source=node,
+                  dial=_dialer(store))
+        controllers = Controllers(store, submitting(store), authority.root_pem, names)
+        for name in NAMESPACES:
+            store.create("namespaces", _namespace(name))
+        for obj in istio.installation(mesh=mesh or None, values=settings.get("values")):
+            _create(store, api, obj)
+        _create(store, api, _kubernetes())
+        await node.start()
+        await controllers.start()
+
+        inside = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        inside.bind((API_IP, 443))
+        server = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
+        state.write(self._folder / "kubeconfig", kubeconfig(server, self._folder / "ca.crt", token, f"meshtls-lab-{self._wish.name}"))
+        serving = loop.create_task(api.serve("127.0.0.1", 0, certificate, key, sockets=[self._listener, inside],
+                                             started=lambda _: self._ready(report, server)))
+        stopping = loop.create_task(stop.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            stopping.cancel()
+            serving.result()
+            raise LabError("the lab's API ended by itself", "the lab's log says more")
+        api.stop()
+        await asyncio.wait({serving}, timeout=2)
+        await controllers.stop()
+        plane.close()
+        await asyncio.wait_for(node.stop(), 5)
+
+    def _ready(self, report: Callable[[Obj], None], server: str) -> None:
+        pid, started = self._process
+        state.save(state.State(name=self._wish.name, pid=pid, started=started, server=server, mode=self._wish.mode))
+        report({"ready": server})
+
+    def _certificates(self, authority: Authority, now: datetime.datetime) -> tuple[str, str]:
+        """The API's certificate and key files, signed by an authority of the API's own."""
+        own = Authority(now, "meshtls lab API")
+        names: list[x509.GeneralName] = [x509.DNSName(name) for name in ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
+                                                                       "kubernetes.default.svc.cluster.local")]
+        names += [x509.IPAddress(ipaddress.ip_address(ip)) for ip in ("127.0.0.1", API_IP)]
+        chain, key = own.issue_server(names, now)
+        for name, text in (("ca.crt", own.root_pem), ("api.crt", chain), ("api.key", key)):
+            state.write(self._folder / name, text.encode())
+        return str(self._folder / "api.crt"), str(self._folder / "api.key")
+
+
+def _reap() -> None:
+    """PID 1 inherits orphans."""
+    while True:
+        try:
+            if not os.waitpid(-1, os.WNOHANG)[0]:
+                return
+        except ChildProcessError:
+            return
+
+
+def _namespace(name: str) -> Obj:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
+            "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}
+
+
+def _kubernetes() -> Obj:
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "namespace": "default", "labels": {
+        "component": "apiserver", "provider": "kubernetes"}}, "spec": {
+            "type": "ClusterIP", "clusterIP": API_IP, "clusterIPs": [API_IP], "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
+            "sessionAffinity": "None", "internalTrafficPolicy": "Cluster",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 443}]}}
+
+
+def _create(store: Store, api: Api, obj: Obj) -> None:
+    if obj["kind"] == "Namespace":
+        obj = {**obj, **{key: value for key, value in _namespace(obj["metadata"]["name"]).items() if key in ("spec", "status")}}
+    plural = {"Namespace": "namespaces", "ConfigMap": "configmaps", "Service": "services",
+              "MutatingWebhookConfiguration": "mutatingwebhookconfigurations.admissionregistration.k8s.io"}[obj["kind"]]
+    store.create(plural, obj)
+
+
+def _dialer(store: Store) -> Any:
+    """How the API reaches a webhook's Service: from the node's network, as a control plane on the node would."""
+
+    async def dial(namespace: str, name: str, port: int) -> socket.socket:
+        service = store.get("services", namespace, name)
+        if service is None:
+            raise LookupError(f'service "{name}" not found')
+        ip = (service.get("spec") or {}).get("clusterIP")
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, (ip, port))
+        except OSError as error:
+            sock.close()
+            if isinstance(error, ConnectionRefusedError):
+                raise
+            raise OSError(error.errno, f"dial tcp {ip}:{port}: connect: {(error.strerror or str(error)).lower()}") from error
+        return sock
+
+    return dial
