@@ -27,28 +27,58 @@ def policies(entries: list[Json]) -> Iterator[Json]:
         if entry.get("ports"):
             spec["portLevelMtls"] = {str(p): {"mode": m} if m else {} for p, m in entry["ports"].items()}
         created = f"2026-01-01T00:00:{30 - 10 * entry.get('age', 0):02}Z"
-        yield {"kind": "PeerAuthentication", "spec": spec, "metadata": {
-            "name": f"p{number}", "namespace": ROOT if entry["in"] == "root" else entry["in"], "creationTimestamp": created}}
+        yield {
+            "kind": "PeerAuthentication",
+            "spec": spec,
+            "metadata": {
+                "name": f"p{number}",
+                "namespace": ROOT if entry["in"] == "root" else entry["in"],
+                "creationTimestamp": created,
+            },
+        }
 
 
 def pod(namespace: str, name: str, number: int, app: str = "", proxy: bool = True, **labels: str) -> Json:
     marks = {"app": app or name, **labels, **({"security.istio.io/tlsMode": "istio"} if proxy else {})}
-    return {"kind": "Pod", "metadata": {"name": name, "namespace": namespace, "labels": marks},
-            "spec": {"serviceAccountName": app or name, "containers": [{"name": "app"}, *([{"name": "istio-proxy"}] if proxy else [])]},
-            "status": {"podIP": f"10.1.0.{number}"}}
+    return {
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": marks},
+        "spec": {
+            "serviceAccountName": app or name,
+            "containers": [{"name": "app"}, *([{"name": "istio-proxy"}] if proxy else [])],
+        },
+        "status": {"podIP": f"10.1.0.{number}"},
+    }
 
 
-def service(namespace: str, name: str, ports: dict[str, tuple[int, int]], pods: list[Json], address: str) -> Iterator[Json]:
-    """A Service and its endpoints. Without an address clients call the pods, so its ports are the pods' (as in Istio's tests)."""
+def service(
+    namespace: str, name: str, ports: dict[str, tuple[int, int]], pods: list[Json], address: str
+) -> Iterator[Json]:
+    """A Service and its endpoints. Without an address clients call the pods, so its ports are the pods' (as in
+    Istio's tests)."""
     if address == "None":
         ports = {n: (t, t) for n, (_, t) in ports.items()}
-    yield {"kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": {
-        "clusterIP": address, "selector": {"app": name},
-        "ports": [{"name": n, "port": p, "targetPort": t, "protocol": "TCP"} for n, (p, t) in ports.items()]}}
-    yield {"kind": "EndpointSlice", "metadata": {"name": name, "namespace": namespace, "labels": {"kubernetes.io/service-name": name}},
-           "ports": [{"name": n, "port": t} for n, (_, t) in ports.items()],
-           "endpoints": [{"addresses": [p["status"]["podIP"]], "targetRef": {
-               "kind": "Pod", "name": p["metadata"]["name"], "namespace": namespace}} for p in pods]}
+    yield {
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "clusterIP": address,
+            "selector": {"app": name},
+            "ports": [{"name": n, "port": p, "targetPort": t, "protocol": "TCP"} for n, (p, t) in ports.items()],
+        },
+    }
+    yield {
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"kubernetes.io/service-name": name}},
+        "ports": [{"name": n, "port": t} for n, (_, t) in ports.items()],
+        "endpoints": [
+            {
+                "addresses": [p["status"]["podIP"]],
+                "targetRef": {"kind": "Pod", "name": p["metadata"]["name"], "namespace": namespace},
+            }
+            for p in pods
+        ],
+    }
 
 
 def inbound(case: Json) -> Iterator[Json]:
@@ -59,9 +89,19 @@ def inbound(case: Json) -> Iterator[Json]:
     if "service" in case:
         yield from service("my", "foo", {n: (p, p) for n, p in case["service"].items()}, [server], "10.96.0.1")
     if "ingress" in case:
-        ingress = [{"port": {"number": n, "protocol": "TCP", "name": f"p{n}"}, "defaultEndpoint": f"127.0.0.1:{n}"} for n in case["ingress"]]
-        yield {"kind": "Sidecar", "metadata": {"name": "s", "namespace": "my"}, "spec": {
-            "workloadSelector": {"labels": {"app": "foo"}}, "ingress": ingress, "egress": [{"hosts": ["*/*"]}]}}
+        ingress = [
+            {"port": {"number": n, "protocol": "TCP", "name": f"p{n}"}, "defaultEndpoint": f"127.0.0.1:{n}"}
+            for n in case["ingress"]
+        ]
+        yield {
+            "kind": "Sidecar",
+            "metadata": {"name": "s", "namespace": "my"},
+            "spec": {
+                "workloadSelector": {"labels": {"app": "foo"}},
+                "ingress": ingress,
+                "egress": [{"hosts": ["*/*"]}],
+            },
+        }
 
 
 def reachability(case: Json) -> Iterator[Json]:
@@ -73,7 +113,10 @@ def reachability(case: Json) -> Iterator[Json]:
         yield member
         address = "None" if name in ("headless", "statefulset") else f"10.96.0.{number}"
         yield from service("echo", name, PORTS, [member], address)
-    subsets = [pod("echo", f"migration-{v}", 20 + i, "migration", v == "vistio", version=v) for i, v in enumerate(("vistio", "vlegacy"))]
+    subsets = [
+        pod("echo", f"migration-{v}", 20 + i, "migration", v == "vistio", version=v)
+        for i, v in enumerate(("vistio", "vlegacy"))
+    ]
     yield from subsets
     yield from service("echo", "migration", PORTS, subsets, "10.96.0.20")
     yield from _policies(case)
@@ -85,11 +128,17 @@ def _policies(case: Json) -> Iterator[Json]:
         yield from policies([{"in": "echo" if "migration" in case else "root", "mode": case["global"]}])
     if "each" in case:
         ports = {t: case["override"] for _, t in PORTS.values()} if "override" in case else None
-        yield from policies([{"in": "echo", "select": {"app": n}, "mode": case["each"], "ports": ports} for n in CLASSES])
+        yield from policies(
+            [{"in": "echo", "select": {"app": n}, "mode": case["each"], "ports": ports} for n in CLASSES]
+        )
 
 
 def _rule(name: str, namespace: str, host: str, **spec: Any) -> Json:
-    return {"kind": "DestinationRule", "metadata": {"name": name, "namespace": namespace}, "spec": {"host": host, **spec}}
+    return {
+        "kind": "DestinationRule",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"host": host, **spec},
+    }
 
 
 def _rules(case: Json) -> Iterator[Json]:
@@ -99,20 +148,33 @@ def _rules(case: Json) -> Iterator[Json]:
             yield _rule(name, "echo", f"{name}.echo.svc.cluster.local", trafficPolicy=tls)
     elif tls or case.get("passthrough"):
         yield _rule("default", ROOT, "*", trafficPolicy=tls or {"loadBalancer": {"simple": "PASSTHROUGH"}})
-        yield _rule("eastwest-opt-out", ROOT, "*", exportTo=["."], trafficPolicy={"loadBalancer": {"simple": "UNSPECIFIED"}})
+        yield _rule(
+            "eastwest-opt-out", ROOT, "*", exportTo=["."], trafficPolicy={"loadBalancer": {"simple": "UNSPECIFIED"}}
+        )
     if "migration" in case:
         host, mode = "migration.echo.svc.cluster.local", case["migration"]
         policy = {"trafficPolicy": {"tls": {"mode": mode}}} if mode else {}
         subsets = [{"name": v, "labels": {"version": v}, **policy} for v in ("vistio", "vlegacy")]
         yield _rule("migration", "echo", host, subsets=subsets, **policy)
-        routes = [{"match": [{"uri": {"prefix": "/vistio"}}], "route": [{"destination": {"host": host, "subset": "vistio"}}]},
-                  {"route": [{"destination": {"host": host, "subset": "vlegacy"}}]}]
-        yield {"kind": "VirtualService", "metadata": {"name": "migration", "namespace": "echo"}, "spec": {"hosts": [host], "http": routes}}
+        routes = [
+            {"match": [{"uri": {"prefix": "/vistio"}}], "route": [{"destination": {"host": host, "subset": "vistio"}}]},
+            {"route": [{"destination": {"host": host, "subset": "vlegacy"}}]},
+        ]
+        yield {
+            "kind": "VirtualService",
+            "metadata": {"name": "migration", "namespace": "echo"},
+            "spec": {"hosts": [host], "http": routes},
+        }
 
 
 def holds(condition: str, client: str, server: str) -> bool:
     """Whether a condition of the cases is true of a call; `server` is a class, or a path of migration."""
     return {
-        "always": True, "never": False, "not naked": "naked" not in (client, server), "not to naked": server != "naked",
-        "not from naked": client != "naked", "to vistio": server == "vistio", "to vlegacy": server == "vlegacy",
+        "always": True,
+        "never": False,
+        "not naked": "naked" not in (client, server),
+        "not to naked": server != "naked",
+        "not from naked": client != "naked",
+        "to vistio": server == "vistio",
+        "to vlegacy": server == "vlegacy",
     }[condition]

@@ -1,8 +1,8 @@
 """Istiod's recorded answers, and how the lab's configuration is asked the same questions.
 
-`istiod*.jsonl.gz` in tests/data/conformance holds one mesh a line (objects, then answers `now` and after namespace a went
-STRICT). By default every fourth mesh is asked; MESHTLS_CONFORMANCE=all asks all. Files of the same form beside it, or in the
-directory named by MESHTLS_CONFORMANCE_DIR, are taken too.
+`istiod*.jsonl.gz` in tests/data/conformance holds one mesh a line (objects, then answers `now` and after namespace a
+went STRICT). By default every fourth mesh is asked; MESHTLS_CONFORMANCE=all asks all. Files of the same form beside
+it, or in the directory named by MESHTLS_CONFORMANCE_DIR, are taken too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 
 import simulate
 
-from meshtls.lab.istio.world import HTTP, World, age, pod_ip
+from meshtls.lab.istio.objects import HTTP, age, pod_ip
+from meshtls.lab.istio.world import World
 
 Json = dict[str, Any]
 DATA = Path(__file__).parents[1] / "data" / "conformance"
@@ -40,7 +41,8 @@ def meshes(path: Path) -> Iterator[Json]:
 
 
 def variant(mesh: Json, name: str) -> World:
-    """The mesh as recorded, or with the policy that wins in namespace a patched to STRICT (created if there is none)."""
+    """The mesh as recorded, or with the policy that wins in namespace a patched to STRICT (created if there is
+    none)."""
     objects = mesh["objects"]
     if name == "a-strict":
         objects = copy.deepcopy(objects)
@@ -60,7 +62,8 @@ def modes(mesh: simulate.Mesh, pod: str, ports: Json) -> Json:
 
 
 def call(mesh: simulate.Mesh, question: str) -> list[tuple[str, int, str, str, str]]:
-    """Answers "client Service/ns/name port" or "client Pod/ns/name port": (pod, port, sends, verdict, cluster) per endpoint.
+    """Answers "client Service/ns/name port" or "client Pod/ns/name port": (pod, port, sends, verdict, cluster) per
+    endpoint.
 
     A port that is not declared as HTTP is called with bytes that are not HTTP; so is 9000 of a pod's address."""
     client, server, number = question.split()

@@ -1,5 +1,5 @@
-"""Reads produced Envoy configuration as Envoy would, without starting one: which listener, filter chain, route, cluster and
-transport socket a connection meets, then what the server's proxy does with it.
+"""Reads produced Envoy configuration as Envoy would, without starting one: which listener, filter chain, route,
+cluster and transport socket a connection meets, then what the server's proxy does with it.
 
 Knows nothing of Istio's objects: only the configuration and the pods' addresses.
 """
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meshtls.lab import istio
-from meshtls.lab.istio.world import World, name_of, namespace_of, pod_ip
+from meshtls.lab.istio.objects import name_of, namespace_of, pod_ip
+from meshtls.lab.istio.world import World
 
 Json = dict[str, Any]
 
@@ -129,8 +130,14 @@ def served(proxy: Proxy, hop: Hop) -> str:
         return "BREAKS"
     if not proxy.present:
         return {"plaintext": "WORKS", "tls": "APP", "mtls": "BREAKS"}[hop.sends]
-    call = Connection(hop.address, hop.port, hop.protocol, tls="" if hop.sends == "plaintext" else hop.sends,
-                      alpn=hop.alpn, sni=hop.sni)
+    call = Connection(
+        hop.address,
+        hop.port,
+        hop.protocol,
+        tls="" if hop.sends == "plaintext" else hop.sends,
+        alpn=hop.alpn,
+        sni=hop.sni,
+    )
     chain = inbound(proxy, call)
     if chain is None:
         return "BREAKS"
@@ -139,15 +146,18 @@ def served(proxy: Proxy, hop: Hop) -> str:
         return "BREAKS" if ends_tls else "WORKS"
     if hop.sends == "tls":
         return "BREAKS" if ends_tls or is_http_chain(chain) else "APP"
-    # Bytes of another protocol inside the mesh's TLS end at the connection manager; in plaintext istiod's simulation takes what
-    # the port takes, whatever the bytes.
+    # Bytes of another protocol inside the mesh's TLS end at the connection manager; in plaintext istiod's simulation
+    # takes what the port takes, whatever the bytes.
     return "WORKS" if ends_tls and not (hop.protocol == "tcp" and is_http_chain(chain)) else "BREAKS"
 
 
 def mode(proxy: Proxy, port: int) -> str:
     """What a port accepts, by its chains: STRICT, PERMISSIVE or DISABLE."""
     plain = accepts(proxy, Connection("10.0.0.1", port, "tcp"), tls=False)
-    mesh = any(accepts(proxy, Connection("10.0.0.1", port, "tcp", tls="mtls", alpn=(a,)), tls=True) for a in ("istio", "istio-http/1.1"))
+    mesh = any(
+        accepts(proxy, Connection("10.0.0.1", port, "tcp", tls="mtls", alpn=(a,)), tls=True)
+        for a in ("istio", "istio-http/1.1")
+    )
     return {(True, True): "PERMISSIVE", (True, False): "DISABLE", (False, True): "STRICT"}[plain, mesh]
 
 
@@ -229,7 +239,9 @@ def match_chain(listener: Json, call: Connection) -> Json | None:
     chains = sieve(chains, "prefix_ranges", lambda v: max((prefix(r, call.address) for r in v), default=0))
     chains = sieve(chains, "server_names", lambda v: max((server_name(s, sni) for s in v), default=0))
     chains = sieve(chains, "transport_protocol", lambda v: int(v == transport))
-    chains = sieve(chains, "application_protocols", lambda v: max((len(alpn) - alpn.index(a) for a in v if a in alpn), default=0))
+    chains = sieve(
+        chains, "application_protocols", lambda v: max((len(alpn) - alpn.index(a) for a in v if a in alpn), default=0)
+    )
     assert len(chains) < 2, [c[1] for c in chains]
     return chains[0][0] if chains else listener.get("default_filter_chain")
 

@@ -9,11 +9,20 @@ from meshtls.lab import istio
 from meshtls.lab.istio.world import World
 
 RECORDED = json.loads((recordings.DATA / "filter-chains.json").read_text())
-SHAPES = {"VIP": ((80, 8080, "http"), (8081, 8081, "custom"), (9001, 9000, "tcp")),
-          "None": ((8080, 8080, "http"), (8081, 8081, "custom"), (9000, 9000, "tcp"))}
+SHAPES = {
+    "VIP": ((80, 8080, "http"), (8081, 8081, "custom"), (9001, 9000, "tcp")),
+    "None": ((8080, 8080, "http"), (8081, 8081, "custom"), (9000, 9000, "tcp")),
+}
 # Every workload that the recorded cluster names give away; `naked` has no proxy.
-SERVICES = {("da", "client"): "VIP", ("da", "server"): "VIP", ("da", "head"): "None", ("db", "back"): "VIP", ("db", "caller"): "VIP",
-            ("db", "naked"): "VIP", ("db", "bhead"): "None"}
+SERVICES = {
+    ("da", "client"): "VIP",
+    ("da", "server"): "VIP",
+    ("da", "head"): "None",
+    ("db", "back"): "VIP",
+    ("db", "caller"): "VIP",
+    ("db", "naked"): "VIP",
+    ("db", "bhead"): "None",
+}
 
 
 def objects():
@@ -21,14 +30,32 @@ def objects():
         labels = {"app": name, **({} if name == "naked" else {"security.istio.io/tlsMode": "istio"})}
         ports = SHAPES[address]
         containers = [{"name": "app"}, *([] if name == "naked" else [{"name": "istio-proxy"}])]
-        yield {"kind": "Pod", "metadata": {"name": name, "namespace": namespace, "labels": labels},
-               "spec": {"serviceAccountName": name, "containers": containers}, "status": {"podIP": f"10.1.0.{number + 1}"}}
-        yield {"kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": {
-            "clusterIP": address.replace("VIP", f"10.96.0.{number + 1}"), "selector": {"app": name},
-            "ports": [{"name": n, "port": p, "targetPort": t, "protocol": "TCP"} for p, t, n in ports]}}
-        yield {"kind": "EndpointSlice", "metadata": {"name": name, "namespace": namespace, "labels": {
-            "kubernetes.io/service-name": name}}, "ports": [{"name": n, "port": t} for _, t, n in ports], "endpoints": [
-                {"addresses": [f"10.1.0.{number + 1}"], "targetRef": {"kind": "Pod", "name": name, "namespace": namespace}}]}
+        yield {
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": namespace, "labels": labels},
+            "spec": {"serviceAccountName": name, "containers": containers},
+            "status": {"podIP": f"10.1.0.{number + 1}"},
+        }
+        yield {
+            "kind": "Service",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {
+                "clusterIP": address.replace("VIP", f"10.96.0.{number + 1}"),
+                "selector": {"app": name},
+                "ports": [{"name": n, "port": p, "targetPort": t, "protocol": "TCP"} for p, t, n in ports],
+            },
+        }
+        yield {
+            "kind": "EndpointSlice",
+            "metadata": {"name": name, "namespace": namespace, "labels": {"kubernetes.io/service-name": name}},
+            "ports": [{"name": n, "port": t} for _, t, n in ports],
+            "endpoints": [
+                {
+                    "addresses": [f"10.1.0.{number + 1}"],
+                    "targetRef": {"kind": "Pod", "name": name, "namespace": namespace},
+                }
+            ],
+        }
 
 
 def world(case):
@@ -54,8 +81,11 @@ def server_side(found, name):
         rule = {"disabledWhen": without_zeros(entry["filter_disabled"])} if "filter_disabled" in entry else {}
         filters.append({"name": short, **rule})
     return {
-        "listener": {"listenerFilters": filters, "listenerFiltersTimeout": listener["listener_filters_timeout"],
-                     "continueOnTimeout": listener["continue_on_listener_filters_timeout"]},
+        "listener": {
+            "listenerFilters": filters,
+            "listenerFiltersTimeout": listener["listener_filters_timeout"],
+            "continueOnTimeout": listener["continue_on_listener_filters_timeout"],
+        },
         "chains": [chain_as_recorded(c) for c in listener["filter_chains"]],
     }
 
@@ -69,11 +99,22 @@ def chain_as_recorded(chain):
         common = context["common_tls_context"]
         names = common["combined_validation_context"]["default_validation_context"]["match_typed_subject_alt_names"]
         versions = [common["tls_params"][f"tls_{end}_protocol_version"] for end in ("minimum", "maximum")]
-        tls = {"requireClientCertificate": context["require_client_certificate"], "alpn": common["alpn_protocols"],
-               "sanPrefix": [n["matcher"]["prefix"] for n in names], "versions": versions}
-    routes = [r["route"]["cluster"] for v in config["route_config"]["virtual_hosts"] for r in v["routes"]] if http else None
-    return {"name": chain["name"], "match": chain["filter_chain_match"], "tls": tls, "handledAs": "http" if http else "tcp",
-            "cluster": routes if http else config["cluster"]}
+        tls = {
+            "requireClientCertificate": context["require_client_certificate"],
+            "alpn": common["alpn_protocols"],
+            "sanPrefix": [n["matcher"]["prefix"] for n in names],
+            "versions": versions,
+        }
+    routes = (
+        [r["route"]["cluster"] for v in config["route_config"]["virtual_hosts"] for r in v["routes"]] if http else None
+    )
+    return {
+        "name": chain["name"],
+        "match": chain["filter_chain_match"],
+        "tls": tls,
+        "handledAs": "http" if http else "tcp",
+        "cluster": routes if http else config["cluster"],
+    }
 
 
 def socket_as_recorded(socket):
@@ -83,18 +124,32 @@ def socket_as_recorded(socket):
         return "plaintext"
     context = socket["typed_config"]
     common = context["common_tls_context"]
-    names = common.get("combined_validation_context", {}).get("default_validation_context", {}).get("match_typed_subject_alt_names", [])
-    return {"sni": context.get("sni"), "alpn": common.get("alpn_protocols"),
-            "certificate": [s["name"] for s in common.get("tls_certificate_sds_secret_configs", [])],
-            "serverNames": [n["matcher"]["exact"] for n in names]}
+    names = (
+        common.get("combined_validation_context", {})
+        .get("default_validation_context", {})
+        .get("match_typed_subject_alt_names", [])
+    )
+    return {
+        "sni": context.get("sni"),
+        "alpn": common.get("alpn_protocols"),
+        "certificate": [s["name"] for s in common.get("tls_certificate_sds_secret_configs", [])],
+        "serverNames": [n["matcher"]["exact"] for n in names],
+    }
 
 
 def cluster_as_recorded(cluster):
-    matches = [{"match": m["match"], "socket": socket_as_recorded(m["transport_socket"])}
-               for m in cluster.get("transport_socket_matches", [])]
+    matches = [
+        {"match": m["match"], "socket": socket_as_recorded(m["transport_socket"])}
+        for m in cluster.get("transport_socket_matches", [])
+    ]
     kind = "EDS" if cluster["type"] == "STATIC" else cluster["type"]  # the lab writes endpoints into the cluster
-    return {"name": cluster["name"], "type": kind, "lb": cluster["lb_policy"],
-            "transportSocket": socket_as_recorded(cluster.get("transport_socket")), "transportSocketMatches": matches}
+    return {
+        "name": cluster["name"],
+        "type": kind,
+        "lb": cluster["lb_policy"],
+        "transportSocket": socket_as_recorded(cluster.get("transport_socket")),
+        "transportSocketMatches": matches,
+    }
 
 
 @pytest.mark.parametrize("case", RECORDED["cases"])

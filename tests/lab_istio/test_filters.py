@@ -18,7 +18,9 @@ def world(*texts):
 
 
 def inbound(found, name="b"):
-    return next(r for r in istio.listeners(found, found.pods_by_name["echo", name]).items if r["name"] == "virtualInbound")
+    return next(
+        r for r in istio.listeners(found, found.pods_by_name["echo", name]).items if r["name"] == "virtualInbound"
+    )
 
 
 def files(loggers):
@@ -61,10 +63,16 @@ TELEMETRY = "[{kind: Telemetry, metadata: {name: t, namespace: %s}, spec: {%s ac
 PLAIN = 'match: {mode: SERVER}, providers: [{name: envoy}], filter: {expression: "!connection.mtls"}'
 
 
-@pytest.mark.parametrize("namespace, selector, applies", [
-    ("echo", "", True), ("istio-system", "", True), ("other", "", False),
-    ("echo", "selector: {matchLabels: {app: b}},", True), ("echo", "selector: {matchLabels: {app: a}},", False),
-])
+@pytest.mark.parametrize(
+    "namespace, selector, applies",
+    [
+        ("echo", "", True),
+        ("istio-system", "", True),
+        ("other", "", False),
+        ("echo", "selector: {matchLabels: {app: b}},", True),
+        ("echo", "selector: {matchLabels: {app: a}},", False),
+    ],
+)
 def test_telemetry_filters_what_is_logged_where_it_applies(namespace, selector, applies):
     listener, chain = logs(world(TELEMETRY % (namespace, selector, PLAIN)))
     assert [conditions(a) for a in chain] == ([["!connection.mtls"]] if applies else [])
@@ -73,13 +81,17 @@ def test_telemetry_filters_what_is_logged_where_it_applies(namespace, selector, 
 
 def test_telemetry_for_the_server_leaves_the_client_to_the_meshs_setting():
     found = world(MESH % "accessLogFile: /dev/stdout", TELEMETRY % ("echo", "", PLAIN))
-    listener = next(r for r in istio.listeners(found, found.pods_by_name["echo", "b"]).items if r["name"] == "virtualOutbound")
+    listener = next(
+        r for r in istio.listeners(found, found.pods_by_name["echo", "b"]).items if r["name"] == "virtualOutbound"
+    )
     assert [conditions(a) for a in files(listener["access_log"])] == [[["NR"]]]
     assert [conditions(a) for a in logs(found)[1]] == [["!connection.mtls"]]
 
 
 def test_telemetry_can_switch_a_provider_off():
-    found = world(MESH % "accessLogFile: /dev/stdout", TELEMETRY % ("echo", "", "providers: [{name: envoy}], disabled: true"))
+    found = world(
+        MESH % "accessLogFile: /dev/stdout", TELEMETRY % ("echo", "", "providers: [{name: envoy}], disabled: true")
+    )
     assert logs(found) == ([], [])
 
 
@@ -95,8 +107,14 @@ def line(name, value, **tags):
     return f"envoy_istio_{name}{{{body}}} {value}\n"
 
 
-SERVER = {"side": "inbound", "service": "b.echo.svc.cluster.local", "cluster": "inbound|18080||", "response_code": "200",
-          "response_flags": "-", "grpc": ""}
+SERVER = {
+    "side": "inbound",
+    "service": "b.echo.svc.cluster.local",
+    "cluster": "inbound|18080||",
+    "response_code": "200",
+    "response_flags": "-",
+    "grpc": "",
+}
 A, B = "spiffe://cluster.local/ns/echo/sa/a", "spiffe://cluster.local/ns/echo/sa/b"
 
 
@@ -106,12 +124,16 @@ def metric(name, pod="b", **tags):
     text = istio.istio_metrics(line(name, 3, **tags), found, found.pods_by_name["echo", pod])
     body = text.splitlines()[1]
     assert body.startswith(f"istio_{name}{{") and body.endswith("} 3")
-    return dict(part.split("=", 1) for part in body[len(name) + 7:-3].replace('"', "").split(","))
+    return dict(part.split("=", 1) for part in body[len(name) + 7 : -3].replace('"', "").split(","))
 
 
 def test_a_request_over_mesh_mtls_is_counted_with_both_ends():
     got = metric("requests_total", **SERVER, peer=A, local=B, client="10.1.0.1", tls="TLSv1.3")
-    assert (got["reporter"], got["connection_security_policy"], got["request_protocol"]) == ("destination", "mutual_tls", "http")
+    assert (got["reporter"], got["connection_security_policy"], got["request_protocol"]) == (
+        "destination",
+        "mutual_tls",
+        "http",
+    )
     assert (got["source_workload"], got["source_workload_namespace"], got["source_principal"]) == ("a", "echo", A)
     assert (got["destination_workload"], got["destination_principal"]) == ("b", B)
     assert (got["destination_service"], got["destination_service_name"]) == ("b.echo.svc.cluster.local", "b")
@@ -120,7 +142,11 @@ def test_a_request_over_mesh_mtls_is_counted_with_both_ends():
 
 def test_a_plaintext_client_without_proxy_is_unknown():
     got = metric("requests_total", **SERVER, peer="", client="10.1.0.6", tls="")
-    assert (got["source_workload"], got["source_principal"], got["connection_security_policy"]) == ("unknown", "unknown", "none")
+    assert (got["source_workload"], got["source_principal"], got["connection_security_policy"]) == (
+        "unknown",
+        "unknown",
+        "none",
+    )
 
 
 def test_a_plaintext_tcp_client_is_unknown_even_behind_a_proxy():
@@ -131,8 +157,17 @@ def test_a_plaintext_tcp_client_is_unknown_even_behind_a_proxy():
 
 
 def test_the_client_reports_what_it_called():
-    got = metric("requests_total", "a", side="outbound", cluster="outbound|80||b.echo.svc.cluster.local", upstream="10.1.0.2",
-                 upstream_peer=B, response_code="503", response_flags="UC", grpc="")
+    got = metric(
+        "requests_total",
+        "a",
+        side="outbound",
+        cluster="outbound|80||b.echo.svc.cluster.local",
+        upstream="10.1.0.2",
+        upstream_peer=B,
+        response_code="503",
+        response_flags="UC",
+        grpc="",
+    )
     assert (got["reporter"], got["connection_security_policy"]) == ("source", "unknown")
     assert (got["source_principal"], got["destination_principal"]) == (A, B)
     assert (got["destination_workload"], got["response_flags"]) == ("b", "UC")
@@ -140,7 +175,9 @@ def test_the_client_reports_what_it_called():
 
 def test_series_that_become_one_are_added_up():
     found = world()
-    two = line("requests_total", 1, **SERVER, peer="", client="10.1.0.6") + line("requests_total", 2, **SERVER, peer="", client="10.9.9.9")
+    two = line("requests_total", 1, **SERVER, peer="", client="10.1.0.6") + line(
+        "requests_total", 2, **SERVER, peer="", client="10.9.9.9"
+    )
     text = istio.istio_metrics(two, found, found.pods_by_name["echo", "b"])
     assert text.count("istio_requests_total{") == 1 and text.endswith("} 3\n")
 
@@ -150,7 +187,9 @@ AUTHZ = "[{kind: AuthorizationPolicy, metadata: {name: p, namespace: %s, annotat
 
 def rbac(found, port, name="b"):
     """The RBAC filters of a port's plaintext chain."""
-    chain = simulate.match_chain(inbound(found, name), simulate.Connection("10.1.0.2", port, "http" if port == 18080 else "tcp"))
+    chain = simulate.match_chain(
+        inbound(found, name), simulate.Connection("10.1.0.2", port, "http" if port == 18080 else "tcp")
+    )
     if port == 18080:
         filters = chain["filters"][-1]["typed_config"]["http_filters"]
     else:
@@ -160,8 +199,12 @@ def rbac(found, port, name="b"):
 
 @pytest.mark.parametrize("port", [18080, 19090])
 def test_a_dry_run_denial_only_counts(port):
-    text = AUTHZ % ("echo", 'istio.io/dry-run: "true"', 'action: DENY, rules: [{from: [{source: {notPrincipals: ["*"]}}]}]')
-    only, = rbac(world(text), port)
+    text = AUTHZ % (
+        "echo",
+        'istio.io/dry-run: "true"',
+        'action: DENY, rules: [{from: [{source: {notPrincipals: ["*"]}}]}]',
+    )
+    (only,) = rbac(world(text), port)
     assert "rules" not in only
     assert only["shadow_rules"]["action"] == "DENY"
     assert only["shadow_rules_stat_prefix"] == "istio_dry_run_deny_"
@@ -169,9 +212,15 @@ def test_a_dry_run_denial_only_counts(port):
 
 
 def test_principals_and_namespaces_are_read_from_the_certificate():
-    text = AUTHZ % ("echo", "", "rules: [{from: [{source: {principals: [cluster.local/ns/echo/sa/a], namespaces: [x]}}]}]")
-    policy, = rbac(world(text), 19090)[0]["rules"]["policies"].values()
-    names = [i["or_ids"]["ids"][0]["authenticated"]["principal_name"] for i in policy["principals"][0]["and_ids"]["ids"]]
+    text = AUTHZ % (
+        "echo",
+        "",
+        "rules: [{from: [{source: {principals: [cluster.local/ns/echo/sa/a], namespaces: [x]}}]}]",
+    )
+    (policy,) = rbac(world(text), 19090)[0]["rules"]["policies"].values()
+    names = [
+        i["or_ids"]["ids"][0]["authenticated"]["principal_name"] for i in policy["principals"][0]["and_ids"]["ids"]
+    ]
     assert names == [{"exact": A}, {"safe_regex": {"regex": ".*/ns/x/.*"}}]
 
 
@@ -185,21 +234,24 @@ def test_on_tcp_an_http_condition_drops_an_allowance_and_widens_a_denial():
     allow = rbac(world(AUTHZ % ("echo", "", rule)), 19090)[0]["rules"]
     deny = rbac(world(AUTHZ % ("echo", "", f"action: DENY, {rule}")), 19090)[0]["rules"]
     assert allow["policies"] == {}
-    policy, = deny["policies"].values()
+    (policy,) = deny["policies"].values()
     assert policy["permissions"] == [{"and_rules": {"rules": [{"or_rules": {"rules": [{"destination_port": 19090}]}}]}}]
 
 
 def test_an_allowance_without_rules_allows_nothing():
-    policy, = rbac(world(AUTHZ % ("echo", "", "action: ALLOW")), 18080)[0]["rules"]["policies"].values()
+    (policy,) = rbac(world(AUTHZ % ("echo", "", "action: ALLOW")), 18080)[0]["rules"]["policies"].values()
     assert policy["permissions"] == [{"not_rule": {"any": True}}]
 
 
 def test_principals_of_the_mesh_count_under_every_alias_of_its_trust_domain():
     text = AUTHZ % ("echo", "", "rules: [{from: [{source: {principals: [cluster.local/ns/echo/sa/a]}}]}]")
     found = world(MESH % "{trustDomain: new, trustDomainAliases: [old]}", text)
-    policy, = rbac(found, 18080)[0]["rules"]["policies"].values()
+    (policy,) = rbac(found, 18080)[0]["rules"]["policies"].values()
     ids = policy["principals"][0]["and_ids"]["ids"][0]["or_ids"]["ids"]
-    assert [i["authenticated"]["principal_name"]["exact"] for i in ids] == ["spiffe://new/ns/echo/sa/a", "spiffe://old/ns/echo/sa/a"]
+    assert [i["authenticated"]["principal_name"]["exact"] for i in ids] == [
+        "spiffe://new/ns/echo/sa/a",
+        "spiffe://old/ns/echo/sa/a",
+    ]
 
 
 def test_a_policy_for_other_labels_or_namespaces_changes_nothing():
@@ -207,7 +259,9 @@ def test_a_policy_for_other_labels_or_namespaces_changes_nothing():
     assert rbac(world(text, AUTHZ % ("other", "", "rules: [{}]")), 18080) == []
 
 
-@pytest.mark.parametrize("mesh, seconds", [("", 45), ("defaultConfig: {drainDuration: 5s}", 5), ("defaultConfig: {drainDuration: 2m}", 120)])
+@pytest.mark.parametrize(
+    "mesh, seconds", [("", 45), ("defaultConfig: {drainDuration: 5s}", 5), ("defaultConfig: {drainDuration: 2m}", 120)]
+)
 def test_the_drain_time_is_the_meshs(mesh, seconds):
     found = world(MESH % mesh)
     flags = istio.arguments(found, found.pods_by_name["echo", "b"])
@@ -222,7 +276,9 @@ def test_every_socket_of_the_proxy_is_marked_and_calls_to_the_own_ports_come_fro
             continue
         binding = cluster["upstream_bind_config"]
         assert binding["socket_options"][0]["int_value"] == 1337
-        assert ("source_address" in binding) == (cluster["name"].startswith("inbound|") or cluster["name"] == "InboundPassthroughCluster")
+        assert ("source_address" in binding) == (
+            cluster["name"].startswith("inbound|") or cluster["name"] == "InboundPassthroughCluster"
+        )
 
 
 def test_mesh_configuration_that_is_no_mapping_is_the_users_fault():

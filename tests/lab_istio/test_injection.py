@@ -12,16 +12,26 @@ from meshtls.lab.istio.world import World
 
 ENABLED = {"metadata": {"name": "shop", "labels": {"istio-injection": "enabled"}}}
 POD = {
-    "metadata": {"generateName": "web-7d9-", "labels": {"app": "web", "pod-template-hash": "7d9"}, "ownerReferences": [
-        {"kind": "ReplicaSet", "name": "web-7d9", "controller": True}]},
+    "metadata": {
+        "generateName": "web-7d9-",
+        "labels": {"app": "web", "pod-template-hash": "7d9"},
+        "ownerReferences": [{"kind": "ReplicaSet", "name": "web-7d9", "controller": True}],
+    },
     "spec": {
         "initContainers": [{"name": "migrate", "image": "m"}],
-        "containers": [{
-            "name": "app", "image": "a", "ports": [{"name": "http", "containerPort": 8080}],
-            "readinessProbe": {"httpGet": {"path": "/ready", "port": "http", "scheme": "HTTPS"}, "timeoutSeconds": 2},
-            "livenessProbe": {"tcpSocket": {"port": 8080}},
-            "startupProbe": {"exec": {"command": ["true"]}},
-        }],
+        "containers": [
+            {
+                "name": "app",
+                "image": "a",
+                "ports": [{"name": "http", "containerPort": 8080}],
+                "readinessProbe": {
+                    "httpGet": {"path": "/ready", "port": "http", "scheme": "HTTPS"},
+                    "timeoutSeconds": 2,
+                },
+                "livenessProbe": {"tcpSocket": {"port": 8080}},
+                "startupProbe": {"exec": {"command": ["true"]}},
+            }
+        ],
     },
 }
 
@@ -51,7 +61,11 @@ def env(pod):
 @pytest.mark.parametrize("own_webhooks", [False, True])
 def test_a_pod_is_injected_exactly_when_the_real_injector_does(path, own_webhooks):
     recorded = json.loads(path.read_text())
-    webhooks = {"kind": "MutatingWebhookConfiguration", "metadata": {"name": "recorded"}, "webhooks": recorded["webhooks"]}
+    webhooks = {
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": "recorded"},
+        "webhooks": recorded["webhooks"],
+    }
     world = World.of(istio.installation()) if own_webhooks else World.of([webhooks])
     wrong = []
     for case in recorded["cases"]:
@@ -76,7 +90,9 @@ def test_the_proxy_is_a_native_sidecar_between_istio_init_and_the_pods_own_init_
     assert names(pod, "initContainers") == ["istio-init", "istio-proxy", "migrate"]
     assert names(pod, "containers") == ["app"]
     assert proxy(pod)["restartPolicy"] == "Always"
-    assert proxy(pod)["securityContext"]["runAsUser"] == 1337 and proxy(pod)["securityContext"]["readOnlyRootFilesystem"]
+    assert (
+        proxy(pod)["securityContext"]["runAsUser"] == 1337 and proxy(pod)["securityContext"]["readOnlyRootFilesystem"]
+    )
     assert proxy(pod)["resources"]["limits"] == {"cpu": "2", "memory": "1Gi"}
 
 
@@ -86,13 +102,20 @@ def test_labels_and_annotations_are_the_injectors():
     assert metadata["labels"]["service.istio.io/canonical-name"] == "web"
     assert metadata["annotations"]["istio.io/rev"] == "default"
     status = json.loads(metadata["annotations"]["sidecar.istio.io/status"])
-    assert (status["initContainers"], status["containers"], status["revision"]) == (["istio-init", "istio-proxy"], None, "default")
+    assert (status["initContainers"], status["containers"], status["revision"]) == (
+        ["istio-init", "istio-proxy"],
+        None,
+        "default",
+    )
 
 
 @pytest.mark.parametrize("how", ["annotation", "values"])
 def test_a_classic_sidecar_is_the_last_container_and_istio_init_the_last_init_container(how):
-    pod = injected({"sidecar.istio.io/nativeSidecar": "false"}) if how == "annotation" else injected(
-        values={"pilot": {"env": {"ENABLE_NATIVE_SIDECARS": "false"}}})
+    pod = (
+        injected({"sidecar.istio.io/nativeSidecar": "false"})
+        if how == "annotation"
+        else injected(values={"pilot": {"env": {"ENABLE_NATIVE_SIDECARS": "false"}}})
+    )
     assert names(pod, "containers") == ["app", "istio-proxy"]
     assert names(pod, "initContainers") == ["migrate", "istio-init"]
     assert "restartPolicy" not in proxy(pod)
@@ -100,7 +123,9 @@ def test_a_classic_sidecar_is_the_last_container_and_istio_init_the_last_init_co
 
 
 def test_a_held_application_waits_behind_the_classic_proxy():
-    pod = injected({"sidecar.istio.io/nativeSidecar": "false", "proxy.istio.io/config": "holdApplicationUntilProxyStarts: true"})
+    pod = injected(
+        {"sidecar.istio.io/nativeSidecar": "false", "proxy.istio.io/config": "holdApplicationUntilProxyStarts: true"}
+    )
     assert names(pod, "containers") == ["istio-proxy", "app"]
     assert proxy(pod)["lifecycle"]["postStart"]["exec"]["command"] == ["pilot-agent", "wait"]
 
@@ -139,8 +164,14 @@ def test_the_given_pod_is_left_as_it_is():
 
 def test_interception_is_what_istio_init_was_told():
     note = "traffic.sidecar.istio.io/"
-    pod = injected({note + "excludeInboundPorts": "8080,9000", note + "excludeOutboundPorts": "3306",
-                    note + "includeOutboundIPRanges": "10.0.0.0/8", note + "excludeOutboundIPRanges": "10.1.0.0/16"})
+    pod = injected(
+        {
+            note + "excludeInboundPorts": "8080,9000",
+            note + "excludeOutboundPorts": "3306",
+            note + "includeOutboundIPRanges": "10.0.0.0/8",
+            note + "excludeOutboundIPRanges": "10.1.0.0/16",
+        }
+    )
     got = istio.interception(pod)
     assert got.mode == "REDIRECT"
     assert got.exclude_inbound == (8080, 9000, 15020, 15021, 15090)
@@ -151,7 +182,10 @@ def test_interception_is_what_istio_init_was_told():
 
 @pytest.mark.parametrize("ports, expected", [("*", None), ("", ()), ("80,443", (80, 443))])
 def test_inbound_ports_may_be_all_none_or_a_list(ports, expected):
-    assert istio.interception(injected({"traffic.sidecar.istio.io/includeInboundPorts": ports})).include_inbound == expected
+    assert (
+        istio.interception(injected({"traffic.sidecar.istio.io/includeInboundPorts": ports})).include_inbound
+        == expected
+    )
 
 
 def test_nothing_is_intercepted_in_mode_none_or_without_a_proxy():
@@ -161,13 +195,16 @@ def test_nothing_is_intercepted_in_mode_none_or_without_a_proxy():
     assert istio.interception(POD).mode == "NONE"
 
 
-@pytest.mark.parametrize("rule, found, fits", [
-    ({"key": "k", "operator": "In", "values": ["a"]}, {"k": "a"}, True),
-    ({"key": "k", "operator": "In", "values": ["a"]}, {}, False),
-    ({"key": "k", "operator": "NotIn", "values": ["a"]}, {}, True),
-    ({"key": "k", "operator": "NotIn", "values": ["a"]}, {"k": "a"}, False),
-    ({"key": "k", "operator": "Exists"}, {"k": ""}, True),
-    ({"key": "k", "operator": "DoesNotExist"}, {"k": ""}, False),
-])
+@pytest.mark.parametrize(
+    "rule, found, fits",
+    [
+        ({"key": "k", "operator": "In", "values": ["a"]}, {"k": "a"}, True),
+        ({"key": "k", "operator": "In", "values": ["a"]}, {}, False),
+        ({"key": "k", "operator": "NotIn", "values": ["a"]}, {}, True),
+        ({"key": "k", "operator": "NotIn", "values": ["a"]}, {"k": "a"}, False),
+        ({"key": "k", "operator": "Exists"}, {"k": ""}, True),
+        ({"key": "k", "operator": "DoesNotExist"}, {"k": ""}, False),
+    ],
+)
 def test_selectors_mean_what_kubernetes_means(rule, found, fits):
     assert selected({"matchExpressions": [rule]}, found) is fits

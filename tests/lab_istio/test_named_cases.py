@@ -37,8 +37,13 @@ def test_connections_reach_a_port_as_the_mode_allows(case):
     mesh = simulate.Mesh(World.of(named_cases.inbound(case)))
     protocol = "tcp" if case.get("tcp") else "http"
     got = {
-        port: [arrives(mesh.proxy("my/foo"), simulate.Connection("10.1.0.1", port, protocol, tls=tls, alpn=("istio",) if tls else ()))
-               for tls in ("", "mtls")]
+        port: [
+            arrives(
+                mesh.proxy("my/foo"),
+                simulate.Connection("10.1.0.1", port, protocol, tls=tls, alpn=("istio",) if tls else ()),
+            )
+            for tls in ("", "mtls")
+        ]
         for port in case["calls"]
     }
     assert got == case["calls"]
@@ -55,14 +60,23 @@ def call(mesh, client, server, protocol, path="/"):
     addresses = [a for a, _ in endpoints] if headless else [service.addresses[0]]
     outcomes = set()
     for address in addresses:
-        wire = simulate.Connection(address, port, "tcp" if protocol in ("tcp", "https") else "http",
-                                   host=service.hostname, tls="tls" if own_tls else "", alpn=("http/1.1",) if own_tls else (),
-                                   sni=service.hostname if own_tls else "", path=path)
+        wire = simulate.Connection(
+            address,
+            port,
+            "tcp" if protocol in ("tcp", "https") else "http",
+            host=service.hostname,
+            tls="tls" if own_tls else "",
+            alpn=("http/1.1",) if own_tls else (),
+            sni=service.hostname if own_tls else "",
+            path=path,
+        )
         for hop in simulate.outbound(proxy, wire):
             reached = [(hop.address, hop.port)] if hop.address in mesh.by_ip else endpoints
             for ip, number in reached:
-                got = simulate.served(mesh.proxy(mesh.by_ip[ip]), simulate.Hop(
-                    ip, number, hop.sends, hop.cluster, hop.alpn, hop.sni, hop.protocol))
+                got = simulate.served(
+                    mesh.proxy(mesh.by_ip[ip]),
+                    simulate.Hop(ip, number, hop.sends, hop.cluster, hop.alpn, hop.sni, hop.protocol),
+                )
                 fine = got == "WORKS" or (got == "APP" and own_tls)
                 outcomes.add(("mtls" if hop.sends == "mtls" else "plaintext") if fine else "refused")
     return outcomes
@@ -71,7 +85,11 @@ def call(mesh, client, server, protocol, path="/"):
 @by_name("reachability")
 def test_workloads_reach_each_other(case):
     mesh = simulate.Mesh(World.of(named_cases.reachability(case)))
-    targets = [("migration", v) for v in ("vistio", "vlegacy")] if "migration" in case else [(c, c) for c in named_cases.CLASSES]
+    targets = (
+        [("migration", v) for v in ("vistio", "vlegacy")]
+        if "migration" in case
+        else [(c, c) for c in named_cases.CLASSES]
+    )
     clients = [c for c in ("a", "b", "tproxy", "naked") if "migration" not in case or c != "naked"]
     protocols = case.get("protocols", ["http"] if "migration" in case else ["http", "https", "tcp"])
     wrong, asked = [], 0

@@ -7,7 +7,8 @@ import yaml
 
 from meshtls.lab import istio
 from meshtls.lab.istio import hosts
-from meshtls.lab.istio.world import World, protocol_of
+from meshtls.lab.istio.objects import protocol_of
+from meshtls.lab.istio.world import World
 
 
 def mesh(text="", **case):
@@ -15,7 +16,9 @@ def mesh(text="", **case):
 
 
 def goes(found, address, port, protocol="http", host="", client="a", **more):
-    hops = simulate.outbound(found.proxy(f"echo/{client}"), simulate.Connection(address, port, protocol, host=host, **more))
+    hops = simulate.outbound(
+        found.proxy(f"echo/{client}"), simulate.Connection(address, port, protocol, host=host, **more)
+    )
     return [(h.sends, h.cluster) for h in hops]
 
 
@@ -33,7 +36,9 @@ def test_registry_only_ends_unknown_traffic_in_the_proxy():
     assert goes(mesh(REGISTRY_ONLY), "10.96.0.2", 80, host="b")[0][0] == "mtls"
 
 
-@pytest.mark.parametrize("host", ["b", "b.echo", "b.echo.svc", "b.echo.svc.cluster.local", "b.echo.svc.cluster.local.", "10.96.0.2"])
+@pytest.mark.parametrize(
+    "host", ["b", "b.echo", "b.echo.svc", "b.echo.svc.cluster.local", "b.echo.svc.cluster.local.", "10.96.0.2"]
+)
 def test_every_name_of_a_service_leads_to_it(host):
     assert goes(mesh(), "10.96.0.2", 80, host=host) == [("mtls", "outbound|80||b.echo.svc.cluster.local")]
 
@@ -64,14 +69,18 @@ def test_a_headless_service_with_one_pod_without_proxy_is_called_in_plaintext():
     objects = [*named_cases.reachability({"name": "bare"}), extra]
     for obj in objects:
         if obj["kind"] == "EndpointSlice" and obj["metadata"]["name"] == "headless":
-            obj["endpoints"].append({"addresses": ["10.1.0.30"], "targetRef": {"kind": "Pod", "name": "late", "namespace": "echo"}})
+            obj["endpoints"].append(
+                {"addresses": ["10.1.0.30"], "targetRef": {"kind": "Pod", "name": "late", "namespace": "echo"}}
+            )
     found = simulate.Mesh(World.of(objects))
     assert goes(found, "10.1.0.4", 19090, "tcp")[0][0] == "plaintext"
 
 
 def test_auto_mtls_is_decided_for_each_endpoint():
-    sends = {h.address: h.sends for h in simulate.outbound(
-        mesh().proxy("echo/a"), simulate.Connection("10.96.0.20", 9090, "tcp"))}
+    sends = {
+        h.address: h.sends
+        for h in simulate.outbound(mesh().proxy("echo/a"), simulate.Connection("10.96.0.20", 9090, "tcp"))
+    }
     assert sends == {"10.1.0.20": "mtls", "10.1.0.21": "plaintext"}
 
 
@@ -82,13 +91,22 @@ ENTRY = """
 """
 
 
-@pytest.mark.parametrize("address, resolution, location, endpoints, expected", [
-    ("10.9.0.1", "STATIC", "MESH_INTERNAL", "[{address: 10.1.0.2, labels: {security.istio.io/tlsMode: istio}}]", "mtls"),
-    ("10.9.0.1", "STATIC", "MESH_INTERNAL", "[{address: 10.1.0.2, serviceAccount: b}]", "mtls"),
-    ("10.9.0.1", "STATIC", "MESH_INTERNAL", "[{address: 10.1.0.2}]", "plaintext"),
-    ("10.9.0.1", "STATIC", "MESH_EXTERNAL", "[{address: 10.1.0.2, serviceAccount: b}]", "plaintext"),
-    ("10.9.0.0/16", "NONE", "MESH_EXTERNAL", "[]", "plaintext"),
-])
+@pytest.mark.parametrize(
+    "address, resolution, location, endpoints, expected",
+    [
+        (
+            "10.9.0.1",
+            "STATIC",
+            "MESH_INTERNAL",
+            "[{address: 10.1.0.2, labels: {security.istio.io/tlsMode: istio}}]",
+            "mtls",
+        ),
+        ("10.9.0.1", "STATIC", "MESH_INTERNAL", "[{address: 10.1.0.2, serviceAccount: b}]", "mtls"),
+        ("10.9.0.1", "STATIC", "MESH_INTERNAL", "[{address: 10.1.0.2}]", "plaintext"),
+        ("10.9.0.1", "STATIC", "MESH_EXTERNAL", "[{address: 10.1.0.2, serviceAccount: b}]", "plaintext"),
+        ("10.9.0.0/16", "NONE", "MESH_EXTERNAL", "[]", "plaintext"),
+    ],
+)
 def test_service_entries_are_services(address, resolution, location, endpoints, expected):
     found = mesh(ENTRY % (address, resolution, location, endpoints))
     assert goes(found, "10.9.0.1", 5432, "tcp") == [(expected, "outbound|5432||db.example")]
@@ -123,16 +141,22 @@ TRUST = "[{kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, da
 
 def test_aliases_of_the_trust_domain_are_accepted_on_both_sides():
     found = mesh(TRUST)
-    chain = simulate.inbound(found.proxy("echo/b"), simulate.Connection("10.1.0.2", 18080, "http", tls="mtls", alpn=("istio",)))
+    chain = simulate.inbound(
+        found.proxy("echo/b"), simulate.Connection("10.1.0.2", 18080, "http", tls="mtls", alpn=("istio",))
+    )
     context = chain["transport_socket"]["typed_config"]["common_tls_context"]["combined_validation_context"]
     names = [n["matcher"] for n in context["default_validation_context"]["match_typed_subject_alt_names"]]
     assert names == [{"prefix": "spiffe://new.local/"}, {"prefix": "spiffe://old.local/"}]
     assert found.world.accounts(found.world.by_hostname["b.echo.svc.cluster.local"]["echo"]) == [
-        "spiffe://new.local/ns/echo/sa/b", "spiffe://old.local/ns/echo/sa/b"]
+        "spiffe://new.local/ns/echo/sa/b",
+        "spiffe://old.local/ns/echo/sa/b",
+    ]
 
 
 def test_auto_mtls_can_be_switched_off():
-    text = "[{kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: 'enableAutoMtls: false'}}]"
+    text = (
+        "[{kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: 'enableAutoMtls: false'}}]"
+    )
     assert goes(mesh(text), "10.96.0.2", 80, host="b")[0][0] == "plaintext"
 
 
@@ -153,7 +177,9 @@ def test_an_equal_world_has_equal_versions_and_a_policy_changes_only_the_listene
 def test_one_ports_mode_changes_only_that_ports_chains():
     def chains(text):
         world = mesh(text).world
-        listener = next(r for r in istio.listeners(world, world.pods_by_name["echo", "b"]).items if r["name"] == "virtualInbound")
+        listener = next(
+            r for r in istio.listeners(world, world.pods_by_name["echo", "b"]).items if r["name"] == "virtualInbound"
+        )
         return listener["filter_chains"]
 
     policy = "[{kind: PeerAuthentication, metadata: {name: b, namespace: echo}, spec: {selector: {matchLabels: {app: b}}, portLevelMtls: {18080: {mode: STRICT}}}}]"
@@ -162,20 +188,41 @@ def test_one_ports_mode_changes_only_that_ports_chains():
     assert {c["filter_chain_match"]["destination_port"] for c in changed} == {18080}
 
 
-@pytest.mark.parametrize("name, app_protocol, port, expected", [
-    ("http", None, 80, "http"), ("http-web", None, 80, "http"), ("grpc-web-x", None, 80, "grpc-web"), ("mysql", None, 1, "mysql"),
-    ("web", None, 80, ""), ("web", None, 3306, "tcp"), ("", None, 80, ""), ("tcp", "http", 80, "http"), ("http", "other", 80, ""),
-    ("x", "kubernetes.io/h2c", 80, "http2"), ("x", "kubernetes.io/wss", 80, "https"), ("HTTP", None, 80, "http"),
-])
+@pytest.mark.parametrize(
+    "name, app_protocol, port, expected",
+    [
+        ("http", None, 80, "http"),
+        ("http-web", None, 80, "http"),
+        ("grpc-web-x", None, 80, "grpc-web"),
+        ("mysql", None, 1, "mysql"),
+        ("web", None, 80, ""),
+        ("web", None, 3306, "tcp"),
+        ("", None, 80, ""),
+        ("tcp", "http", 80, "http"),
+        ("http", "other", 80, ""),
+        ("x", "kubernetes.io/h2c", 80, "http2"),
+        ("x", "kubernetes.io/wss", 80, "https"),
+        ("HTTP", None, 80, "http"),
+    ],
+)
 def test_a_ports_protocol_is_what_its_name_or_app_protocol_declares(name, app_protocol, port, expected):
     assert protocol_of(port, name, "TCP", app_protocol) == expected
     assert protocol_of(port, name, "UDP", app_protocol) == "udp"
 
 
-@pytest.mark.parametrize("name, other, overlap, covered", [
-    ("a.com", "a.com", True, True), ("a.com", "*.com", True, True), ("*.com", "a.com", True, False), ("*.a.com", "*.com", True, True),
-    ("*.com", "*.a.com", True, False), ("*", "*.com", True, False), ("a.com", "b.com", False, False), ("*.foo.com", "foo.com", False, False),
-])
+@pytest.mark.parametrize(
+    "name, other, overlap, covered",
+    [
+        ("a.com", "a.com", True, True),
+        ("a.com", "*.com", True, True),
+        ("*.com", "a.com", True, False),
+        ("*.a.com", "*.com", True, True),
+        ("*.com", "*.a.com", True, False),
+        ("*", "*.com", True, False),
+        ("a.com", "b.com", False, False),
+        ("*.foo.com", "foo.com", False, False),
+    ],
+)
 def test_host_names_overlap_and_cover_as_istios_do(name, other, overlap, covered):
     assert hosts.matches(name, other) is overlap
     assert hosts.subset_of(name, other) is covered

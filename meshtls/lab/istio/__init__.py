@@ -2,26 +2,26 @@
 
 Written from Istio's source at one commit; it knows nothing of meshtls.policy, so that the two can be compared.
 
-    world = World(lists)                  # resource ("pods", "destinationrules.networking.istio.io") -> list of objects
-    listeners(world, pod)                 # Resources(version, items): Envoy v3 Listener objects (JSON), route tables inline
-    clusters(world, pod)                  # Resources(version, items): Envoy v3 Cluster objects, endpoints inline
+    world = World(lists)              # resource ("pods", "destinationrules.networking.istio.io") -> list of objects
+    listeners(world, pod)             # Resources(version, items): Envoy v3 Listeners (JSON), route tables inline
+    clusters(world, pod)              # Resources(version, items): Envoy v3 Clusters, endpoints inline
     bootstrap(pod, world, xds_socket=..., admin_socket=...)     # the bootstrap (JSON) of the pod's Envoy
-    arguments(world, pod)                 # Envoy's flags (drain time, node); add `-c <bootstrap file>`
+    arguments(world, pod)             # Envoy's flags (drain time, node); add `-c <bootstrap file>`
+    inject(pod, namespace, world)     # the pod with its proxy, or None; at admission
+    interception(pod)                 # what to redirect, from the arguments of istio-init
+    installation(mesh={...})          # the objects of an Istio installation, to create first
 
-A World is a snapshot: make a new one when objects change, and ask again for each pod with a proxy (`has_proxy(pod)`); equal
-content has an equal `version`, so an unchanged pod needs no push. Within one World, what pods share is computed once. The pod
-must have `status.podIP`.
+A World is a snapshot: make a new one when objects change, and ask again for each pod with a proxy (`has_proxy(pod)`);
+equal content has an equal `version`, so an unchanged pod needs no push. Within one World, what pods share is computed
+once. The pod must have `status.podIP`. Raises InputError where MeshConfig cannot be read: keep the last good World, as
+istiod does.
 
-    inject(pod, namespace, world)         # the pod with its proxy, or None; at admission
-    interception(pod)                     # what to redirect, from the arguments of istio-init
-    installation(mesh={...})              # the objects of an Istio installation, to create first
-
-How to serve it: Envoy asks by REST, POST /v3/discovery:{listeners,clusters,secrets} on the unix socket `xds_socket`; answer
-{"version_info": version, "resources": [{"@type": TYPE_LISTENER or TYPE_CLUSTER, **item}, ...]}. Push clusters before listeners.
-Secrets are named `default` (certificate and key of the pod's service account) and `ROOTCA` (validation context).
-Envoy listens on 0.0.0.0:15001 and 0.0.0.0:15006 in the pod's network; 15020, 15021 and 15090 are the node's to serve
-(`istio_metrics(text, world, pod)` makes the text for 15020 and 15090 from what Envoy's admin answers to METRICS_QUERY). All of Envoy's own sockets carry SO_MARK 1337, and connections to
-the pod's own ports come from 127.0.0.6: `interception(pod)` says what to redirect.
+How to serve it: Envoy asks by REST, POST /v3/discovery:{listeners,clusters,secrets} on the unix socket `xds_socket`;
+answer {"version_info": version, "resources": [{"@type": TYPE_LISTENER or TYPE_CLUSTER, **item}, ...]}, clusters before
+listeners. Secrets are named `default` (certificate and key of the pod's service account) and `ROOTCA` (validation
+context). Envoy listens on 0.0.0.0:15001 and 0.0.0.0:15006 in the pod's network; 15020, 15021 and 15090 are the node's to
+serve: `istio_metrics(text, world, pod)` makes the text of 15020 and 15090 from what Envoy's admin answers to
+METRICS_QUERY. All of Envoy's own sockets carry SO_MARK 1337, and connections to the pod's own ports come from 127.0.0.6.
 """
 
 from meshtls.lab.istio import clusters as _clusters
@@ -35,7 +35,8 @@ from meshtls.lab.istio.installation import installation
 from meshtls.lab.istio.interception import Interception, interception
 from meshtls.lab.istio.metrics import QUERY as METRICS_QUERY
 from meshtls.lab.istio.metrics import istio_metrics
-from meshtls.lab.istio.world import Obj, World, has_proxy, labels, pod_ip, spec
+from meshtls.lab.istio.objects import Obj, has_proxy, labels, pod_ip, spec
+from meshtls.lab.istio.world import World
 
 TYPE_LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 TYPE_CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
@@ -45,10 +46,16 @@ TYPE_SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Sec
 def listeners(world: World, pod: Obj) -> Resources:
     """The listeners of a pod's proxy."""
     proxy = Proxy(world, pod)
-    key = ("outbound", id(proxy.scope), proxy.interception, repr(proxy.logs.configured("outbound")), _relevant(world, pod))
+    key = (
+        "outbound",
+        id(proxy.scope),
+        proxy.interception,
+        repr(proxy.logs.configured("outbound")),
+        _relevant(world, pod),
+    )
     if key not in world.cache:
         world.cache[key] = hashed(_outbound.Builder(proxy).listeners())
-    # A headless pod has no listener on its own address: calls to itself do not go out.
+    # Calls of a headless pod to itself do not go out, so it has no listener on its own address.
     others = [r for r in world.cache[key] if r[0]["address"]["socket_address"]["address"] != pod_ip(pod)]
     return Resources.of(others + hashed(_inbound.listeners(proxy, world.targets(pod))))
 
@@ -78,6 +85,23 @@ def _relevant(world: World, pod: Obj) -> tuple[tuple[str, str | None], ...]:
 
 
 __all__ = [
-    "METRICS_QUERY", "TYPE_CLUSTER", "TYPE_LISTENER", "TYPE_SECRET", "Interception", "Resources", "World", "arguments", "bootstrap", "clusters",
-    "drain_seconds", "has_proxy", "inject", "installation", "interception", "istio_metrics", "listeners", "node_id", "pod_ip",
+    "METRICS_QUERY",
+    "TYPE_CLUSTER",
+    "TYPE_LISTENER",
+    "TYPE_SECRET",
+    "Interception",
+    "Resources",
+    "World",
+    "arguments",
+    "bootstrap",
+    "clusters",
+    "drain_seconds",
+    "has_proxy",
+    "inject",
+    "installation",
+    "interception",
+    "istio_metrics",
+    "listeners",
+    "node_id",
+    "pod_ip",
 ]

@@ -1,7 +1,8 @@
-"""AuthorizationPolicy as Envoy RBAC filters (pilot/pkg/security/authz): AUDIT, DENY, then ALLOW; dry-run policies are shadow
-rules, which count and refuse nothing.
+"""AuthorizationPolicy as Envoy RBAC filters (pilot/pkg/security/authz): AUDIT, DENY, then ALLOW; dry-run policies are
+shadow rules, which count and refuse nothing.
 
-On TCP a rule with an HTTP-only field is dropped from an ALLOW policy and widened in a DENY policy. CUSTOM is not translated.
+On TCP a rule with an HTTP-only field is dropped from an ALLOW policy and widened in a DENY policy. CUSTOM is not
+translated.
 """
 
 import re
@@ -11,7 +12,8 @@ from typing import Any
 from meshtls.errors import InputError
 from meshtls.lab.istio import envoy, hosts
 from meshtls.lab.istio.envoy import Json
-from meshtls.lab.istio.world import DOMAIN, Obj, World, annotations, labels, name_of, namespace_of, spec
+from meshtls.lab.istio.objects import DOMAIN, Obj, annotations, labels, name_of, namespace_of, spec
+from meshtls.lab.istio.world import World
 
 NEVER: Json = {"permissions": [{"not_rule": {"any": True}}], "principals": [{"not_id": {"any": True}}]}
 PREFIX = {"ALLOW": "istio_dry_run_allow_", "DENY": "istio_dry_run_deny_"}
@@ -67,8 +69,11 @@ class Rules:
             if True in rules and action in PREFIX:
                 fields["shadow_rules_stat_prefix"] = PREFIX[action]
             if tcp:
-                out.append(envoy.extension(
-                    "envoy.filters.network.rbac", "filters.network.rbac.v3.RBAC", stat_prefix="tcp.", **fields))
+                out.append(
+                    envoy.extension(
+                        "envoy.filters.network.rbac", "filters.network.rbac.v3.RBAC", stat_prefix="tcp.", **fields
+                    )
+                )
             else:
                 out.append(envoy.extension("envoy.filters.http.rbac", "filters.http.rbac.v3.RBAC", **fields))
         return out
@@ -92,7 +97,10 @@ class Rules:
         def both(entry: Obj, table: dict[str, Callable[..., Json]], key: str, negate: str) -> list[Json]:
             found = []
             for field, make in table.items():
-                for values, negated in ((entry.get(field), False), (entry.get("not" + field[0].upper() + field[1:]), True)):
+                for values, negated in (
+                    (entry.get(field), False),
+                    (entry.get("not" + field[0].upper() + field[1:]), True),
+                ):
                     found += self._any(values or [], make, key, negate if negated else "", home, allow, tcp)
             return found
 
@@ -103,23 +111,38 @@ class Rules:
                 argument = entry["key"].partition("[")[2].rstrip("]")
                 if name in table:
                     for values, negated in ((entry.get("values"), False), (entry.get("notValues"), True)):
-                        found += self._any(values or [], table[name], key, negate if negated else "", home, allow, tcp, argument)
+                        found += self._any(
+                            values or [], table[name], key, negate if negated else "", home, allow, tcp, argument
+                        )
                 elif name not in WHEN_PERMISSIONS and name not in WHEN_PRINCIPALS and allow:
                     raise HttpOnly(name)
             return found
 
         operations = [o.get("operation") or {} for o in rule.get("to") or [{}]]
         sources = [s.get("source") or {} for s in rule.get("from") or [{}]]
-        permissions = [both(o, OPERATIONS, "or_rules", "not_rule") + conditions(WHEN_PERMISSIONS, "or_rules", "not_rule")
-                       for o in operations]
-        principals = [both(s, SOURCES, "or_ids", "not_id") + conditions(WHEN_PRINCIPALS, "or_ids", "not_id") for s in sources]
+        permissions = [
+            both(o, OPERATIONS, "or_rules", "not_rule") + conditions(WHEN_PERMISSIONS, "or_rules", "not_rule")
+            for o in operations
+        ]
+        principals = [
+            both(s, SOURCES, "or_ids", "not_id") + conditions(WHEN_PRINCIPALS, "or_ids", "not_id") for s in sources
+        ]
         return {
             "permissions": [{"and_rules": {"rules": p or [{"any": True}]}} for p in permissions],
             "principals": [{"and_ids": {"ids": p or [{"any": True}]}} for p in principals],
         }
 
-    def _any(self, values: list[str], make: Callable[..., Json], key: str, negate: str, home: str, allow: bool, tcp: bool,
-             argument: str = "") -> list[Json]:
+    def _any(
+        self,
+        values: list[str],
+        make: Callable[..., Json],
+        key: str,
+        negate: str,
+        home: str,
+        allow: bool,
+        tcp: bool,
+        argument: str = "",
+    ) -> list[Json]:
         if make is _principal:
             values = self._aliased(values)
         elif make is _trust_domain:
@@ -217,7 +240,12 @@ def _method(value: str, *_: Any) -> Json:
 
 def _host(value: str, *_: Any) -> Json:
     match = _matcher(value)
-    return {"header": {"name": ":authority", "string_match": match if "safe_regex" in match else {**match, "ignore_case": True}}}
+    return {
+        "header": {
+            "name": ":authority",
+            "string_match": match if "safe_regex" in match else {**match, "ignore_case": True},
+        }
+    }
 
 
 def _path(value: str, *_: Any) -> Json:
@@ -244,13 +272,26 @@ def _claim(value: str, *_: Any) -> Json:
 
 OPERATIONS: dict[str, Callable[..., Json]] = {"hosts": _host, "methods": _method, "paths": _path, "ports": _port}
 SOURCES: dict[str, Callable[..., Json]] = {
-    "principals": _principal, "requestPrincipals": _claim, "serviceAccounts": _service_account, "trustDomains": _trust_domain,
-    "namespaces": _namespace, "remoteIpBlocks": _remote_ip, "ipBlocks": _source_ip,
+    "principals": _principal,
+    "requestPrincipals": _claim,
+    "serviceAccounts": _service_account,
+    "trustDomains": _trust_domain,
+    "namespaces": _namespace,
+    "remoteIpBlocks": _remote_ip,
+    "ipBlocks": _source_ip,
 }
 WHEN_PERMISSIONS: dict[str, Callable[..., Json]] = {
-    "destination.ip": _destination_ip, "destination.port": _port, "connection.sni": _sni}
+    "destination.ip": _destination_ip,
+    "destination.port": _port,
+    "connection.sni": _sni,
+}
 WHEN_PRINCIPALS: dict[str, Callable[..., Json]] = {
-    "source.ip": _source_ip, "remote.ip": _remote_ip, "source.namespace": _namespace, "source.principal": _principal,
-    "source.serviceAccount": _service_account, "source.trustDomain": _trust_domain, "request.headers": _header,
+    "source.ip": _source_ip,
+    "remote.ip": _remote_ip,
+    "source.namespace": _namespace,
+    "source.principal": _principal,
+    "source.serviceAccount": _service_account,
+    "source.trustDomain": _trust_domain,
+    "request.headers": _header,
 }
 HTTP_ONLY = frozenset({_header, _method, _host, _path, _claim})

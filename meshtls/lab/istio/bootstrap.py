@@ -1,10 +1,11 @@
-"""What an Envoy starts with: who it is, where its configuration comes from, its admin socket. Everything else is dynamic."""
+"""What an Envoy starts with: its name, where its configuration comes from, its admin socket. The rest is dynamic."""
 
 from typing import Any
 
 from meshtls.lab.istio import envoy
 from meshtls.lab.istio.envoy import Json
-from meshtls.lab.istio.world import DOMAIN, Obj, World, labels, name_of, namespace_of, pod_ip
+from meshtls.lab.istio.objects import DOMAIN, Obj, labels, name_of, namespace_of, pod_ip
+from meshtls.lab.istio.world import World
 
 
 def node_id(pod: Obj) -> str:
@@ -14,7 +15,7 @@ def node_id(pod: Obj) -> str:
 
 
 def drain_seconds(world: World) -> int:
-    """How long an old listener's connections live: drainDuration of the mesh's default proxy configuration, 45 s by default."""
+    """Seconds that an old listener's connections live: drainDuration of the mesh's proxy configuration, else 45."""
     text = str((world.mesh.get("defaultConfig") or {}).get("drainDuration") or world.mesh.get("drainDuration") or "45s")
     units = {"s": 1, "m": 60, "h": 3600}
     return round(float(text[:-1]) * units[text[-1]]) if text[-1] in units else round(float(text))
@@ -23,27 +24,49 @@ def drain_seconds(world: World) -> int:
 def arguments(world: World, pod: Obj) -> list[str]:
     """Envoy's flags, apart from the configuration's path."""
     return [
-        "--drain-time-s", str(drain_seconds(world)), "--drain-strategy", "immediate", "--disable-hot-restart", "--concurrency", "1",
-        "--service-node", node_id(pod), "--service-cluster", f"{labels(pod).get('app') or name_of(pod)}.{namespace_of(pod)}",
-        "--file-flush-interval-msec", "200", "--log-level", "warning",
+        "--drain-time-s",
+        str(drain_seconds(world)),
+        "--drain-strategy",
+        "immediate",
+        "--disable-hot-restart",
+        "--concurrency",
+        "1",
+        "--service-node",
+        node_id(pod),
+        "--service-cluster",
+        f"{labels(pod).get('app') or name_of(pod)}.{namespace_of(pod)}",
+        "--file-flush-interval-msec",
+        "200",
+        "--log-level",
+        "warning",
     ]
 
 
 def bootstrap(pod: Obj, world: World, *, xds_socket: str, admin_socket: str, static: Json | None = None) -> Json:
-    """The bootstrap of a pod's Envoy. `xds_socket` and `admin_socket` are paths of unix sockets, which need no network of the
-    pod's. `static` (`{"listeners": [...], "clusters": [...]}`) embeds resources instead of asking for them: for validation."""
+    """The bootstrap of a pod's Envoy. `xds_socket` and `admin_socket` are paths of unix sockets, which need no
+    network of the pod's. `static` (`{"listeners": [...], "clusters": [...]}`) embeds resources instead of asking for
+    them: for validation."""
     source = envoy.xds_source()
     xds: Json = {
-        "name": "xds", "type": "STATIC", "connect_timeout": "1s",
-        "load_assignment": {"cluster_name": "xds", "endpoints": [
-            {"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": xds_socket}}}}]}]},
+        "name": "xds",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": "xds",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": xds_socket}}}}]}],
+        },
     }
     out: dict[str, Any] = {
-        "node": {"id": node_id(pod), "cluster": f"{labels(pod).get('app') or name_of(pod)}.{namespace_of(pod)}",
-                 "metadata": {"NAMESPACE": namespace_of(pod), "NAME": name_of(pod), "LABELS": labels(pod)}},
+        "node": {
+            "id": node_id(pod),
+            "cluster": f"{labels(pod).get('app') or name_of(pod)}.{namespace_of(pod)}",
+            "metadata": {"NAMESPACE": namespace_of(pod), "NAME": name_of(pod), "LABELS": labels(pod)},
+        },
         "admin": {"address": {"pipe": {"path": admin_socket}}},
-        "stats_config": {"use_all_default_tags": False, "stats_matcher": {
-            "exclusion_list": {"patterns": [{"prefix": "cluster.outbound"}, {"prefix": "vhost."}]}}},
+        "stats_config": {
+            "use_all_default_tags": False,
+            "stats_matcher": {"exclusion_list": {"patterns": [{"prefix": "cluster.outbound"}, {"prefix": "vhost."}]}},
+        },
         "static_resources": {"clusters": [xds]},
     }
     if static is None:

@@ -1,9 +1,9 @@
 """Where a proxy's traffic goes: one cluster per service port and subset, its transport socket, its endpoints
 (pilot/pkg/networking/core cluster*.go, pilot/pkg/xds/endpoints).
 
-TLS towards a port is what the governing DestinationRule says; if it says nothing and auto mTLS is on, each endpoint with a
-sidecar gets mesh mTLS unless its own policy is DISABLE. Where the client keeps the address it called (headless, PASSTHROUGH)
-there is one answer for all: mTLS only if every endpoint has a sidecar.
+TLS towards a port is what the governing DestinationRule says; if it says nothing and auto mTLS is on, each endpoint
+with a sidecar gets mesh mTLS unless its own policy is DISABLE. Where the client keeps the address it called
+(headless, PASSTHROUGH) there is one answer for all: mTLS only if every endpoint has a sidecar.
 """
 
 from collections.abc import Iterable
@@ -11,8 +11,9 @@ from typing import Any
 
 from meshtls.lab.istio import destinationrule, envoy, hosts, policies
 from meshtls.lab.istio.envoy import Json
+from meshtls.lab.istio.objects import AUTO, HTTP2, Endpoint, Obj, Port, Service, Target, pod_ip
 from meshtls.lab.istio.scope import Scope
-from meshtls.lab.istio.world import AUTO, HTTP2, Endpoint, Obj, Port, Service, Target, World, pod_ip
+from meshtls.lab.istio.world import World
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 FOREVER = "31536000s"
@@ -30,9 +31,13 @@ def outbound(world: World, scope: Scope, pod_labels: dict[str, str]) -> list[Jso
         for port in service.ports:
             if port.protocol == "udp":
                 continue
-            out += filter(None, (
-                _service_cluster(world, service, port, rule, subset) for subset in [None, *(rule.get("subsets") or [])]
-            ))
+            out += filter(
+                None,
+                (
+                    _service_cluster(world, service, port, rule, subset)
+                    for subset in [None, *(rule.get("subsets") or [])]
+                ),
+            )
     return out
 
 
@@ -43,8 +48,10 @@ def inbound(scope: Scope, pod: Obj, targets: Iterable[Target]) -> list[Json]:
         return out + [_ingress(entry, pod) for entry in scope.ingress]
     protocols = {t.number: t.port.protocol for t in reversed(list(targets))}
     for number, protocol in sorted(protocols.items()):
-        out.append(_original_dst(envoy.inbound(number), protocol) | {
-            "cleanup_interval": FOREVER, "upstream_bind_config": envoy.bind("127.0.0.6")})
+        out.append(
+            _original_dst(envoy.inbound(number), protocol)
+            | {"cleanup_interval": FOREVER, "upstream_bind_config": envoy.bind("127.0.0.6")}
+        )
     return out
 
 
@@ -61,8 +68,11 @@ def _ingress(entry: Obj, pod: Obj) -> Json:
     else:
         return _original_dst(envoy.inbound(number), protocol) | {"upstream_bind_config": envoy.bind("127.0.0.6")}
     source = "" if host in ("127.0.0.1", "::1", "[::1]") or "pipe" in where else "127.0.0.6"
-    return _static(envoy.inbound(number), [{"endpoint": {"address": where}}]) | _protocol(protocol) | {
-        "upstream_bind_config": envoy.bind(source)}
+    return (
+        _static(envoy.inbound(number), [{"endpoint": {"address": where}}])
+        | _protocol(protocol)
+        | {"upstream_bind_config": envoy.bind(source)}
+    )
 
 
 def _service_cluster(world: World, service: Service, port: Port, rule: Obj, subset: Obj | None) -> Json | None:
@@ -78,10 +88,16 @@ def _service_cluster(world: World, service: Service, port: Port, rule: Obj, subs
     if keeps_address:
         cluster = _original_dst(cluster_name, port.protocol)
     else:
-        chosen = [e for e in world.endpoints(service, port.number)
-                  if subset is None or hosts.labels_match(subset.get("labels"), e.labels)]
-        endpoints = [_endpoint(world, e, rule, name, port.number) for e in chosen
-                     if service.resolution != "EDS" or hosts.is_ip(e.address)]
+        chosen = [
+            e
+            for e in world.endpoints(service, port.number)
+            if subset is None or hosts.labels_match(subset.get("labels"), e.labels)
+        ]
+        endpoints = [
+            _endpoint(world, e, rule, name, port.number)
+            for e in chosen
+            if service.resolution != "EDS" or hosts.is_ip(e.address)
+        ]
         if service.resolution != "EDS" and not endpoints:
             return None
         kind = {"DNS": "STRICT_DNS", "DNS_ROUND_ROBIN": "LOGICAL_DNS"}.get(service.resolution, "STATIC")
@@ -108,8 +124,16 @@ def _inferred_mode(world: World, service: Service, port: Port, policy: Obj | Non
     return policies.namespace_mode(world, service.namespace) or "PERMISSIVE"
 
 
-def _apply_tls(world: World, cluster: Json, service: Service, port: Port, subset: str, settings: Obj | None, mode: str,
-               keeps_address: bool) -> None:
+def _apply_tls(
+    world: World,
+    cluster: Json,
+    service: Service,
+    port: Port,
+    subset: str,
+    settings: Obj | None,
+    mode: str,
+    keeps_address: bool,
+) -> None:
     """buildUpstreamTLSSettings and applyUpstreamTLSSettings."""
     h2, detected = _speaks_h2(cluster), False
     chosen = (settings or {}).get("mode") or "DISABLE" if settings is not None else ""
@@ -120,7 +144,9 @@ def _apply_tls(world: World, cluster: Json, service: Service, port: Port, subset
     if chosen in ("SIMPLE", "MUTUAL"):
         if settings.get("credentialName"):
             return
-        cluster["transport_socket"] = envoy.plain_tls(settings, [] if service.kubernetes else list(service.accounts), h2)
+        cluster["transport_socket"] = envoy.plain_tls(
+            settings, [] if service.kubernetes else list(service.accounts), h2
+        )
         if not settings.get("sni"):
             options = cluster.setdefault("typed_extension_protocol_options", {}).setdefault(HTTP_OPTIONS, _options())
             options["upstream_http_protocol_options"] = {"auto_sni": True}
@@ -141,8 +167,9 @@ def _apply_tls(world: World, cluster: Json, service: Service, port: Port, subset
 
 
 def http_alpn(protocol: str, h2: bool) -> str:
-    """What an HTTP request offers inside mesh mTLS. Stock Envoy has no istio.alpn filter; the listeners set this instead.
-    A sniffed port leaves the plain name out: there the client's own version decides, which the list cannot know."""
+    """What an HTTP request offers inside mesh mTLS. Stock Envoy has no istio.alpn filter; the listeners set this
+    instead. A sniffed port leaves the plain name out: there the client's own version decides, which the list cannot
+    know."""
     if h2:
         return "istio-h2,istio,h2"
     return "istio-http/1.1,istio" if protocol == AUTO else "istio-http/1.1,istio,http/1.1"
@@ -154,7 +181,10 @@ def _endpoint(world: World, endpoint: Endpoint, rule: Obj, subset: str, number: 
     if mode:
         mtls = mode == "ISTIO_MUTUAL" and endpoint.tls == "istio"
     else:
-        mtls = endpoint.tls == "istio" and policies.merge(world, endpoint.namespace, endpoint.labels).for_port(endpoint.port) != "DISABLE"
+        mtls = (
+            endpoint.tls == "istio"
+            and policies.merge(world, endpoint.namespace, endpoint.labels).for_port(endpoint.port) != "DISABLE"
+        )
     out: Json = {"endpoint": {"address": envoy.address(endpoint.address, endpoint.port)}}
     if mtls:
         out["metadata"] = {"filter_metadata": {"envoy.transport_socket_match": {"tlsMode": "istio"}}}
@@ -162,15 +192,22 @@ def _endpoint(world: World, endpoint: Endpoint, rule: Obj, subset: str, number: 
 
 
 def _options(**fields: Any) -> Json:
-    return envoy.typed("upstreams.http.v3.HttpProtocolOptions", **(fields or {"explicit_http_config": {"http_protocol_options": {}}}))
+    return envoy.typed(
+        "upstreams.http.v3.HttpProtocolOptions", **(fields or {"explicit_http_config": {"http_protocol_options": {}}})
+    )
 
 
 def _protocol(protocol: str, policy: Obj | None = None) -> Json:
     """HTTP/2 where the port or the connection pool says so; on a sniffed port, the version the client spoke."""
     upgrade = (((policy or {}).get("connectionPool") or {}).get("http") or {}).get("h2UpgradePolicy")
     if protocol in HTTP2 or (upgrade == "UPGRADE" and protocol in ("http", AUTO)):
-        return {"typed_extension_protocol_options": {
-            HTTP_OPTIONS: _options(explicit_http_config={"http2_protocol_options": {"max_concurrent_streams": 1024}})}}
+        return {
+            "typed_extension_protocol_options": {
+                HTTP_OPTIONS: _options(
+                    explicit_http_config={"http2_protocol_options": {"max_concurrent_streams": 1024}}
+                )
+            }
+        }
     if protocol == AUTO:
         return {"typed_extension_protocol_options": {HTTP_OPTIONS: _options(use_downstream_protocol_config=PROTOCOLS)}}
     return {}
@@ -183,13 +220,22 @@ def _speaks_h2(cluster: Json) -> bool:
 
 def _static(name: str, endpoints: list[Json] | None = None, kind: str = "STATIC") -> Json:
     locality = [{"lb_endpoints": endpoints}] if endpoints else []
-    out: Json = {"name": name, "type": kind, "connect_timeout": "10s",
-                 "load_assignment": {"cluster_name": name, "endpoints": locality}}
+    out: Json = {
+        "name": name,
+        "type": kind,
+        "connect_timeout": "10s",
+        "load_assignment": {"cluster_name": name, "endpoints": locality},
+    }
     return out | ({"dns_lookup_family": "V4_ONLY"} if kind != "STATIC" else {})
 
 
 def _original_dst(name: str, protocol: str) -> Json:
-    return {"name": name, "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "connect_timeout": "10s"} | _protocol(protocol)
+    return {
+        "name": name,
+        "type": "ORIGINAL_DST",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "connect_timeout": "10s",
+    } | _protocol(protocol)
 
 
 def _passthrough(name: str, source: Json) -> Json:

@@ -1,14 +1,17 @@
-"""Which DestinationRule governs a host for a client (pilot/pkg/model destination_rule.go and PushContext.destinationRule).
+"""Which DestinationRule governs a host for a client (pilot/pkg/model destination_rule.go and
+PushContext.destinationRule).
 
-Looked up in the client's namespace (unless that is the root namespace), then among those the service's namespace exports,
-then among those the root namespace exports: the first place that knows the host ends the search, and there the most
-specific host. Rules for one host in one namespace merge when their exportTo agree: subsets join, the oldest policy stays.
+Looked up in the client's namespace (unless that is the root namespace), then among those the service's namespace
+exports, then among those the root namespace exports: the first place that knows the host ends the search, and there
+the most specific host. Rules for one host in one namespace merge when their exportTo agree: subsets join, the oldest
+policy stays.
 """
 
 import msgspec
 
 from meshtls.lab.istio import hosts
-from meshtls.lab.istio.world import Obj, Service, World, age, namespace_of, spec
+from meshtls.lab.istio.objects import Obj, Service, age, namespace_of, spec
+from meshtls.lab.istio.world import World
 
 Table = dict[str, list["Rule"]]
 
@@ -61,7 +64,9 @@ def _build(world: World) -> Index:
         selector = body.get("workloadSelector")
         chosen = None if selector is None else selector.get("matchLabels") or {}
         export = frozenset(body.get("exportTo") or ()) if selector is None else frozenset({"."})
-        rule = Rule(home, export, chosen, {**body, "host": hosts.resolve(body.get("host", ""), home, world.config_domain)})
+        rule = Rule(
+            home, export, chosen, {**body, "host": hosts.resolve(body.get("host", ""), home, world.config_domain)}
+        )
         if not export or export & {"*", ".", home}:
             _merge(out.local.setdefault(home, {}), rule)
         if (not export and private_by_default) or (len(export) == 1 and export & {".", home}):
@@ -105,8 +110,9 @@ def for_port(policy: Obj | None, number: int) -> Obj | None:
     """A traffic policy at a port: its port-level setting replaces all of it (GetPortLevelTrafficPolicy)."""
     for setting in (policy or {}).get("portLevelSettings") or []:
         if (setting.get("port") or {}).get("number") == number:
-            return {k: setting[k] for k in ("connectionPool", "loadBalancer", "outlierDetection", "tls") if k in setting} | {
-                "replaces": True}
+            return {
+                k: setting[k] for k in ("connectionPool", "loadBalancer", "outlierDetection", "tls") if k in setting
+            } | {"replaces": True}
     return policy
 
 
@@ -134,7 +140,9 @@ def tls_mode(body: Obj, subset: str, number: int) -> str:
     """The TLS mode that a rule sets for a port, "" for none (tlsModeForDestinationRule)."""
 
     def of(policy: Obj | None) -> str:
-        mode = ((policy or {}).get("tls") or {}).get("mode") or ("DISABLE" if (policy or {}).get("tls") is not None else "")
+        mode = ((policy or {}).get("tls") or {}).get("mode") or (
+            "DISABLE" if (policy or {}).get("tls") is not None else ""
+        )
         for setting in (policy or {}).get("portLevelSettings") or []:
             if (setting.get("port") or {}).get("number") == number and setting.get("tls") is not None:
                 return str(setting["tls"].get("mode") or "DISABLE")

@@ -22,8 +22,12 @@ ALL_ALPN = ["istio", "istio-peer-exchange", *HTTP_ALPN]
 PLAIN_HTTP = ["http/1.1", "h2c"]
 
 CIPHERS = [
-    "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256",
-    "ECDHE-RSA-AES128-GCM-SHA256", "AES256-GCM-SHA384", "AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "AES256-GCM-SHA384",
+    "AES128-GCM-SHA256",
 ]
 
 
@@ -70,8 +74,11 @@ def xds_source(api: bool = True) -> Json:
         "resource_api_version": "V3",
         "initial_fetch_timeout": "0s",
         "api_config_source": {
-            "api_type": "REST", "transport_api_version": "V3", "cluster_names": ["xds"],
-            "refresh_delay": "0.05s", "request_timeout": "65s",
+            "api_type": "REST",
+            "transport_api_version": "V3",
+            "cluster_names": ["xds"],
+            "refresh_delay": "0.05s",
+            "request_timeout": "65s",
         },
     }
 
@@ -92,12 +99,14 @@ def downstream_tls(trust_domains: list[str], mesh: Json) -> Json:
     oldest = "TLSv1_3" if mtls.get("minProtocolVersion") == "TLSV1_3" else "TLSv1_2"
     sans = [_san({"prefix": f"spiffe://{domain}/"}) for domain in trust_domains]
     return extension(
-        "envoy.transport_sockets.tls", "transport_sockets.tls.v3.DownstreamTlsContext",
+        "envoy.transport_sockets.tls",
+        "transport_sockets.tls.v3.DownstreamTlsContext",
         require_client_certificate=True,
         common_tls_context={
             "alpn_protocols": ["h2", "http/1.1"],
             "tls_params": {
-                "tls_minimum_protocol_version": oldest, "tls_maximum_protocol_version": "TLSv1_3",
+                "tls_minimum_protocol_version": oldest,
+                "tls_maximum_protocol_version": "TLSv1_3",
                 "cipher_suites": mtls.get("cipherSuites") or CIPHERS,
             },
             "tls_certificate_sds_secret_configs": [_secret("default")],
@@ -112,7 +121,8 @@ def downstream_tls(trust_domains: list[str], mesh: Json) -> Json:
 def mesh_tls(sni: str, sans: list[str], h2: bool) -> Json:
     """The client side of mesh mTLS: the server must prove one of `sans`."""
     return extension(
-        "envoy.transport_sockets.tls", "transport_sockets.tls.v3.UpstreamTlsContext",
+        "envoy.transport_sockets.tls",
+        "transport_sockets.tls.v3.UpstreamTlsContext",
         sni=sni,
         common_tls_context={
             "alpn_protocols": ["istio", "h2"] if h2 else ["istio"],
@@ -127,8 +137,9 @@ def mesh_tls(sni: str, sans: list[str], h2: bool) -> Json:
 
 
 def plain_tls(settings: Json, sans: list[str], h2: bool) -> Json:
-    """TLS of the application's kind (SIMPLE, MUTUAL): files are read in the pod's proxy; no CA file, no verification."""
-    files, verify = [], {}
+    """TLS of the application's kind (SIMPLE, MUTUAL), from files of the pod; without a CA nothing is verified."""
+    files: list[Json] = []
+    verify: Json = {}
     if settings.get("mode") == "MUTUAL":
         chain, key = settings.get("clientCertificate"), settings.get("privateKey")
         files = [{"certificate_chain": {"filename": chain}, "private_key": {"filename": key}}]
@@ -137,7 +148,8 @@ def plain_tls(settings: Json, sans: list[str], h2: bool) -> Json:
         verify = {"trusted_ca": {"filename": settings["caCertificates"]}}
         verify |= {"match_typed_subject_alt_names": names} if names else {}
     return extension(
-        "envoy.transport_sockets.tls", "transport_sockets.tls.v3.UpstreamTlsContext",
+        "envoy.transport_sockets.tls",
+        "transport_sockets.tls.v3.UpstreamTlsContext",
         sni=settings.get("sni") or None,
         common_tls_context={
             "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},

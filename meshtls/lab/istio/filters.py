@@ -1,7 +1,8 @@
-"""Network and HTTP filters: connection managers, TCP proxies and what goes before them (listener_builder.go, networkfilter.go).
+"""Network and HTTP filters: connection managers, TCP proxies and what goes before them (listener_builder.go,
+networkfilter.go).
 
-Istio's own filters do not exist in a stock Envoy. istio.alpn is replaced by set_filter_state: an HTTP request offers the
-ALPN that its cluster's metadata names. istio.stats is replaced by the stats access logger (telemetry.py).
+Istio's own filters do not exist in a stock Envoy. istio.alpn is replaced by set_filter_state: an HTTP request offers
+the ALPN that its cluster's metadata names. istio.stats is replaced by the stats access logger (telemetry.py).
 """
 
 from functools import cached_property
@@ -12,18 +13,29 @@ import msgspec
 from meshtls.lab.istio import authz, envoy, telemetry
 from meshtls.lab.istio import scope as scopes
 from meshtls.lab.istio.envoy import Json
-from meshtls.lab.istio.world import Obj, World, annotations, labels
+from meshtls.lab.istio.objects import Obj, annotations, labels
+from meshtls.lab.istio.world import World
 
 ALPN_FILTER = envoy.extension(
-    "envoy.filters.http.set_filter_state", "filters.http.set_filter_state.v3.Config",
-    on_request_headers=[{
-        "object_key": "envoy.network.application_protocols",
-        "format_string": {"text_format_source": {"inline_string": "%METADATA(CLUSTER:istio:alpn)%"}, "omit_empty_values": True},
-        "skip_if_empty": True,
-    }],
+    "envoy.filters.http.set_filter_state",
+    "filters.http.set_filter_state.v3.Config",
+    on_request_headers=[
+        {
+            "object_key": "envoy.network.application_protocols",
+            "format_string": {
+                "text_format_source": {"inline_string": "%METADATA(CLUSTER:istio:alpn)%"},
+                "omit_empty_values": True,
+            },
+            "skip_if_empty": True,
+        }
+    ],
 )
-GRPC_STATS = envoy.extension("envoy.filters.http.grpc_stats", "filters.http.grpc_stats.v3.FilterConfig",
-                             emit_filter_state=True, stats_for_all_methods=False)
+GRPC_STATS = envoy.extension(
+    "envoy.filters.http.grpc_stats",
+    "filters.http.grpc_stats.v3.FilterConfig",
+    emit_filter_state=True,
+    stats_for_all_methods=False,
+)
 FAULT = envoy.extension("envoy.filters.http.fault", "filters.http.fault.v3.HTTPFault")
 CORS = envoy.extension("envoy.filters.http.cors", "filters.http.cors.v3.Cors")
 ROUTER = envoy.extension("envoy.filters.http.router", "filters.http.router.v3.Router")
@@ -87,9 +99,12 @@ def tcp_proxy(cluster: str, access_log: list[Json], clusters: list[Json] | None 
     """A TCP proxy to one cluster, or to weighted ones."""
     target: Json = {"weighted_clusters": {"clusters": clusters}} if clusters else {"cluster": cluster}
     return envoy.extension(
-        "envoy.filters.network.tcp_proxy", "filters.network.tcp_proxy.v3.TcpProxy",
-        stat_prefix=stat_prefix or cluster, access_log=access_log,
-        access_log_options={"flush_access_log_on_connected": True} if access_log else None, **target,
+        "envoy.filters.network.tcp_proxy",
+        "filters.network.tcp_proxy.v3.TcpProxy",
+        stat_prefix=stat_prefix or cluster,
+        access_log=access_log,
+        access_log_options={"flush_access_log_on_connected": True} if access_log else None,
+        **target,
     )
 
 
@@ -100,21 +115,36 @@ def blackhole() -> Json:
 
 def inbound_http(proxy: Proxy, chain: Chain) -> list[Json]:
     """The filters of an inbound HTTP chain."""
-    action: Json = {"cluster": chain.cluster, "timeout": NO_TIMEOUT,
-                    "max_stream_duration": {"max_stream_duration": NO_TIMEOUT, "grpc_timeout_header_max": NO_TIMEOUT}}
+    action: Json = {
+        "cluster": chain.cluster,
+        "timeout": NO_TIMEOUT,
+        "max_stream_duration": {"max_stream_duration": NO_TIMEOUT, "grpc_timeout_header_max": NO_TIMEOUT},
+    }
     if not chain.grpc:
         action["retry_policy"] = {"retry_on": "reset-before-request", "num_retries": 2}
-    route = {"name": "default", "match": {"prefix": "/"}, "route": action,
-             "decorator": {"operation": f"{chain.service or chain.cluster}:{chain.port}/*"}}
-    routes = {"name": chain.cluster, "validate_clusters": False,
-              "virtual_hosts": [{"name": f"inbound|http|{chain.port}", "domains": ["*"], "routes": [route]}]}
+    route = {
+        "name": "default",
+        "match": {"prefix": "/"},
+        "route": action,
+        "decorator": {"operation": f"{chain.service or chain.cluster}:{chain.port}/*"},
+    }
+    routes = {
+        "name": chain.cluster,
+        "validate_clusters": False,
+        "virtual_hosts": [{"name": f"inbound|http|{chain.port}", "domains": ["*"], "routes": [route]}],
+    }
     http_filters = [*proxy.authz.http(), GRPC_STATS, FAULT, CORS, ROUTER]
-    return [manager(
-        chain.stat_prefix, routes, http_filters, proxy.logs.http("inbound", chain.service),
-        forward_client_cert_details="APPEND_FORWARD",
-        set_current_client_cert_details={"subject": True, "dns": True, "uri": True},
-        http2_protocol_options={} if chain.http2 else None,
-    )]
+    return [
+        manager(
+            chain.stat_prefix,
+            routes,
+            http_filters,
+            proxy.logs.http("inbound", chain.service),
+            forward_client_cert_details="APPEND_FORWARD",
+            set_current_client_cert_details={"subject": True, "dns": True, "uri": True},
+            http2_protocol_options={} if chain.http2 else None,
+        )
+    ]
 
 
 def inbound_tcp(proxy: Proxy, chain: Chain) -> list[Json]:

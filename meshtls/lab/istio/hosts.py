@@ -1,4 +1,5 @@
-"""Host names as Istio compares them (pkg/config/host): a wildcard is a leading `*`, the longer wildcard is the narrower.
+"""Host names as Istio compares them (pkg/config/host): a wildcard is a leading `*`, the longer wildcard is the
+narrower.
 
 Overlap (`matches`) is symmetric, cover (`subset_of`) is not; the most specific rule for a host is its exact name, then
 its longest wildcard, ties in the alphabet's order.

@@ -1,8 +1,9 @@
 """The inbound side of a proxy: one listener on 15006 with a filter chain per port, mode and kind of bytes
 (pilot/pkg/networking/core listener_inbound.go, filterchain_options.go).
 
-The ports are the Sidecar's ingress if it has any, else those that services name; what is left goes through the pass-through
-chains, which take the workload's mode, plus one set for each port that only the PeerAuthentication names.
+The ports are the Sidecar's ingress if it has any, else those that services name; what is left goes through the
+pass-through chains, which take the workload's mode, plus one set for each port that only the PeerAuthentication
+names.
 """
 
 from collections.abc import Iterable
@@ -12,16 +13,21 @@ import msgspec
 from meshtls.lab.istio import envoy, filters, policies
 from meshtls.lab.istio.envoy import Json
 from meshtls.lab.istio.filters import Chain, Proxy
-from meshtls.lab.istio.world import AUTO, HTTP, HTTP2, Target, labels, namespace_of
+from meshtls.lab.istio.objects import AUTO, HTTP, HTTP2, Target, labels, namespace_of
 
 ORIGINAL_DST = envoy.extension("envoy.filters.listener.original_dst", "filters.listener.original_dst.v3.OriginalDst")
 TLS_INSPECTOR = envoy.extension(
-    "envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector", initial_read_buffer_size=512)
-HTTP_INSPECTOR = envoy.extension("envoy.filters.listener.http_inspector", "filters.listener.http_inspector.v3.HttpInspector")
+    "envoy.filters.listener.tls_inspector",
+    "filters.listener.tls_inspector.v3.TlsInspector",
+    initial_read_buffer_size=512,
+)
+HTTP_INSPECTOR = envoy.extension(
+    "envoy.filters.listener.http_inspector", "filters.listener.http_inspector.v3.HttpInspector"
+)
 
 
 class Match(msgspec.Struct, frozen=True):
-    """Which connections of a port a chain takes: transport, ALPN (none: any), handled as HTTP or not, TLS ended here or not."""
+    """Which connections of a port a chain takes (no ALPN: any), and whether it handles HTTP and ends TLS."""
 
     transport: str
     alpn: tuple[str, ...]
@@ -33,18 +39,25 @@ def _matches(*rows: tuple[str, list[str], bool, bool]) -> tuple[Match, ...]:
     return tuple(Match(t, tuple(a), h, e) for t, a, h, e in rows)
 
 
-RAW, TLS, ANY = "raw_buffer", "tls", []
+RAW, TLS = "raw_buffer", "tls"
+ANY: list[str] = []
 CHAINS: dict[tuple[str, str], tuple[Match, ...]] = {
     ("http", "STRICT"): _matches((TLS, ANY, True, True)),
     ("http", "PERMISSIVE"): _matches((TLS, envoy.ALL_ALPN, True, True), (RAW, ANY, True, False)),
     ("http", "DISABLE"): _matches((RAW, ANY, True, False)),
     ("tcp", "STRICT"): _matches((TLS, ANY, False, True)),
-    ("tcp", "PERMISSIVE"): _matches((TLS, envoy.ALL_ALPN, False, True), (TLS, ANY, False, False), (RAW, ANY, False, False)),
+    ("tcp", "PERMISSIVE"): _matches(
+        (TLS, envoy.ALL_ALPN, False, True), (TLS, ANY, False, False), (RAW, ANY, False, False)
+    ),
     ("tcp", "DISABLE"): _matches((RAW, ANY, False, False)),
     ("auto", "STRICT"): _matches((TLS, envoy.HTTP_ALPN, True, True), (TLS, ANY, False, True)),
     ("auto", "PERMISSIVE"): _matches(
-        (TLS, envoy.HTTP_ALPN, True, True), (RAW, envoy.PLAIN_HTTP, True, False), (TLS, envoy.TCP_ALPN, False, True),
-        (RAW, ANY, False, False), (TLS, ANY, False, False)),
+        (TLS, envoy.HTTP_ALPN, True, True),
+        (RAW, envoy.PLAIN_HTTP, True, False),
+        (TLS, envoy.TCP_ALPN, False, True),
+        (RAW, ANY, False, False),
+        (TLS, ANY, False, False),
+    ),
     ("auto", "DISABLE"): _matches((RAW, envoy.PLAIN_HTTP, True, False), (RAW, ANY, False, False)),
 }
 
@@ -67,12 +80,15 @@ def served(proxy: Proxy, targets: Iterable[Target]) -> list[Served]:
         mode, number = entry.get("captureMode") or "DEFAULT", int(entry["port"]["number"])
         bound = none if mode == "DEFAULT" else mode == "NONE"
         if not _reserved(entry.get("bind") or "", number, _known(entry["port"].get("protocol", ""))):
-            found.setdefault(number, Served(
-                number, _known(entry["port"].get("protocol", "")), entry.get("bind") or "0.0.0.0", bound))
+            found.setdefault(
+                number, Served(number, _known(entry["port"].get("protocol", "")), entry.get("bind") or "0.0.0.0", bound)
+            )
     if not proxy.scope.ingress and not none:
         for target in targets:
             if target.number not in (15021, 15090):
-                found.setdefault(target.number, Served(target.number, target.port.protocol, service=target.service.hostname))
+                found.setdefault(
+                    target.number, Served(target.number, target.port.protocol, service=target.service.hostname)
+                )
     return sorted(found.values(), key=lambda s: s.number)
 
 
@@ -100,7 +116,9 @@ def listeners(proxy: Proxy, targets: list[Target]) -> list[Json]:
     for port in ports:
         chains = _chains(proxy, port, peer.for_port(port.number), passthrough=False)
         if port.bound:
-            out.append(_listener(proxy, envoy.listener_name(port.bind, port.number), port.bind, port.number, True, chains))
+            out.append(
+                _listener(proxy, envoy.listener_name(port.bind, port.number), port.bind, port.number, True, chains)
+            )
         else:
             virtual += chains
     if proxy.interception != "NONE":
@@ -126,7 +144,11 @@ def _chains(proxy: Proxy, port: Served, mode: str, passthrough: bool) -> list[Js
     for match in CHAINS[kind, mode]:
         chain = Chain(
             name=name if not passthrough else "virtualInbound-catchall-http" if match.http else "virtualInbound",
-            cluster=cluster, port=port.number, http2=port.protocol in HTTP2, service=port.service, mtls=match.tls,
+            cluster=cluster,
+            port=port.number,
+            http2=port.protocol in HTTP2,
+            service=port.service,
+            mtls=match.tls,
             grpc=port.protocol in ("grpc", "grpc-web"),
             stat_prefix=f"{cluster}" if passthrough else f"inbound_{name}",
         )
@@ -134,12 +156,18 @@ def _chains(proxy: Proxy, port: Served, mode: str, passthrough: bool) -> list[Js
         condition["transport_protocol"] = match.transport
         if match.alpn:
             condition["application_protocols"] = list(match.alpn)
-        out.append({
-            "name": chain.name,
-            "filter_chain_match": condition,
-            "filters": filters.inbound_http(proxy, chain) if match.http else filters.inbound_tcp(proxy, chain),
-            **({"transport_socket": envoy.downstream_tls(proxy.world.trust_domains, proxy.world.mesh)} if match.tls else {}),
-        })
+        out.append(
+            {
+                "name": chain.name,
+                "filter_chain_match": condition,
+                "filters": filters.inbound_http(proxy, chain) if match.http else filters.inbound_tcp(proxy, chain),
+                **(
+                    {"transport_socket": envoy.downstream_tls(proxy.world.trust_domains, proxy.world.mesh)}
+                    if match.tls
+                    else {}
+                ),
+            }
+        )
     return out
 
 

@@ -1,4 +1,5 @@
-"""What an Istio installation leaves in a cluster, as far as the lab and its tools read it (Helm chart istiod, default values).
+"""What an Istio installation leaves in a cluster, as far as the lab and its tools read it (Helm chart istiod, default
+values).
 
 The namespace, MeshConfig, the injector's settings and its webhook's selectors. Classic sidecars everywhere: set
 `pilot.env.ENABLE_NATIVE_SIDECARS` to "false" in the injector's values, as with the chart.
@@ -9,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from meshtls.lab.istio.world import DOMAIN, ROOT, Obj
+from meshtls.lab.istio.objects import DOMAIN, ROOT, Obj
 
 VERSION = "1.32-dev"
 LABELS = {"istio.io/rev": "default", "app.kubernetes.io/name": "istiod", "app.kubernetes.io/part-of": "istio"}
@@ -22,8 +23,11 @@ MESH: Obj = {
     "rootNamespace": ROOT,
     "trustDomain": DOMAIN,
 }
-VALUES: Obj = {"global": {"proxy": {"image": "proxyv2"}}, "pilot": {"env": {}},
-               "sidecarInjectorWebhook": {"rewriteAppHTTPProbe": True}}
+VALUES: Obj = {
+    "global": {"proxy": {"image": "proxyv2"}},
+    "pilot": {"env": {}},
+    "sidecarInjectorWebhook": {"rewriteAppHTTPProbe": True},
+}
 CONFIG: Obj = {"policy": "enabled", "neverInjectSelector": [], "alwaysInjectSelector": []}
 
 
@@ -40,13 +44,15 @@ SELECTORS: dict[str, tuple[list[Obj], list[Obj]]] = {
     "rev.namespace.": ([_rule(REV, "In", "default"), _rule(NAMESPACE, "DoesNotExist")], [NOT_REFUSED]),
     "rev.object.": (UNLABELLED, [NOT_REFUSED, _rule(REV, "In", "default")]),
     "namespace.": ([_rule(NAMESPACE, "In", "enabled")], [NOT_REFUSED]),
-    "object.": ([_rule(NAMESPACE, "DoesNotExist"), _rule(REV, "DoesNotExist")],
-                [_rule(INJECT, "In", "true"), _rule(REV, "DoesNotExist")]),
+    "object.": (
+        [_rule(NAMESPACE, "DoesNotExist"), _rule(REV, "DoesNotExist")],
+        [_rule(INJECT, "In", "true"), _rule(REV, "DoesNotExist")],
+    ),
 }
 
 
 def webhook() -> Obj:
-    """The injector's MutatingWebhookConfiguration. The lab answers it in-process: no istiod stands behind the service."""
+    """The injector's MutatingWebhookConfiguration; the lab answers it itself, there is no istiod behind it."""
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
@@ -55,11 +61,23 @@ def webhook() -> Obj:
             {
                 "name": f"{prefix}sidecar-injector.istio.io",
                 "clientConfig": {"service": {"name": "istiod", "namespace": ROOT, "path": "/inject", "port": 443}},
-                "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "scope": "*"}],
+                "rules": [
+                    {
+                        "operations": ["CREATE"],
+                        "apiGroups": [""],
+                        "apiVersions": ["v1"],
+                        "resources": ["pods"],
+                        "scope": "*",
+                    }
+                ],
                 "namespaceSelector": {"matchExpressions": namespace},
                 "objectSelector": {"matchExpressions": pod},
-                "failurePolicy": "Fail", "matchPolicy": "Equivalent", "reinvocationPolicy": "Never", "sideEffects": "None",
-                "timeoutSeconds": 10, "admissionReviewVersions": ["v1"],
+                "failurePolicy": "Fail",
+                "matchPolicy": "Equivalent",
+                "reinvocationPolicy": "Never",
+                "sideEffects": "None",
+                "timeoutSeconds": 10,
+                "admissionReviewVersions": ["v1"],
             }
             for prefix, (namespace, pod) in SELECTORS.items()
         ],
@@ -70,12 +88,23 @@ def installation(mesh: Obj | None = None, values: Obj | None = None) -> list[Obj
     """The objects to create first. `mesh` and `values` are laid over the defaults, key by key."""
 
     def config_map(name: str, **data: str) -> Obj:
-        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": ROOT, "labels": LABELS}, "data": data}
+        return {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name, "namespace": ROOT, "labels": LABELS},
+            "data": data,
+        }
 
     return [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ROOT, "labels": {"kubernetes.io/metadata.name": ROOT}}},
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": ROOT, "labels": {"kubernetes.io/metadata.name": ROOT}},
+        },
         config_map("istio", mesh=yaml.safe_dump({**MESH, **(mesh or {})}), meshNetworks="networks: {}\n"),
-        config_map("istio-sidecar-injector", config=yaml.safe_dump(CONFIG), values=json.dumps(_laid_over(VALUES, values or {}))),
+        config_map(
+            "istio-sidecar-injector", config=yaml.safe_dump(CONFIG), values=json.dumps(_laid_over(VALUES, values or {}))
+        ),
         webhook(),
     ]
 

@@ -1,4 +1,5 @@
-"""What of a pod's traffic goes through its proxy, read from the arguments of its istio-init container (tools/istio-iptables).
+"""What of a pod's traffic goes through its proxy, read from the arguments of its istio-init container
+(tools/istio-iptables).
 
 The arguments, not the annotations: as in life, what counts is what the init container was started with.
 """
@@ -6,14 +7,14 @@ The arguments, not the annotations: as in life, what counts is what the init con
 import msgspec
 
 from meshtls.lab.istio.envoy import PROXY_MARK
-from meshtls.lab.istio.world import Obj, has_proxy, spec
+from meshtls.lab.istio.objects import Obj, has_proxy, spec
 
 
 class Interception(msgspec.Struct, frozen=True):
     """Which TCP connections are redirected. Ports: None stands for all, () for none; ranges are CIDRs, "*" is all.
 
-    Never redirected: what the proxy itself sends (uid, gid or mark 1337), 127.0.0.1, and port 15008 inbound. Exclusions beat
-    inclusions.
+    Never redirected: what the proxy itself sends (uid, gid or mark 1337), 127.0.0.1, and port 15008 inbound.
+    Exclusions beat inclusions.
     """
 
     mode: str  # REDIRECT, TPROXY or NONE
@@ -33,14 +34,20 @@ class Interception(msgspec.Struct, frozen=True):
 def interception(pod: Obj) -> Interception:
     """A pod's interception; mode NONE without a proxy or without an init container that sets it up.
 
-    `include_outbound` adds ports whose traffic is redirected whatever its address; `include_ranges` are the addresses whose
-    traffic is redirected on every port, () for none.
+    `include_outbound` adds ports whose traffic is redirected whatever its address; `include_ranges` are the addresses
+    whose traffic is redirected on every port, () for none.
     """
-    init = next((c for c in spec(pod).get("initContainers") or [] if c["name"] in ("istio-init", "istio-validation")), None)
+    init = next(
+        (c for c in spec(pod).get("initContainers") or [] if c["name"] in ("istio-init", "istio-validation")), None
+    )
     if init is None or not has_proxy(pod):
         return Interception("NONE")
     args = init.get("args") or []
-    flags = {args[i]: args[i + 1] for i in range(1, len(args) - 1) if args[i].startswith("-") and not args[i].startswith("--")}
+    flags = {
+        args[i]: args[i + 1]
+        for i in range(1, len(args) - 1)
+        if args[i].startswith("-") and not args[i].startswith("--")
+    }
 
     def words(flag: str, default: str = "") -> tuple[str, ...]:
         return tuple(w.strip() for w in str(flags.get(flag, default)).split(",") if w.strip())

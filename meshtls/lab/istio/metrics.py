@@ -1,13 +1,15 @@
 """Istio's metrics with Istio's labels, from what a stock Envoy counts (extensions of istio/proxy: istio.stats).
 
-Envoy's stats access logger counts with addresses, certificates and cluster names as tags (telemetry.py); here addresses become
-workloads. A proxy knows its peer's workload only as in life: from headers that a client's proxy adds to HTTP, or over mesh mTLS.
+Envoy's stats access logger counts with addresses, certificates and cluster names as tags (telemetry.py); here
+addresses become workloads. A proxy knows its peer's workload only as in life: from headers that a client's proxy adds
+to HTTP, or over mesh mTLS.
 """
 
 import re
 from collections.abc import Iterator
 
-from meshtls.lab.istio.world import Obj, World, has_proxy, labels, namespace_of, spec
+from meshtls.lab.istio.objects import Obj, has_proxy, labels, namespace_of, spec
+from meshtls.lab.istio.world import World
 
 QUERY = "/stats/prometheus?usedonly&filter=^istio%5C."  # what to ask Envoy's admin for
 LINE = re.compile(r"^envoy_(istio_\w+)\{(.*)\} (\S+)$")

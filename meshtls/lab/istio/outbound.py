@@ -1,9 +1,9 @@
 """The outbound side of a proxy: 15001 hands each connection to the listener of its original address
 (pilot/pkg/networking/core listener.go, tls.go).
 
-HTTP services of a port share 0.0.0.0_<port>; TCP services have <cluster IP>_<port>; ports of unknown protocol have both kinds
-of chain on their own address; headless TCP services have one listener per pod. What no listener takes passes through, or ends
-in BlackHoleCluster under REGISTRY_ONLY.
+HTTP services of a port share 0.0.0.0_<port>; TCP services have <cluster IP>_<port>; ports of unknown protocol have
+both kinds of chain on their own address; headless TCP services have one listener per pod. What no listener takes
+passes through, or ends in BlackHoleCluster under REGISTRY_ONLY.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from meshtls.lab.istio import envoy, filters, hosts, routes
 from meshtls.lab.istio.envoy import Json
 from meshtls.lab.istio.filters import Proxy
 from meshtls.lab.istio.inbound import HTTP_INSPECTOR, TLS_INSPECTOR
+from meshtls.lab.istio.objects import AUTO, HTTP, TCP, TLS, Obj, Port, Service, namespace_of, spec
 from meshtls.lab.istio.scope import Listener
-from meshtls.lab.istio.world import AUTO, HTTP, TCP, TLS, Obj, Port, Service, namespace_of, spec
 
 WILDCARD = "0.0.0.0"
 LOCAL = ("127.0.0.1",)
@@ -149,19 +149,28 @@ class Builder:
         for chain in chains:
             if all(chain.key != other.key for other in known.chains):
                 known.chains.append(chain)
-        if (port.protocol in HTTP) or (port.protocol in TCP and known.protocol in HTTP) or (
-                port.protocol == AUTO and known.protocol in TCP):
+        if (
+            (port.protocol in HTTP)
+            or (port.protocol in TCP and known.protocol in HTTP)
+            or (port.protocol == AUTO and known.protocol in TCP)
+        ):
             known.protocol = AUTO
 
     def _http(self, port: int, sniffed: bool, host: str = "") -> Chain:
-        return Chain(http=sniffed, build=lambda name: filters.outbound_http(
-            self.proxy, name, routes.for_listener(self.proxy, port, host)))
+        return Chain(
+            http=sniffed,
+            build=lambda name: filters.outbound_http(self.proxy, name, routes.for_listener(self.proxy, port, host)),
+        )
 
     def _tcp(self, listener: Listener, service: Service, port: Port, bind: str, cidrs: tuple[str, ...]) -> list[Chain]:
-        mine = [v for v in listener.virtual_services if any(hosts.matches(h, service.hostname) for h in spec(v)["hosts"])]
+        mine = [
+            v for v in listener.virtual_services if any(hosts.matches(h, service.hostname) for h in spec(v)["hosts"])
+        ]
         return (self._tls_chains if port.protocol in TLS else self._tcp_chains)(mine, service, port, bind, cidrs)
 
-    def _tls_chains(self, virtual: list[Obj], service: Service, port: Port, bind: str, cidrs: tuple[str, ...]) -> list[Chain]:
+    def _tls_chains(
+        self, virtual: list[Obj], service: Service, port: Port, bind: str, cidrs: tuple[str, ...]
+    ) -> list[Chain]:
         """buildSidecarOutboundTLSFilterChainOpts."""
         out: list[Chain] = []
         seen: set[tuple[str, ...]] = set()
@@ -186,7 +195,9 @@ class Builder:
             sni = tuple(names)
         return [self._default(service, port, cidrs, sni)]
 
-    def _tcp_chains(self, virtual: list[Obj], service: Service, port: Port, bind: str, cidrs: tuple[str, ...]) -> list[Chain]:
+    def _tcp_chains(
+        self, virtual: list[Obj], service: Service, port: Port, bind: str, cidrs: tuple[str, ...]
+    ) -> list[Chain]:
         """buildSidecarOutboundTCPFilterChainOpts."""
         out: list[Chain] = []
         settled = False
@@ -209,18 +220,25 @@ class Builder:
     def _applies(self, match: Obj, port: int) -> bool:
         """matchTLS, matchTCP."""
         gateways = match.get("gateways") or ["mesh"]
-        return "mesh" in gateways and hosts.labels_match(match.get("sourceLabels"), self.proxy.labels) and (
-            match.get("port") or port) == port and (match.get("sourceNamespace") or namespace_of(self.proxy.pod)) == namespace_of(
-                self.proxy.pod)
+        return (
+            "mesh" in gateways
+            and hosts.labels_match(match.get("sourceLabels"), self.proxy.labels)
+            and (match.get("port") or port) == port
+            and (match.get("sourceNamespace") or namespace_of(self.proxy.pod)) == namespace_of(self.proxy.pod)
+        )
 
     def _default(self, service: Service, port: Port, cidrs: tuple[str, ...], sni: tuple[str, ...] = ()) -> Chain:
         number = service.ports[0].number if len(service.ports) == 1 else port.number
         cluster = envoy.outbound(service.hostname, number)
         return Chain(build=lambda _: filters.outbound_tcp(self.proxy, cluster), cidrs=cidrs, sni=sni)
 
-    def _to(self, destinations: list[Obj], port: Port, virtual: Obj, cidrs: tuple[str, ...], sni: tuple[str, ...] = ()) -> Chain:
+    def _to(
+        self, destinations: list[Obj], port: Port, virtual: Obj, cidrs: tuple[str, ...], sni: tuple[str, ...] = ()
+    ) -> Chain:
         def cluster(destination: Obj) -> str:
-            return routes.destination_cluster(destination, self.scope.services.get(destination.get("host", "")), port.number)
+            return routes.destination_cluster(
+                destination, self.scope.services.get(destination.get("host", "")), port.number
+            )
 
         if len(destinations) == 1:
             only = cluster(destinations[0]["destination"])
@@ -264,10 +282,17 @@ class Builder:
         return filters.outbound_tcp(self.proxy, envoy.PASSTHROUGH if self.scope.allow_any else envoy.BLACKHOLE)
 
     def _virtual(self) -> Json:
-        loop: Json = {"name": "virtualOutbound-blackhole", "filters": [filters.blackhole()],
-                      "filter_chain_match": {"destination_port": envoy.OUTBOUND_PORT}}
+        loop: Json = {
+            "name": "virtualOutbound-blackhole",
+            "filters": [filters.blackhole()],
+            "filter_chain_match": {"destination_port": envoy.OUTBOUND_PORT},
+        }
         rest: Json = {"name": "virtualOutbound-catchall-tcp", "filters": self._unclaimed()}
         return {
-            "name": "virtualOutbound", "address": envoy.address(WILDCARD, envoy.OUTBOUND_PORT), "use_original_dst": True,
-            "traffic_direction": "OUTBOUND", "filter_chains": [loop, rest], "access_log": self.proxy.logs.listener("outbound"),
+            "name": "virtualOutbound",
+            "address": envoy.address(WILDCARD, envoy.OUTBOUND_PORT),
+            "use_original_dst": True,
+            "traffic_direction": "OUTBOUND",
+            "filter_chains": [loop, rest],
+            "access_log": self.proxy.logs.listener("outbound"),
         }

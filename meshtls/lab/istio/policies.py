@@ -1,8 +1,8 @@
 """Inbound mode of a port, by PeerAuthentication (pilot/pkg/security/authn ComposePeerAuthentication).
 
-The narrowest scope that says something wins: port, workload, namespace, mesh, else PERMISSIVE; within a scope the oldest
-policy is the only one. UNSET inherits. Ports count only in a policy with a selector, and a selector in the root namespace
-voids its policy.
+The narrowest scope that says something wins: port, workload, namespace, mesh, else PERMISSIVE; within a scope the
+oldest policy is the only one. UNSET inherits. Ports count only in a policy with a selector, and a selector in the
+root namespace voids its policy.
 """
 
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from meshtls.lab.istio import hosts
-from meshtls.lab.istio.world import Obj, World, namespace_of, spec
+from meshtls.lab.istio.objects import Obj, namespace_of, spec
+from meshtls.lab.istio.world import World
 
 
 class Merged(msgspec.Struct, frozen=True):

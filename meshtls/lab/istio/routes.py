@@ -1,8 +1,8 @@
 """Which cluster an outbound HTTP request goes to: virtual hosts per port, from services and virtual services
 (pilot/pkg/networking/core httproute.go, core/route).
 
-A service without a virtual service has one default route. Host names, short names and addresses lead to a virtual host; a
-host that nothing knows goes to PassthroughCluster, or gets 502 under REGISTRY_ONLY.
+A service without a virtual service has one default route. Host names, short names and addresses lead to a virtual
+host; a host that nothing knows goes to PassthroughCluster, or gets 502 under REGISTRY_ONLY.
 """
 
 from collections.abc import Iterable
@@ -11,20 +11,31 @@ from typing import Any
 from meshtls.lab.istio import envoy, hosts
 from meshtls.lab.istio.envoy import Json
 from meshtls.lab.istio.filters import Proxy
+from meshtls.lab.istio.objects import AUTO, HTTP, Obj, Service, namespace_of, spec
 from meshtls.lab.istio.scope import Scope, vs_key
-from meshtls.lab.istio.world import AUTO, HTTP, Obj, Service, World, namespace_of, spec
+from meshtls.lab.istio.world import World
 
 RETRY: Json = {
-    "retry_on": "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes", "num_retries": 2,
+    "retry_on": "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
+    "num_retries": 2,
     "host_selection_retry_max_attempts": 5,
-    "retry_host_predicate": [envoy.extension(
-        "envoy.retry_host_predicates.previous_hosts", "retry.host.previous_hosts.v3.PreviousHostsPredicate")],
+    "retry_host_predicate": [
+        envoy.extension(
+            "envoy.retry_host_predicates.previous_hosts", "retry.host.previous_hosts.v3.PreviousHostsPredicate"
+        )
+    ],
 }
-REDIRECTS = {301: "MOVED_PERMANENTLY", 302: "FOUND", 303: "SEE_OTHER", 307: "TEMPORARY_REDIRECT", 308: "PERMANENT_REDIRECT"}
+REDIRECTS = {
+    301: "MOVED_PERMANENTLY",
+    302: "FOUND",
+    303: "SEE_OTHER",
+    307: "TEMPORARY_REDIRECT",
+    308: "PERMANENT_REDIRECT",
+}
 
 
 def for_listener(proxy: Proxy, port: int, sniffed_host: str = "") -> Json:
-    """The route table of a listener: all hosts of a port, or with `sniffed_host` that service's alone, under any name."""
+    """A listener's route table: all hosts of a port, or with `sniffed_host` that service alone, under any name."""
     if port not in proxy.virtual_hosts:
         proxy.virtual_hosts[port] = _virtual_hosts(proxy, port)
     hosts_of_port = proxy.virtual_hosts[port]
@@ -39,21 +50,29 @@ def for_listener(proxy: Proxy, port: int, sniffed_host: str = "") -> Json:
 def catch_all(scope: Scope) -> Json:
     """The virtual host for names that nothing knows."""
     if scope.allow_any:
-        route: Json = {"name": "allow_any", "match": {"prefix": "/"},
-                       "route": {"cluster": envoy.PASSTHROUGH, "timeout": "0s"}}
+        route: Json = {
+            "name": "allow_any",
+            "match": {"prefix": "/"},
+            "route": {"cluster": envoy.PASSTHROUGH, "timeout": "0s"},
+        }
         return {"name": "allow_any", "domains": ["*"], "routes": [route], "include_request_attempt_count": True}
     route = {"name": "block_all", "match": {"prefix": "/"}, "direct_response": {"status": 502}}
     return {"name": "block_all", "domains": ["*"], "routes": [route], "include_request_attempt_count": True}
 
 
 def _table(name: str, virtual_hosts: list[Json]) -> Json:
-    return {"name": name, "virtual_hosts": virtual_hosts, "validate_clusters": False, "ignore_port_in_host_matching": True,
-            "max_direct_response_body_size_bytes": 1 << 20}
+    return {
+        "name": name,
+        "virtual_hosts": virtual_hosts,
+        "validate_clusters": False,
+        "ignore_port_in_host_matching": True,
+        "max_direct_response_body_size_bytes": 1 << 20,
+    }
 
 
 def _virtual_hosts(proxy: Proxy, port: int) -> list[Json]:
     """BuildSidecarOutboundVirtualHosts."""
-    scope, listener = proxy.scope, proxy.scope.listener_for(port)
+    listener = proxy.scope.listener_for(port)
     if listener is None:
         return []
     services = {s.hostname.lower(): s for s in listener.services if s.port(port) or listener.is_http_proxy}
@@ -77,7 +96,7 @@ def _virtual_hosts(proxy: Proxy, port: int) -> list[Json]:
 
 
 def _named(proxy: Proxy, wrapped: list[tuple[list[str], list[Service], list[Json]]], port: int) -> Iterable[Json]:
-    """Gives each wrapper its domains; a domain belongs to the first that claims it, a full name never to an abbreviation."""
+    """Gives each wrapper its domains: the first to claim one has it, but a full name is never an abbreviation."""
     known = {s.hostname for _, services, _ in wrapped for s in services}
     seen_names: set[str] = set()
     seen: set[str] = set()
@@ -88,7 +107,9 @@ def _named(proxy: Proxy, wrapped: list[tuple[list[str], list[Service], list[Json
             entries.append((s.hostname, domains, alternatives))
         for host, domains, alternatives in entries:
             name = f"{host}:{port}"
-            kept = [d for d in dict.fromkeys(domains) if d.lower() not in seen and not (d in alternatives and d in known)]
+            kept = [
+                d for d in dict.fromkeys(domains) if d.lower() not in seen and not (d in alternatives and d in known)
+            ]
             if name in seen_names or not kept:
                 continue
             seen_names.add(name)
@@ -151,13 +172,23 @@ def destination_cluster(destination: Obj, service: Service | None, port: int) ->
     number = (destination.get("port") or {}).get("number")
     if number is None:
         number = service.ports[0].number if service and len(service.ports) == 1 else port
-    return envoy.outbound(service.alias_for if service and service.alias_for else host, int(number), destination.get("subset", ""))
+    return envoy.outbound(
+        service.alias_for if service and service.alias_for else host, int(number), destination.get("subset", "")
+    )
 
 
 def _default_route(cluster: str, operation: str) -> Json:
-    return {"name": "default", "match": {"prefix": "/"}, "decorator": {"operation": operation},
-            "route": {"cluster": cluster, "timeout": "0s", "retry_policy": RETRY,
-                      "max_stream_duration": {"max_stream_duration": "0s", "grpc_timeout_header_max": "0s"}}}
+    return {
+        "name": "default",
+        "match": {"prefix": "/"},
+        "decorator": {"operation": operation},
+        "route": {
+            "cluster": cluster,
+            "timeout": "0s",
+            "retry_policy": RETRY,
+            "max_stream_duration": {"max_stream_duration": "0s", "grpc_timeout_header_max": "0s"},
+        },
+    }
 
 
 def _routes(proxy: Proxy, virtual: Obj, port: int, services: dict[str, Service]) -> list[Json]:
@@ -181,7 +212,10 @@ def _from_here(match: Obj, proxy: Proxy, port: int) -> bool:
     if match.get("gateways"):
         return "mesh" in match["gateways"]
     return hosts.labels_match(match.get("sourceLabels"), proxy.labels) and match.get("sourceNamespace") in (
-        None, "", namespace_of(proxy.pod))
+        None,
+        "",
+        namespace_of(proxy.pod),
+    )
 
 
 def _takes_all(match: Json) -> bool:
@@ -226,8 +260,11 @@ def _match(match: Obj) -> Json:
 def _route(world: World, virtual: Obj, entry: Obj, match: Obj, port: int, services: dict[str, Service]) -> Json:
     """TranslateRoute."""
     name = ".".join(filter(None, (entry.get("name"), match.get("name"))))
-    out: Json = {"name": name or "default", "match": _match(match),
-                 "decorator": {"operation": f"{virtual['metadata']['name']}:{port}/*"}}
+    out: Json = {
+        "name": name or "default",
+        "match": _match(match),
+        "decorator": {"operation": f"{virtual['metadata']['name']}:{port}/*"},
+    }
     _headers(out, entry.get("headers") or {})
     if entry.get("redirect") is not None:
         out["redirect"] = _redirect(entry["redirect"])
@@ -250,7 +287,9 @@ def _action(entry: Obj, port: int, services: dict[str, Service]) -> Json:
     rewrite = entry.get("rewrite") or {}
     if rewrite.get("uri"):
         action["prefix_rewrite"] = rewrite["uri"]
-    authority = rewrite.get("authority") or (((entry.get("headers") or {}).get("request") or {}).get("set") or {}).get(":authority")
+    authority = rewrite.get("authority") or (((entry.get("headers") or {}).get("request") or {}).get("set") or {}).get(
+        ":authority"
+    )
     if authority:
         action["host_rewrite_literal"] = authority
     mirrors = [entry["mirror"]] if entry.get("mirror") else []
@@ -261,8 +300,9 @@ def _action(entry: Obj, port: int, services: dict[str, Service]) -> Json:
     if len(routes) == 1:
         action["cluster"] = cluster(routes[0].get("destination") or {})
     else:
-        action["weighted_clusters"] = {"clusters": [
-            {"name": cluster(r["destination"]), "weight": r["weight"]} for r in routes if r.get("weight")]}
+        action["weighted_clusters"] = {
+            "clusters": [{"name": cluster(r["destination"]), "weight": r["weight"]} for r in routes if r.get("weight")]
+        }
     return action
 
 
@@ -282,9 +322,12 @@ def _retries(policy: Obj | None) -> Json | None:
 def _headers(out: Json, operations: Obj) -> None:
     for side in ("request", "response"):
         change = operations.get(side) or {}
-        add = [{"header": {"key": k, "value": v}, "append_action": action}
-               for field, action in (("set", "OVERWRITE_IF_EXISTS_OR_ADD"), ("add", "APPEND_IF_EXISTS_OR_ADD"))
-               for k, v in (change.get(field) or {}).items() if not k.startswith(":") and k.lower() != "host"]
+        add = [
+            {"header": {"key": k, "value": v}, "append_action": action}
+            for field, action in (("set", "OVERWRITE_IF_EXISTS_OR_ADD"), ("add", "APPEND_IF_EXISTS_OR_ADD"))
+            for k, v in (change.get(field) or {}).items()
+            if not k.startswith(":") and k.lower() != "host"
+        ]
         if add:
             out[f"{side}_headers_to_add"] = add
         if change.get("remove"):
@@ -293,8 +336,12 @@ def _headers(out: Json, operations: Obj) -> None:
 
 def _redirect(redirect: Obj) -> Json:
     out: Json = {"response_code": REDIRECTS.get(redirect.get("redirectCode") or 301, "MOVED_PERMANENTLY")}
-    for field, name in (("authority", "host_redirect"), ("uri", "path_redirect"), ("scheme", "scheme_redirect"),
-                        ("port", "port_redirect")):
+    for field, name in (
+        ("authority", "host_redirect"),
+        ("uri", "path_redirect"),
+        ("scheme", "scheme_redirect"),
+        ("port", "port_redirect"),
+    ):
         if redirect.get(field):
             out[name] = redirect[field]
     return out

@@ -1,5 +1,5 @@
-"""Which services and virtual services a proxy sees: the Sidecar that applies, cut into egress listeners (pilot/pkg/model
-sidecar.go).
+"""Which services and virtual services a proxy sees: the Sidecar that applies, cut into egress listeners
+(pilot/pkg/model sidecar.go).
 
 A Sidecar with a selector goes before one without, the oldest first; then the root namespace's, then everything that is
 exported. Proxies under the same Sidecar in the same namespace share one Scope.
@@ -11,7 +11,8 @@ from functools import cached_property
 import msgspec
 
 from meshtls.lab.istio import destinationrule, hosts
-from meshtls.lab.istio.world import DOMAIN, Obj, Service, World, age, labels, namespace_of, spec
+from meshtls.lab.istio.objects import DOMAIN, Obj, Service, age, labels, namespace_of, spec
+from meshtls.lab.istio.world import World
 
 IMPORT_ALL: Obj = {"hosts": ["*/*"]}
 
@@ -85,14 +86,14 @@ class Scope:
         index = destinationrule.index(self.world)
         return {h: index.lookup(self.namespace, s) for h, s in self.services.items()}
 
-    def rule(self, host: str, pod_labels: dict[str, str] | None) -> Obj:
-        """The destination rule's spec for a host, {} without one. `pod_labels` None: inbound, where selectors do not count."""
+    def rule(self, host: str, pod_labels: dict[str, str]) -> Obj:
+        """The destination rule's spec for a host as a pod with these labels calls it, {} without one."""
         found: Obj = {}
         for rule in self.rules.get(host, ()):
             selector = rule.selector
             if selector is None:
                 found = rule.body
-            elif rule.namespace == self.namespace and pod_labels is not None and hosts.labels_match(selector, pod_labels):
+            elif rule.namespace == self.namespace and hosts.labels_match(selector, pod_labels):
                 return rule.body
         return found
 
@@ -114,8 +115,12 @@ class Scope:
         match_port = port and (declared.get("port") or {}).get("protocol", "").lower() != "http_proxy"
         services = []
         for service in self.world.exported_to(self.namespace):
-            covered = any(hosts.subset_of(service.hostname, w) for ns in (service.namespace, "*") for w in wanted.get(ns, ()))
-            barred = any(hosts.subset_of(service.hostname, x) for ns in (service.namespace, "*") for x in excluded.get(ns, ()))
+            covered = any(
+                hosts.subset_of(service.hostname, w) for ns in (service.namespace, "*") for w in wanted.get(ns, ())
+            )
+            barred = any(
+                hosts.subset_of(service.hostname, x) for ns in (service.namespace, "*") for x in excluded.get(ns, ())
+            )
             ports = tuple(p for p in service.ports if p.number == port)[:1] if match_port else service.ports
             if covered and not barred and (ports or not match_port):
                 services.append(service if ports == service.ports else msgspec.structs.replace(service, ports=ports))
@@ -147,7 +152,8 @@ def virtual_services(world: World) -> list[Obj]:
     """The virtual services of the mesh gateway, oldest first, delegates merged and short names resolved."""
     if "virtual" not in world.cache:
         world.cache["virtual"] = [
-            _resolved(world, v) for v in world.kind("VirtualService")
+            _resolved(world, v)
+            for v in world.kind("VirtualService")
             if spec(v).get("hosts") and "mesh" in (spec(v).get("gateways") or ["mesh"])
         ]
     found: list[Obj] = world.cache["virtual"]
@@ -197,7 +203,7 @@ def _one_namespace_per_host(services: list[Service], namespace: str) -> list[Ser
 
 
 def _add(found: dict[str, Service], service: Service) -> None:
-    """appendSidecarServices: the first keeps the host, Kubernetes beats others, equals of one namespace join their ports."""
+    """appendSidecarServices: the first keeps the host, Kubernetes beats others, equals join their ports."""
     known = found.get(service.hostname)
     if known is None or (service.kubernetes and not known.kubernetes):
         found[service.hostname] = service

@@ -1,8 +1,9 @@
 """Access logs and Istio's metrics (pilot/pkg/networking/core accesslog.go, pilot/pkg/model telemetry.go).
 
-Logs go to the mesh's accessLogFile in Istio's default text format; a Telemetry object that speaks of access logging for the
-workload replaces that: workload over namespace over root, provider by provider. A listener logs only connections that no
-filter chain took (NR). Metrics come from stock Envoy's stats access logger; metrics.py gives them Istio's labels.
+Logs go to the mesh's accessLogFile in Istio's default text format; a Telemetry object that speaks of access logging
+for the workload replaces that: workload over namespace over root, provider by provider. A listener logs only
+connections that no filter chain took (NR). Metrics come from stock Envoy's stats access logger; metrics.py gives them
+Istio's labels.
 """
 
 from typing import Any
@@ -11,7 +12,8 @@ import yaml
 
 from meshtls.lab.istio import envoy, hosts
 from meshtls.lab.istio.envoy import Json
-from meshtls.lab.istio.world import Obj, World, labels, namespace_of, spec
+from meshtls.lab.istio.objects import Obj, labels, namespace_of, spec
+from meshtls.lab.istio.world import World
 
 TEXT_FORMAT = (
     '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% '
@@ -26,10 +28,14 @@ CONNECTED: Json = {"log_type_filter": {"types": ["TcpUpstreamConnected"]}}
 MODES = {"inbound": "SERVER", "outbound": "CLIENT"}
 
 TAGS: list[tuple[str, str]] = [
-    ("peer", "%DOWNSTREAM_PEER_URI_SAN%"), ("local", "%DOWNSTREAM_LOCAL_URI_SAN%"),
-    ("client", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"), ("tls", "%DOWNSTREAM_TLS_VERSION%"),
-    ("upstream_peer", "%UPSTREAM_PEER_URI_SAN%"), ("upstream", "%UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
-    ("cluster", "%UPSTREAM_CLUSTER_RAW%"), ("response_flags", "%RESPONSE_FLAGS%"),
+    ("peer", "%DOWNSTREAM_PEER_URI_SAN%"),
+    ("local", "%DOWNSTREAM_LOCAL_URI_SAN%"),
+    ("client", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
+    ("tls", "%DOWNSTREAM_TLS_VERSION%"),
+    ("upstream_peer", "%UPSTREAM_PEER_URI_SAN%"),
+    ("upstream", "%UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
+    ("cluster", "%UPSTREAM_CLUSTER_RAW%"),
+    ("response_flags", "%RESPONSE_FLAGS%"),
 ]
 HTTP_TAGS = [("response_code", "%RESPONSE_CODE%"), ("grpc", "%GRPC_STATUS_NUMBER%"), ("protocol", "%PROTOCOL%")]
 
@@ -48,10 +54,16 @@ class Logs:
     def tcp(self, side: str, service: str = "") -> list[Json]:
         """For a TCP proxy. Connections are logged when they end, and counted when they begin and end."""
         opened = [_counter("tcp_connections_opened_total", 1)]
-        closed = [_counter("tcp_connections_closed_total", 1), _counter("tcp_received_bytes_total", "%BYTES_RECEIVED%"),
-                  _counter("tcp_sent_bytes_total", "%BYTES_SENT%")]
-        return [*self._files(side, [ENDED]), _stats(side, service, TAGS, opened) | {"filter": CONNECTED},
-                _stats(side, service, TAGS, closed) | {"filter": ENDED}]
+        closed = [
+            _counter("tcp_connections_closed_total", 1),
+            _counter("tcp_received_bytes_total", "%BYTES_RECEIVED%"),
+            _counter("tcp_sent_bytes_total", "%BYTES_SENT%"),
+        ]
+        return [
+            *self._files(side, [ENDED]),
+            _stats(side, service, TAGS, opened) | {"filter": CONNECTED},
+            _stats(side, service, TAGS, closed) | {"filter": ENDED},
+        ]
 
     def listener(self, side: str) -> list[Json]:
         """For a listener: only what no filter chain took."""
@@ -74,7 +86,9 @@ class Logs:
         else:
             body = text or mesh.get("accessLogFormat") or TEXT_FORMAT
             form = {"text_format_source": {"inline_string": body if body.endswith("\n") else body + "\n"}}
-        out = envoy.extension("envoy.access_loggers.file", "access_loggers.file.v3.FileAccessLog", path=path, log_format=form)
+        out = envoy.extension(
+            "envoy.access_loggers.file", "access_loggers.file.v3.FileAccessLog", path=path, log_format=form
+        )
         if conditions:
             out["filter"] = conditions[0] if len(conditions) == 1 else {"and_filter": {"filters": conditions}}
         return out
@@ -88,12 +102,12 @@ class Logs:
         return found
 
     def _configured(self, side: str) -> list[tuple[str, Any, str]] | None:
-        """mergeLogs: a level that names providers for this side replaces the ones above; a Telemetry that says nothing of this
-        side leaves it to the mesh's accessLogFile."""
+        """mergeLogs: a level that names providers for this side replaces the ones above; a Telemetry that says
+        nothing of this side leaves it to the mesh's accessLogFile."""
         levels = [spec(t)["accessLogging"] for t in self._objects() if spec(t).get("accessLogging")]
         defaults: list[str] = (self.world.mesh.get("defaultProviders") or {}).get("accessLogging") or []
         chosen, filters = defaults, dict[str, str]()
-        wanted: dict[str, str | None] = {} if levels else {name: "" for name in defaults}
+        wanted: dict[str, str | None] = {} if levels else dict.fromkeys(defaults, "")
         for level in levels:
             named: list[str] = []
             for entry in (e for e in level if self._concerns(e, side)):
@@ -142,23 +156,39 @@ def _json_format(raw: Any) -> Json:
     if isinstance(given, dict):
         return given
     return {
-        "start_time": "%START_TIME%", "method": "%REQ(:METHOD)%", "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
-        "protocol": "%PROTOCOL%", "response_code": "%RESPONSE_CODE%", "response_flags": "%RESPONSE_FLAGS%",
+        "start_time": "%START_TIME%",
+        "method": "%REQ(:METHOD)%",
+        "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+        "protocol": "%PROTOCOL%",
+        "response_code": "%RESPONSE_CODE%",
+        "response_flags": "%RESPONSE_FLAGS%",
         "response_code_details": "%RESPONSE_CODE_DETAILS%",
         "connection_termination_details": "%CONNECTION_TERMINATION_DETAILS%",
-        "bytes_received": "%BYTES_RECEIVED%", "bytes_sent": "%BYTES_SENT%", "duration": "%DURATION%",
-        "upstream_service_time": "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%", "x_forwarded_for": "%REQ(X-FORWARDED-FOR)%",
-        "user_agent": "%REQ(USER-AGENT)%", "request_id": "%REQ(X-REQUEST-ID)%", "authority": "%REQ(:AUTHORITY)%",
-        "upstream_host": "%UPSTREAM_HOST%", "upstream_cluster": "%UPSTREAM_CLUSTER_RAW%",
-        "upstream_local_address": "%UPSTREAM_LOCAL_ADDRESS%", "downstream_local_address": "%DOWNSTREAM_LOCAL_ADDRESS%",
-        "downstream_remote_address": "%DOWNSTREAM_REMOTE_ADDRESS%", "requested_server_name": "%REQUESTED_SERVER_NAME%",
-        "route_name": "%ROUTE_NAME%", "upstream_transport_failure_reason": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+        "bytes_received": "%BYTES_RECEIVED%",
+        "bytes_sent": "%BYTES_SENT%",
+        "duration": "%DURATION%",
+        "upstream_service_time": "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%",
+        "x_forwarded_for": "%REQ(X-FORWARDED-FOR)%",
+        "user_agent": "%REQ(USER-AGENT)%",
+        "request_id": "%REQ(X-REQUEST-ID)%",
+        "authority": "%REQ(:AUTHORITY)%",
+        "upstream_host": "%UPSTREAM_HOST%",
+        "upstream_cluster": "%UPSTREAM_CLUSTER_RAW%",
+        "upstream_local_address": "%UPSTREAM_LOCAL_ADDRESS%",
+        "downstream_local_address": "%DOWNSTREAM_LOCAL_ADDRESS%",
+        "downstream_remote_address": "%DOWNSTREAM_REMOTE_ADDRESS%",
+        "requested_server_name": "%REQUESTED_SERVER_NAME%",
+        "route_name": "%ROUTE_NAME%",
+        "upstream_transport_failure_reason": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
     }
 
 
 def _cel(expression: str) -> Json:
-    return {"extension_filter": envoy.extension(
-        "cel", "access_loggers.filters.cel.v3.ExpressionFilter", expression=expression)}
+    return {
+        "extension_filter": envoy.extension(
+            "cel", "access_loggers.filters.cel.v3.ExpressionFilter", expression=expression
+        )
+    }
 
 
 def _counter(name: str, value: int | str) -> Json:
@@ -172,6 +202,8 @@ def _stats(side: str, service: str, tags: list[tuple[str, str]], counters: list[
     if service:
         marks.append({"name": "service", "value_format": service})
     return envoy.extension(
-        "envoy.access_loggers.stats", "access_loggers.stats.v3.Config", stats_scope={"prefix": "istio"},
+        "envoy.access_loggers.stats",
+        "access_loggers.stats.v3.Config",
+        stats_scope={"prefix": "istio"},
         counters=[{**c, "stat": {**c["stat"], "tags": marks}} for c in counters],
     )

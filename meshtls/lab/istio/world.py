@@ -1,4 +1,5 @@
-"""What the control plane sees: a read-only view of the cluster's objects, indexed once, with Istio's services and endpoints.
+"""What the control plane sees: a read-only view of the cluster's objects, indexed once, with Istio's services and
+endpoints.
 
 A World never changes: build a new one when objects change. Services are Kubernetes Services and ServiceEntries alike
 (pilot/pkg/serviceregistry), oldest first; an endpoint carries the tlsMode label of the pod behind it.
@@ -9,16 +10,32 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
-import msgspec
 import yaml
 
 from meshtls.errors import InputError
 from meshtls.lab.istio import hosts
+from meshtls.lab.istio.objects import (
+    AUTO,
+    DOMAIN,
+    HTTP,
+    ROOT,
+    TCP,
+    Endpoint,
+    Obj,
+    Port,
+    Service,
+    Target,
+    age,
+    annotations,
+    labels,
+    name_of,
+    namespace_of,
+    pod_ip,
+    protocol_of,
+    spec,
+    target_port,
+)
 
-Obj = dict[str, Any]
-
-ROOT = "istio-system"
-DOMAIN = "cluster.local"
 MESH_DEFAULTS: Obj = {"rootNamespace": ROOT, "trustDomain": DOMAIN, "enableAutoMtls": True, "accessLogFile": ""}
 
 # Kind -> the name under which an object store keeps its list.
@@ -39,144 +56,15 @@ RESOURCES = {
     "MutatingWebhookConfiguration": "mutatingwebhookconfigurations.admissionregistration.k8s.io",
 }
 
-HTTP = frozenset({"http", "http2", "http_proxy", "grpc", "grpc-web"})
-HTTP2 = frozenset({"http2", "grpc", "grpc-web"})
-TLS = frozenset({"https", "tls"})
-TCP = frozenset({"tcp", "https", "tls", "mongo", "redis", "mysql"})
-AUTO = ""  # protocol.Unsupported: the proxy looks at the first bytes
-APP_PROTOCOLS = {"kubernetes.io/h2c": "http2", "kubernetes.io/ws": "http", "kubernetes.io/wss": "https"}
-SNIFFED_BREAKS = frozenset({25, 53, 3306, 27017})  # ports of server-first protocols are never sniffed
-
-
-class Port(msgspec.Struct, frozen=True):
-    """A service port; `protocol` is one of HTTP, TCP, "udp" or AUTO."""
-
-    name: str
-    number: int
-    protocol: str
-
-
-class Endpoint(msgspec.Struct, frozen=True):
-    """One address behind a service port; `tls` is the pod's tlsMode label ("disabled" without), `account` its SPIFFE name."""
-
-    address: str
-    port: int
-    labels: dict[str, str]
-    namespace: str
-    account: str
-    tls: str
-
-
-class Service(msgspec.Struct, frozen=True):
-    """A service of either registry. `resolution`: EDS, DNS, DNS_ROUND_ROBIN, PASSTHROUGH or ALIAS; `addresses[0]` may be
-    0.0.0.0 (none) or a CIDR."""
-
-    hostname: str
-    namespace: str
-    name: str
-    ports: tuple[Port, ...]
-    addresses: tuple[str, ...]
-    resolution: str
-    kubernetes: bool
-    external: bool
-    export_to: frozenset[str]
-    selector: dict[str, str]
-    created: str
-    accounts: tuple[str, ...]
-    source: Obj
-    alias_for: str = ""
-
-    def port(self, number: int) -> Port | None:
-        """The port with that number."""
-        return next((p for p in self.ports if p.number == number), None)
-
-
-class Target(msgspec.Struct, frozen=True):
-    """A port of a pod that a service names."""
-
-    service: Service
-    port: Port
-    number: int
-
-
-def labels(obj: Obj) -> dict[str, str]:
-    """The object's labels."""
-    return obj["metadata"].get("labels") or {}
-
-
-def annotations(obj: Obj) -> dict[str, str]:
-    """The object's annotations."""
-    return obj["metadata"].get("annotations") or {}
-
-
-def namespace_of(obj: Obj) -> str:
-    """The object's namespace."""
-    return str(obj["metadata"].get("namespace", ""))
-
-
-def name_of(obj: Obj) -> str:
-    """The object's name."""
-    return str(obj["metadata"]["name"])
-
-
-def age(obj: Obj) -> tuple[str, str, str]:
-    """Sorts configuration oldest first, then by name and namespace (configCompareByCreationTime)."""
-    return str(obj["metadata"].get("creationTimestamp") or ""), name_of(obj), namespace_of(obj)
-
-
-def spec(obj: Obj) -> Obj:
-    """The object's spec."""
-    return obj.get("spec") or {}
-
-
-def protocol_of(number: int, name: str, transport: str = "TCP", app_protocol: str | None = None) -> str:
-    """The protocol that a port's name or appProtocol declares (pkg/config/kube ConvertProtocol)."""
-    if transport == "UDP":
-        return "udp"
-    text = (name if app_protocol is None else APP_PROTOCOLS.get(app_protocol, app_protocol)).lower()
-    prefix = "grpc-web" if text.startswith("grpc-web") else text.partition("-")[0]
-    if prefix in HTTP | TCP:
-        return prefix
-    return "tcp" if number in SNIFFED_BREAKS else AUTO
-
-
-def pod_ip(pod: Obj) -> str:
-    """The pod's first address, "" while it has none."""
-    return str((pod.get("status") or {}).get("podIP") or "")
-
-
-def containers(pod: Obj) -> list[Obj]:
-    """The pod's containers, then its native sidecars (init containers that are restarted always)."""
-    body = spec(pod)
-    return [*(body.get("containers") or []), *(c for c in body.get("initContainers") or [] if c.get("restartPolicy") == "Always")]
-
-
-def has_proxy(pod: Obj) -> bool:
-    """Whether an Istio sidecar runs in the pod, classic or native."""
-    return any(c["name"] == "istio-proxy" for c in containers(pod))
-
-
-def target_port(pod: Obj, port: Obj) -> int | None:
-    """The number that a Service port means in this pod, None where the pod has no such named port (FindPort).
-
-    A named port must agree in its protocol too, compared as written: the API server writes TCP where nothing was said."""
-    target = port.get("targetPort") or port["port"]
-    if isinstance(target, int):
-        return target
-    wanted = (target, port.get("protocol"))
-    for container in containers(pod):
-        for candidate in container.get("ports") or []:
-            if (candidate.get("name"), candidate.get("protocol")) == wanted:
-                return int(candidate["containerPort"])
-    return None
-
 
 class World:
-    """Read-only view over lists of plain objects per resource ("pods", "peerauthentications.security.istio.io", ...)."""
+    """Read-only view over lists of plain objects per resource ("pods", "peerauthentications.security.istio.io",
+    ...)."""
 
     def __init__(self, lists: Mapping[str, Iterable[Obj]], *, config_domain: str = DOMAIN) -> None:
-        """`config_domain` completes short host names in Istio's own objects. It is the cluster's domain on a cluster, and empty
-        where istiod was fed from memory, as in its simulations: there `web` in namespace `a` means `web.a`, which fits nothing."""
+        """`config_domain` completes short host names in Istio's own objects. It is the cluster's domain on a cluster,
+        and empty where istiod was fed from memory, as in its simulations: there `web` in namespace `a` means `web.a`,
+        which fits nothing."""
         self.lists = {resource: list(items) for resource, items in lists.items()}
         self.config_domain = config_domain
         self.cache: dict[Any, Any] = {}
@@ -199,7 +87,8 @@ class World:
 
     @cached_property
     def mesh(self) -> Obj:
-        """MeshConfig: key `mesh` of ConfigMap istio-system/istio over the defaults. Raises InputError when it is no mapping."""
+        """MeshConfig: key `mesh` of ConfigMap istio-system/istio over the defaults. Raises InputError when it is no
+        mapping."""
         for config in self.kind("ConfigMap"):
             if (namespace_of(config), name_of(config)) == (ROOT, "istio"):
                 try:
@@ -207,7 +96,9 @@ class World:
                 except yaml.YAMLError as error:
                     raise InputError(f"ConfigMap {ROOT}/istio, key mesh: not YAML: {error}") from error
                 if not isinstance(given, dict):
-                    raise InputError(f"ConfigMap {ROOT}/istio, key mesh: not a mapping", "write MeshConfig fields, as YAML")
+                    raise InputError(
+                        f"ConfigMap {ROOT}/istio, key mesh: not a mapping", "write MeshConfig fields, as YAML"
+                    )
                 return {**MESH_DEFAULTS, **given}
         return dict(MESH_DEFAULTS)
 
@@ -348,8 +239,11 @@ class World:
             namespace=namespace_of(obj),
             name=name_of(obj),
             ports=tuple(
-                Port(p.get("name") or "", p["port"],
-                     protocol_of(p["port"], p.get("name") or "", p.get("protocol") or "TCP", p.get("appProtocol")))
+                Port(
+                    p.get("name") or "",
+                    p["port"],
+                    protocol_of(p["port"], p.get("name") or "", p.get("protocol") or "TCP", p.get("appProtocol")),
+                )
                 for p in body.get("ports") or []
             ),
             addresses=addresses,
@@ -378,8 +272,13 @@ class World:
                         namespace=namespace_of(obj),
                         name=host,
                         ports=tuple(
-                            Port(p.get("name") or "", p["number"],
-                                 p["protocol"].lower() if p.get("protocol", "").lower() in HTTP | TCP | {"udp"} else AUTO)
+                            Port(
+                                p.get("name") or "",
+                                p["number"],
+                                p["protocol"].lower()
+                                if p.get("protocol", "").lower() in HTTP | TCP | {"udp"}
+                                else AUTO,
+                            )
                             for p in body.get("ports") or []
                         ),
                         addresses=(address.removesuffix("/32"),),
@@ -411,8 +310,11 @@ class World:
                     continue
                 ref = endpoint.get("targetRef") or {}
                 for address in endpoint["addresses"][:1]:
-                    pod = self.pods_by_name.get((ref.get("namespace", service.namespace), ref["name"])) if ref.get("kind") == "Pod" \
+                    pod = (
+                        self.pods_by_name.get((ref.get("namespace", service.namespace), ref["name"]))
+                        if ref.get("kind") == "Pod"
                         else self.pods_by_ip.get(address)
+                    )
                     if pod is None and ref.get("kind") == "Pod":
                         continue
                     yield from (self._pod_endpoint(address, n, pod, service.namespace) for n in numbers)
@@ -434,8 +336,11 @@ class World:
         entries = list(body.get("endpoints") or [])
         if service.selector:
             picked = [e for e in self.kind("WorkloadEntry") if namespace_of(e) == service.namespace]
-            entries += [spec(e) | {"labels": {**labels(e), **(spec(e).get("labels") or {})}} for e in picked
-                        if hosts.labels_match(service.selector, {**labels(e), **(spec(e).get("labels") or {})})]
+            entries += [
+                spec(e) | {"labels": {**labels(e), **(spec(e).get("labels") or {})}}
+                for e in picked
+                if hosts.labels_match(service.selector, {**labels(e), **(spec(e).get("labels") or {})})
+            ]
             for pod in self.pods_by_ip.values():
                 if namespace_of(pod) == service.namespace and hosts.labels_match(service.selector, labels(pod)):
                     yield self._pod_endpoint(pod_ip(pod), fallback, pod, service.namespace)
