@@ -23,7 +23,7 @@ _LABEL = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_./]*")
 @click.command()
 @shared("cluster", "scope", "output", "report", "timeout", "threshold")
 @click.option("--offers", default="", metavar="LIST", help="What clients bring: plaintext, tls, unknown-ca, mtls (these by default), "
-              "tls-istio, server-first, expired, not-yet-valid, wrong-trust-domain, no-spiffe; or all.")  # fmt: skip
+              "tls-istio, server-first, a flaw of `meshtls pki flaws`; or all.")  # fmt: skip
 @click.option("--fingerprint-only", is_flag=True, help="Only the two handshakes with each pod that is there; nothing is deployed but one client a namespace.")
 @click.option("--no-fingerprint", is_flag=True, help="Only the probe pods among themselves.")
 @click.option("--image", default="", metavar="IMAGE", help="An image with Python 3.8 or newer, named python3.")
@@ -71,7 +71,7 @@ def _probe(client: "Client", options: Options, settings: "Settings", offers: tup
     mesh = _selected(load(client=client), options.selector)
     wanted = Wanted(namespaces=namespaces, offers=offers, cells=not given["fingerprint_only"], fingerprint=not given["no_fingerprint"])
     planned = _uncaptured(plan(mesh, wanted, Known(mesh).of_pod), mesh, settings)
-    programs, certs = hand.programs(), _certs(offers)
+    programs, certs = hand.programs(), _certs(offers, mesh.config.trust_domain, namespaces[0])
     if given["dry_run"]:
         _show(hand.manifests(planned, settings, programs, certs), options)
         raise click.exceptions.Exit(0)
@@ -93,7 +93,7 @@ def _fill(draft: "Draft", mesh: "Mesh", collected: "Collected", cleanup_command:
     from meshtls.probe.known import Known, with_ours
 
     plan = collected.plan
-    known = Known(with_ours(mesh, collected.live), {server: address.name for server, address in collected.addresses.items()})
+    known = Known(with_ours(mesh, collected.live), collected.names)
     seen = compare.Seen(plan, collected.observations, collected.logged)
     verdicts = [compare.judge(case, known.expect(case), seen) for case in plan.cases]
     checks, matrices = compare.fingerprints(plan, seen)
@@ -193,6 +193,26 @@ def _offers(text: str) -> tuple[str, ...]:
     if unknown:
         raise click.UsageError(f"--offers {unknown[0]}: no such offer; there are {', '.join(OFFERS)}")
     return tuple(dict.fromkeys(names)) or DEFAULT_OFFERS
+
+
+def _certs(offers: tuple[str, ...], trust_domain: str, namespace: str) -> dict[str, str]:
+    """Test certificates for the offers that bring one: PEM with the key, by name. The CA's key dies with this call."""
+    import datetime
+    import secrets
+
+    from meshtls.pki import flaws
+    from meshtls.pki.authority import LIFETIME, Authority
+    from meshtls.pki.identity import Identity
+    from meshtls.probe.case import OFFERS
+
+    now = datetime.datetime.now(datetime.UTC)
+    authority = Authority.new(now, LIFETIME, secrets.token_bytes)
+    order = flaws.Order(authority, Identity(trust_domain, namespace, "meshtls-probe"), now, secrets.token_bytes)
+    made = {}
+    for cert in {OFFERS[name].cert for name in offers} - {""}:
+        pair = flaws.issue(cert, order)
+        made[cert] = pair.key_pem + pair.certificate_pem
+    return made
 
 
 def _show(objects: Any, options: Options) -> None:

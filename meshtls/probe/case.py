@@ -70,10 +70,12 @@ _ALL = (
     Offer(name="tls", title="TLS, no cert", do="tls"),
     Offer(name="tls-istio", title="TLS, Istio's ALPN", do="tls", alpn=ISTIO_ALPN),
     Offer(name="unknown-ca", title="TLS, unknown CA", do="tls", alpn=ISTIO_ALPN, cert="unknown-ca"),
+    Offer(name="same-named-ca", title="TLS, same-named CA", do="tls", alpn=ISTIO_ALPN, cert="same-named-ca"),
     Offer(name="expired", title="TLS, expired", do="tls", alpn=ISTIO_ALPN, cert="expired"),
     Offer(name="not-yet-valid", title="TLS, not yet valid", do="tls", alpn=ISTIO_ALPN, cert="not-yet-valid"),
     Offer(name="wrong-trust-domain", title="TLS, wrong trust domain", do="tls", alpn=ISTIO_ALPN, cert="wrong-trust-domain"),
-    Offer(name="no-spiffe", title="TLS, no SPIFFE name", do="tls", alpn=ISTIO_ALPN, cert="no-spiffe"),
+    Offer(name="no-spiffe-name", title="TLS, no SPIFFE name", do="tls", alpn=ISTIO_ALPN, cert="no-spiffe-name"),
+    Offer(name="wrong-use", title="TLS, wrong use", do="tls", alpn=ISTIO_ALPN, cert="wrong-use"),
     Offer(name="server-first", title="server speaks first", do="silence", ports=(BANNER,)),
     Offer(name="mtls", title="mTLS", do="plaintext", by_service=True, meshed=True, naked=False),
 )  # fmt: skip

@@ -17,23 +17,21 @@ The table below is the whole law; it was measured on a real mesh (the names of t
 of ours is from the mesh's CA, so none is ever accepted by a port that shows a mesh certificate.
 """
 
-from collections.abc import Callable
-
-from meshtls.probe.case import Case, Expectation, Mode, Outcome, Server
-
-# What a meshed client's sidecar sends to a Service of a server: "mtls", "plaintext", "tls", "none", or "" (not known).
-Sends = Callable[[Case], tuple[str, tuple[str, ...]]]
-ModeOf = Callable[[Server, int], tuple[Mode, tuple[str, ...]]]
+from meshtls.probe.case import Case, Expectation, Mode, Outcome
 
 
 def expectation(case: Case, mode: Mode, sends: str = "", because: tuple[str, ...] = ()) -> Expectation:
-    """The expected outcome of `case`. `mode` is that of the server's port; `sends` as above, for calls by Service name."""
+    """The expected outcome of `case`. `mode` is that of the server's port.
+
+    `sends`: what leaves a client with sidecar ("mtls", "plaintext", "tls", "none"); "" is Istio's default: plaintext to a pod's
+    address, automatic mTLS by a Service's name.
+    """
     if mode is Mode.UNKNOWN:
         return Expectation(outcome=None, because=because or ("the mode of the port is not known",))
     enforced = mode is not Mode.UNENFORCED
     offer = case.offer
-    if offer.by_service:
-        return _by_service(mode, sends or ("mtls" if enforced else "plaintext"), because)
+    if case.client.meshed:
+        return _through_sidecar(mode, sends or ("mtls" if offer.by_service and enforced else "plaintext"), because)
     if offer.do == "silence":
         return Expectation(outcome=Outcome.STALLED if enforced else Outcome.PLAINTEXT, because=because)
     if offer.do == "plaintext":
@@ -42,16 +40,17 @@ def expectation(case: Case, mode: Mode, sends: str = "", because: tuple[str, ...
     return Expectation(outcome=Outcome.REFUSED, mesh_cert=shown, because=because)
 
 
-def _by_service(mode: Mode, sends: str, because: tuple[str, ...]) -> Expectation:
-    """A call through the client's sidecar: what it sends meets what the port takes."""
+def _through_sidecar(mode: Mode, sends: str, because: tuple[str, ...]) -> Expectation:
+    """What the client's sidecar sends meets what the port takes."""
     because = (*because, f"the client's sidecar sends {sends}")
-    enforced = mode is not Mode.UNENFORCED
     match sends:
         case "mtls":
-            return Expectation(outcome=Outcome.MTLS if enforced else Outcome.REFUSED, because=because)
+            return Expectation(outcome=Outcome.REFUSED if mode is Mode.UNENFORCED else Outcome.MTLS, because=because)
         case "plaintext":
             return Expectation(outcome=Outcome.REFUSED if mode is Mode.STRICT else Outcome.PLAINTEXT, because=because)
         case "tls":
             return Expectation(outcome=Outcome.REFUSED, because=because)
-        case _:
+        case "none":
             return Expectation(outcome=Outcome.UNREACHABLE, because=because)
+        case _:
+            return Expectation(outcome=None, because=because)

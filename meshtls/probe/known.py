@@ -11,12 +11,16 @@ import msgspec
 
 from meshtls.model import objects as o
 from meshtls.model.mesh import Mesh
-from meshtls.policy.server import Authn
-from meshtls.probe.case import Case, Expectation, Mode, Server
+from meshtls.policy.because import Because
+from meshtls.policy.calls import Calls, Outcome, Where
+from meshtls.policy.dataplane import GATEWAY, PROXYLESS
+from meshtls.policy.engine import Engine
+from meshtls.probe.case import Case, Client, Expectation, Mode, Server
 from meshtls.probe.expect import expectation
-from meshtls.probe.plan import has_sidecar
 
-_MODES = {"STRICT": Mode.STRICT, "PERMISSIVE": Mode.PERMISSIVE, "DISABLE": Mode.UNENFORCED}
+_MODES = {"STRICT": Mode.STRICT, "PERMISSIVE": Mode.PERMISSIVE, "DISABLE": Mode.UNENFORCED, "NONE": Mode.UNENFORCED}
+# without these, what a sidecar sends is a guess
+_CLIENT_SIDE = ("DestinationRule", "VirtualService", "Sidecar", "ConfigMap")
 
 
 def with_ours(mesh: Mesh, live: Iterable[dict[str, Any]]) -> Mesh:
@@ -38,29 +42,55 @@ def _filled(value: Any) -> Any:
 
 
 class Known:
-    """The modes that the policies of `mesh` say. `ours`: our echo pods' names by server."""
+    """What the policies of `mesh` say. `pods` are the names of our own pods, by what they are."""
 
-    def __init__(self, mesh: Mesh, ours: Mapping[Server, str] = {}) -> None:
-        self._mesh, self._ours = mesh, ours
-        self._authn = Authn(mesh.peer_authentications, mesh.root)
+    def __init__(self, mesh: Mesh, pods: Mapping[Client | Server, str] | None = None) -> None:
+        self._mesh, self._ours = mesh, pods or {}
+        self._calls = Calls(Engine.of(mesh))
         self._pods = {(pod.namespace, pod.name): pod for pod in mesh.pods}
 
     def of_pod(self, pod: o.Pod, port: int) -> tuple[Mode, tuple[str, ...]]:
         """The mode of a pod's port, and the facts that decide it."""
-        if not has_sidecar(pod):
-            if pod.annotations.get("ambient.istio.io/redirection") == "enabled":
-                return Mode.UNKNOWN, ("an ambient pod: what its policies say is not computed",)
-            return Mode.UNENFORCED, (f"{pod.ref} has no sidecar",)
+        server = self._calls.servers.of(pod)
+        kind = server.face.plane.kind
+        if kind in (GATEWAY, PROXYLESS):
+            return Mode.UNKNOWN, (f"a {kind}: PeerAuthentication does not decide for it alone",)
         absent = self._mesh.absent.get("PeerAuthentication")
-        if absent:
+        if absent and server.effective is not None:
             return Mode.UNKNOWN, (f"PeerAuthentications could not be read: {absent}",)
-        found = self._authn.effective(pod.namespace, pod.labels)
-        return _MODES[found.on(port)], tuple(str(because) for because in found.because)
+        inbound = server.inbound(port)
+        return _MODES.get(inbound.mode, Mode.UNKNOWN), _said(inbound.because)
 
     def expect(self, case: Case) -> Expectation:
         """What should come of a case."""
-        pod = self._pods.get((case.server.namespace, self._ours.get(case.server, "")))
-        if pod is None:
-            return Expectation(outcome=None, because=("the server's pod never came up",))
-        mode, because = self.of_pod(pod, case.port.number)
-        return expectation(case, mode, because=because)
+        server, client = self._pod(case.server), self._pod(case.client)
+        if server is None or client is None:
+            return Expectation(outcome=None, because=("a probe pod never came up",))
+        mode, because = self.of_pod(server, case.port.number)
+        if not case.client.meshed:
+            return expectation(case, mode, because=because)
+        missing = next((f"{kind}s could not be read: {self._mesh.absent[kind]}" for kind in _CLIENT_SIDE if kind in self._mesh.absent), "")
+        if missing:
+            return Expectation(outcome=None, because=(*because, missing))
+        sent = self._sent(case, client, server)
+        return expectation(case, mode, sent.sends, (*because, *_said(sent.because)))
+
+    def _pod(self, who: Client | Server) -> o.Pod | None:
+        return self._pods.get((who.namespace, self._ours.get(who, "")))
+
+    def _sent(self, case: Case, client: o.Pod, server: o.Pod) -> Outcome:
+        """What leaves the client's sidecar."""
+        engine = self._calls.engine
+        face = engine.face(client)
+        kind = self._calls.kind(face)
+        if not case.offer.by_service:
+            return self._calls.to_pod(kind, server, case.port.number)
+        for host in engine.control(face.plane.revision).registry.hosts:
+            for port in host.ports:
+                if (host.namespace, host.name, port.number) == (server.namespace, server.name, case.port.number):
+                    return self._calls.to_service(kind, Where(host, port, str(case.port.number)))
+        return Outcome("none", "", (Because("", "", f"the client's control plane knows no Service {server.name}"),))
+
+
+def _said(because: Iterable[Because]) -> tuple[str, ...]:
+    return tuple(str(each) for each in because)

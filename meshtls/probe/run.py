@@ -51,6 +51,7 @@ class Collected:
         self.live: list[dict[str, Any]] = []
         self.addresses: dict[Server, Address] = {}
         self.sources: dict[Client, str] = {}
+        self.names: dict[Who, str] = {}
         self.left: list[str] = []
         self.foreign = 0
         self.agent_s = 0.0
@@ -142,6 +143,7 @@ def _serve(cluster: Cluster, owned: Owned, settings: Settings, collected: Collec
             collected.fail(who, problem)
         else:
             assert isinstance(who, Server)
+            collected.names[who] = pod["metadata"]["name"]
             collected.addresses[who] = Address(pod_ip=pod["status"]["podIP"], name=pod["metadata"]["name"])
             collected.live.append(pod)
 
@@ -186,6 +188,7 @@ def _ask(
             collected.fail(who, problem)
             continue
         collected.sources[who] = pod["status"].get("podIP", "")
+        collected.names.setdefault(who, key[1])
         collected.live.append(pod)
         followed.add(key)
         threading.Thread(target=follow, args=(key,), daemon=True).start()

@@ -70,6 +70,8 @@ class Cluster:
             obj = json.loads(json.dumps(obj))
             if kind == "Pod":
                 self._start(obj)
+            elif kind == "Service":
+                obj["spec"]["clusterIP"] = f"10.96.0.{len(self.objects) + 1}"
             self.objects[key] = obj
         after = self.faults.get("after_create")
         if after:
@@ -80,6 +82,7 @@ class Cluster:
         labels = obj["metadata"]["labels"]
         if labels["sidecar.istio.io/inject"] == "true" and not self.faults.get("never_inject"):
             obj["spec"]["initContainers"] = [{"name": "istio-proxy", "restartPolicy": "Always"}]
+            labels["security.istio.io/tlsMode"] = "istio"
         number = len(self.objects) + 1
         ready = "False" if self.faults.get("never_ready") else "True"
         obj["status"] = {"phase": "Running", "podIP": f"10.1.0.{number}", "conditions": [{"type": "Ready", "status": ready, "message": "" if ready == "True" else "not yet"}],
