@@ -13,6 +13,13 @@ import msgspec
 from meshtls.model import objects as o
 from meshtls.model.mesh import Mesh, by_namespace
 from meshtls.model.workload import Workload
+from meshtls.policy import dataplane
+from meshtls.policy.ambient import Ambient
+from meshtls.policy.authn import Authn, is_wide
+from meshtls.policy.inject import Injector
+from meshtls.policy.registry import target_port
+from meshtls.policy.select import age
+from meshtls.policy.select import subset as matches
 
 SYSTEM = frozenset({"kube-system", "kube-public", "kube-node-lease", "local-path-storage"})
 _PER_POD = ("statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index", "batch.kubernetes.io/job-completion-index",
@@ -62,27 +69,38 @@ class Facts:
         return self.faces(w)[0]
 
     def plane(self, w: Workload) -> str:
-        """`sidecar`, `native-sidecar`, `ambient`, `gateway`, `proxyless` or `none`."""
+        """`sidecar`, `native-sidecar`, `ambient`, `gateway`, `proxyless` or `none`: of its pods, or of what they would be."""
         found = self._planes.get(w.ref)
         if found is None:
-            found = self._planes[w.ref] = plane(self.face(w), self.mesh.namespace_labels.get(w.namespace, {}))
+            found = self._planes[w.ref] = self.plane_of(self.face(w), w.ref)
         return found
+
+    def plane_of(self, pod: o.Pod, ref: str = "") -> str:
+        """The same of one pod, or of one to be."""
+        if dataplane.is_manifest(pod):
+            return dataplane.to_be(pod, ref or pod.ref, self.injector, self.mesh)[0].kind
+        return dataplane.of_pod(pod).kind
 
     def would_be(self, w: Workload) -> str:
         """The plane that pods made from its template now would have."""
-        return self.plane(msgspec.structs.replace(w, pods=(), name=f"{w.name} "))
+        return self.plane_of(msgspec.structs.replace(w, pods=()).faces[0], w.ref)
+
+    @cached_property
+    def injector(self) -> Injector:
+        """The injection of this mesh."""
+        return Injector(self.mesh)
 
     def sidecar(self, w: Workload) -> bool:
         """Has it a proxy of its own that enforces PeerAuthentication?"""
         return self.plane(w) in ("sidecar", "native-sidecar")
 
+    def classic(self, w: Workload) -> bool:
+        """Is its sidecar an ordinary container, which starts and ends beside the application?"""
+        return any(c.name == "istio-proxy" for c in self.face(w).spec.containers) and self.sidecar(w)
+
     def meshed(self, w: Workload) -> bool:
         """Does PeerAuthentication apply to what it receives?"""
         return self.plane(w) in ("sidecar", "native-sidecar", "ambient")
-
-    def running(self, w: Workload) -> bool:
-        """Are there pods, so that what is said is about them and not about a template?"""
-        return bool(w.pods)
 
     @cached_property
     def meshed_namespaces(self) -> frozenset[str]:
@@ -120,18 +138,7 @@ class Facts:
 
     def target(self, port: o.ServicePort, w: Workload) -> int:
         """The number of the pod's port behind a Service port; 0 for a name that the pod does not have."""
-        wanted = port.target_port
-        if wanted is None or wanted == "" or wanted == 0:
-            return port.port
-        if isinstance(wanted, int):
-            return wanted
-        if wanted.isdigit():
-            return int(wanted)
-        for container in (*self.face(w).spec.containers, *self.face(w).spec.init_containers):
-            for candidate in container.ports:
-                if candidate.name == wanted and candidate.protocol == (port.protocol or "TCP"):
-                    return candidate.container_port
-        return 0
+        return target_port(self.face(w), port) or 0
 
     def ports(self, w: Workload) -> dict[int, tuple[str, str]]:
         """TCP ports of the pod that a Service or a container names: number -> (name, appProtocol), a Service's first."""
@@ -165,91 +172,50 @@ class Facts:
         return by_namespace(sorted(self.mesh.peer_authentications, key=age))
 
     @cached_property
-    def wide(self) -> dict[str, o.PeerAuthentication]:
-        """Namespace -> the policy without selector that wins in it."""
-        return {ns: pas[0] for ns, pas in self._wide_all.items()}
+    def _now(self) -> tuple[Authn, Ambient]:
+        policies = self.mesh.peer_authentications
+        return Authn(policies, self.mesh.root), Ambient(policies, self.mesh.root)
 
     @cached_property
-    def _wide_all(self) -> dict[str, list[o.PeerAuthentication]]:
-        found: dict[str, list[o.PeerAuthentication]] = {}
-        for ns, policies in self.policies.items():
-            for policy in policies:
-                if not selective(policy):
-                    found.setdefault(ns, []).append(policy)
-        return found
+    def _strict(self) -> tuple[Authn, Ambient]:
+        """The mesh with every namespace's policy saying STRICT, and workload policies as they are."""
+        strict = o.PeerAuthenticationSpec(mtls=o.MutualTls(mode="STRICT"))
+        made = [o.PeerAuthentication(metadata=o.Metadata(name="default", namespace=ns), spec=strict)
+                for ns in {*self.workloads_in, self.mesh.root}]
+        policies = [*made, *(p for p in self.mesh.peer_authentications if not is_wide(p))]
+        return Authn(policies, self.mesh.root), Ambient(policies, self.mesh.root)
+
+    def wide(self, namespace: str) -> o.PeerAuthentication | None:
+        """The policy without selector that wins in a namespace."""
+        return self._now[0].wide(namespace)
 
     def own(self, w: Workload) -> tuple[o.PeerAuthentication, ...]:
         """The policies with a selector that match `w`, the winner first; none in the root namespace."""
-        if w.namespace == self.mesh.root:
-            return ()
-        labels = self.face(w).metadata.labels
-        return tuple(p for p in self.policies.get(w.namespace, ())
-                     if selective(p) and matches(p.spec.selector.match_labels, labels))  # type: ignore[union-attr]
+        return tuple(self._now[0].selects(w.namespace, self.face(w).metadata.labels))
 
     def namespace_mode(self, namespace: str) -> str:
         """The mode that mesh and namespace policies give."""
-        for ns in (namespace, self.mesh.root):
-            if (policy := self.wide.get(ns)) and (said := mode(policy)) != "UNSET":
-                return said
-        return "PERMISSIVE"
+        return self._now[0].hint(namespace)[0]
 
     def mode(self, w: Workload, port: int = 0) -> str:
-        """The mode in force for `w` (and one of its ports); PERMISSIVE or STRICT, DISABLE, as Istio resolves it."""
-        return self._resolve(w, port, self.namespace_mode(w.namespace))
+        """The mode in force for `w` (and one of its ports): STRICT, PERMISSIVE or DISABLE."""
+        return self._effective(self._now, w, port)
 
     def after(self, w: Workload, port: int = 0) -> str:
         """The same once its namespace's policy says STRICT: what workload policies except stays excepted."""
-        return self._resolve(w, port, "STRICT")
+        return self._effective(self._strict, w, port)
 
-    def _resolve(self, w: Workload, port: int, inherited: str) -> str:
-        policies = self.own(w)
-        if not policies:
-            return inherited
-        own = mode(policies[0])
-        whole = inherited if own == "UNSET" else own
-        entry = policies[0].spec.port_level_mtls.get(str(port)) if port else None
-        return whole if entry is None or entry.mode == "UNSET" else entry.mode
+    def _effective(self, engines: tuple[Authn, Ambient], w: Workload, port: int) -> str:
+        engine = engines[1] if self.plane(w) == "ambient" else engines[0]
+        return engine.effective(w.namespace, self.face(w).metadata.labels).on(port)
 
     def refuses(self, w: Workload, port: int = 0) -> bool:
         """Would STRICT in its namespace make `w` refuse plaintext on `port`? False where it is not captured."""
         return self.meshed(w) and self.after(w, port) == "STRICT" and not (port and self.skipped(w, port))
 
     def skipped(self, w: Workload, port: int) -> bool:
-        """Does the traffic to `port` reach the application past its proxy?"""
-        notes = self.face(w).metadata.annotations
-        if self.plane(w) == "ambient":
-            return notes.get("ambient.istio.io/bypass-inbound-capture") == "true"
-        if notes.get("sidecar.istio.io/interceptionMode") == "NONE" or port in (15020, 15021, 15090):
-            return True
-        include = notes.get("traffic.sidecar.istio.io/includeInboundPorts", "*")
-        return port in numbers(notes.get("traffic.sidecar.istio.io/excludeInboundPorts", "")) or (
-            include != "*" and port not in numbers(include))
-
-
-def plane(pod: o.Pod, namespace_labels: dict[str, str]) -> str:
-    """The data plane of a pod (running, or as its template would be admitted)."""
-    notes, labels, spec = pod.metadata.annotations, pod.metadata.labels, pod.spec
-    if any(c.name == "istio-proxy" for c in spec.containers):
-        return "gateway" if is_gateway(pod) else "sidecar"
-    if any(c.name == "istio-proxy" for c in spec.init_containers):
-        return "native-sidecar"
-    if notes.get("ambient.istio.io/redirection") == "enabled":
-        return "ambient"
-    if pod.metadata.uid or pod.status.pod_ip:
-        return "none"
-    if spec.host_network:
-        return "none"
-    inject = labels.get("sidecar.istio.io/inject", notes.get("sidecar.istio.io/inject", ""))
-    enabled = namespace_labels.get("istio-injection") == "enabled" or "istio.io/rev" in namespace_labels
-    if inject == "false" or not (enabled or labels.get("sidecar.istio.io/inject") == "true"):
-        dataplane = labels.get("istio.io/dataplane-mode", namespace_labels.get("istio.io/dataplane-mode", ""))
-        return "ambient" if dataplane == "ambient" else "none"
-    return "gateway" if is_gateway(pod) else "native-sidecar"
-
-
-def is_gateway(pod: o.Pod) -> bool:
-    labels = pod.metadata.labels
-    return "gateway.istio.io/managed" in labels or "istio" in labels and pod.metadata.annotations.get("inject.istio.io/templates") == "gateway"
+        """Does the traffic to `port` reach the application past its sidecar?"""
+        return self.sidecar(w) and dataplane.takes_inbound(self.face(w), port) is not None
 
 
 def application(pod: o.Pod) -> tuple[o.Container, ...]:
@@ -257,24 +223,9 @@ def application(pod: o.Pod) -> tuple[o.Container, ...]:
     return tuple(c for c in pod.spec.containers if c.name != "istio-proxy")
 
 
-def matches(wanted: dict[str, str], labels: dict[str, str]) -> bool:
-    """Has `labels` every entry of `wanted`?"""
-    return all(labels.get(key) == value for key, value in wanted.items())
-
-
 def selective(policy: o.PeerAuthentication) -> bool:
     """Has it a selector that says something?"""
-    return policy.spec.selector is not None and bool(policy.spec.selector.match_labels)
-
-
-def mode(policy: o.PeerAuthentication) -> str:
-    """The mode it sets for all ports, or UNSET."""
-    return policy.spec.mtls.mode if policy.spec.mtls else "UNSET"
-
-
-def age(obj: o.Object) -> tuple[str, str, str]:
-    """Istio's order where several objects compete: the oldest, then by name, then by namespace."""
-    return obj.metadata.creation_timestamp or "", obj.name, obj.namespace
+    return not is_wide(policy)
 
 
 def numbers(text: str) -> frozenset[int]:

@@ -7,7 +7,7 @@ there is no character outside ASCII. Width, colour and encoding are arguments: t
 
 import msgspec
 
-from meshtls.model.check import Check, Finding, Matrix, Report, Severity, Status
+from meshtls.model.check import Check, Finding, Report, Severity, Status
 from meshtls.report import json
 from meshtls.report.grid import grid
 from meshtls.report.text import line, plural, safe
@@ -25,7 +25,10 @@ class Style(msgspec.Struct, frozen=True, kw_only=True):
 _COLOURS = {Severity.CRITICAL: "1;37;41", Severity.ERROR: "1;31", Severity.WARNING: "33", Severity.INFO: "36"}
 
 
-def render(report: Report, style: Style = Style()) -> str:
+PLAIN = Style()
+
+
+def render(report: Report, style: Style = PLAIN) -> str:
     """The whole report; ends with a newline."""
     lines: list[str] = []
     findings = sorted((f for f in report.findings if not f.accepted), key=json.order)

@@ -24,10 +24,10 @@ def grid(matrix: Matrix, style: "Style") -> list[str]:
     lines = [line(matrix.title)]
     for block in _blocks(matrix, cells, style, label):
         widths = [_width(column, matrix, cells) for column in block]
-        lines.append(" " * label + "".join(f"  {line(c)[:w]:<{w}}" for c, w in zip(block, widths)))
+        lines.append(" " * label + "".join(f"  {line(c)[:w]:<{w}}" for c, w in zip(block, widths, strict=True)))
         for row in matrix.rows:
             text = f"{line(row, label):<{label}}"
-            for column, width in zip(block, widths):
+            for column, width in zip(block, widths, strict=True):
                 cell = cells.get((row, column))
                 shown = f"{marks[cell.ok]} {_words(cell)}" if cell else ""
                 code = _CODES[cell.ok] if cell else ""

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, mode
-from meshtls.audit.rule import WORKLOADS, Flaw, Rule
+from meshtls.audit.facts import Facts
+from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Confidence, Severity
+from meshtls.policy.authn import mode_of as mode
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
@@ -12,7 +13,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
         if facts.plane(w) != "ambient" or facts.mode(w) != "DISABLE":
             continue
         policies = facts.own(w)
-        decided = policies[0] if policies and mode(policies[0]) == "DISABLE" else facts.wide.get(w.namespace) or facts.wide.get(facts.mesh.root)
+        decided = policies[0] if policies and mode(policies[0]) == "DISABLE" else facts.wide(w.namespace) or facts.wide(facts.mesh.root)
         if decided is None:
             continue
         yield Flaw(

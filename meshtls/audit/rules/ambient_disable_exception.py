@@ -5,9 +5,10 @@ Source: convertedSelectorPeerAuthentications looks for PERMISSIVE ports only whe
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, mode
+from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Confidence, Severity
+from meshtls.policy.authn import mode_of as mode
 
 
 def find(facts: Facts) -> Iterator[Flaw]:

@@ -15,7 +15,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
         wanted = facts.mesh.namespace_labels.get(w.namespace, {}).get("istio.io/dataplane-mode") == "ambient"
         for face in facts.faces(w):
             notes, labels = face.metadata.annotations, face.metadata.labels
-            if notes.get(BYPASS) == "true" and facts.plane(w) == "ambient":
+            if notes.get(BYPASS) == "true" and (wanted or notes.get(REDIRECTION) == "enabled"):
                 yield Flaw(
                     subject=w.ref,
                     path=("spec", "template", "metadata", "annotations", BYPASS),

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
-from meshtls.audit.rules.hidden_namespace import chosen
 from meshtls.model import objects as o
 from meshtls.model.check import Confidence, Severity
+from meshtls.policy.select import matches as chosen
 
 PROBES = ipaddress.ip_address("169.254.7.127")
 HBONE = 15008

@@ -7,20 +7,11 @@ from collections.abc import Iterator
 from meshtls.audit import say
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
+from meshtls.model import objects as o
 from meshtls.model.check import Severity
+from meshtls.policy.registry import AUTO, protocol_of
 
-PREFIXES = ("http", "http2", "https", "grpc", "grpc-web", "tls", "tcp", "mongo", "mysql", "redis", "udp")
 TLS_PORTS = (443, 6443, 8443, 9443)
-
-
-def protocol(name: str, app_protocol: str) -> str:
-    """The protocol that a port declares: its appProtocol, or the first part of its name; `unknown` where neither is one."""
-    said = app_protocol.lower() or name.lower()
-    said = {"kubernetes.io/h2c": "http2", "kubernetes.io/ws": "http", "kubernetes.io/wss": "https"}.get(said, said)
-    if said.startswith("grpc-web"):
-        return "grpc-web"
-    first = said.split("-")[0]
-    return first if first in PREFIXES else "unknown"
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
@@ -33,8 +24,8 @@ def find(facts: Facts) -> Iterator[Flaw]:
         if any((s.namespace, s.name) in called for s in facts.services_of.get(w.ref, ())):
             continue
         for port, (name, app) in facts.ports(w).items():
-            kind = protocol(name, app)
-            if kind not in ("https", "tls") and not (kind == "unknown" and port in TLS_PORTS):
+            kind = protocol_of(o.ServicePort(name=name, app_protocol=app, port=port))
+            if kind not in ("HTTPS", "TLS") and not (kind == AUTO and port in TLS_PORTS):
                 continue
             if not facts.refuses(w, port):
                 continue
@@ -43,7 +34,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 path=("spec", "template", "spec", "containers"),
                 severity=Severity.ERROR if w.ref in exposed else None,
                 message=f"Port {port} of {w.label} has TLS of its own: clients outside the mesh get the mesh's certificate instead of it under STRICT, and are refused.",
-                because=(f"the port is named {name or port}" if kind != "unknown" else f"{port} is a usual TLS port",
+                because=(f"the port is named {name or port}" if kind != AUTO else f"{port} is a usual TLS port",
                          "under PERMISSIVE such TLS passes through to the application"),
                 fix="If clients outside the mesh use it:\n" + say.exception(w, facts.face(w).metadata.labels, [port]),
             )

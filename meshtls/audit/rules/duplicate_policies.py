@@ -6,9 +6,10 @@ and creating the winner again makes it the youngest: another policy takes over. 
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, mode, selective
+from meshtls.audit.facts import Facts, selective
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
+from meshtls.policy.authn import mode_of as mode
 
 
 def find(facts: Facts) -> Iterator[Flaw]:

@@ -5,9 +5,10 @@ In the root namespace ambient ignores such a policy and sidecars take it as mesh
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, mode, selective
+from meshtls.audit.facts import Facts, selective
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Confidence, Severity
+from meshtls.policy.authn import mode_of as mode
 
 
 def find(facts: Facts) -> Iterator[Flaw]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, mode
+from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
+from meshtls.policy.authn import mode_of as mode
 
 OPEN = ("PERMISSIVE", "DISABLE")
 

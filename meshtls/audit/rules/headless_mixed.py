@@ -5,10 +5,11 @@ Source: BestEffortInferServiceMTLSMode for services without cluster IP. With no 
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, matches
 from meshtls.audit.destinations import refusing
+from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
+from meshtls.policy.select import subset as matches
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
@@ -19,7 +20,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
         if not hits:
             continue
         bare = next((pod.ref for w in facts.behind(service) for pod in (w.pods or facts.faces(w))
-                     if matches(service.spec.selector, pod.metadata.labels) and _bare(facts, w, pod)), None)
+                     if matches(service.spec.selector, pod.metadata.labels) and facts.plane_of(pod, w.ref) == "none"), None)
         if bare:
             yield Flaw(
                 subject=service.ref,
@@ -29,12 +30,6 @@ def find(facts: Facts) -> Iterator[Flaw]:
                          f"{hits[0][0].ref} port {hits[0][1]} has a sidecar and would be STRICT"),
                 fix=f"Finish the rollout, so that all pods have a sidecar:\n  kubectl -n {service.namespace} rollout restart {hits[0][0].kind.lower()}/{hits[0][0].name}",
             )
-
-
-def _bare(facts: Facts, w: object, pod: object) -> bool:
-    from meshtls.audit.facts import plane
-
-    return plane(pod, facts.mesh.namespace_labels.get(pod.metadata.namespace, {})) == "none"  # type: ignore[attr-defined, arg-type]
 
 
 RULE = Rule(code="MT214", title="A headless Service has endpoints with and without sidecar", severity=Severity.ERROR,

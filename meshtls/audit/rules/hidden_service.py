@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
-from meshtls.audit.rules.hidden_namespace import chosen
 from meshtls.model.check import Confidence, Severity
+from meshtls.policy.select import matches as chosen
 
 ANNOTATION = "networking.istio.io/exportTo"
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, matches
+from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model import objects as o
 from meshtls.model.check import Severity
+from meshtls.policy.select import subset as matches
 
 KEYS = ("source.principal", "source.namespace", "source.serviceAccount")
 

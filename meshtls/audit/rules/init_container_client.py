@@ -13,7 +13,7 @@ ISTIO = ("istio-init", "istio-validation", "istio-proxy")
 
 def find(facts: Facts) -> Iterator[Flaw]:
     for w in facts.workloads:
-        if facts.plane(w) != "sidecar":
+        if not facts.classic(w):
             continue
         names = [c.name for c in facts.face(w).spec.init_containers if c.name not in ISTIO and c.restart_policy != "Always"]
         if not names:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, matches
+from meshtls.audit.facts import Facts
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
 from meshtls.model.check import Severity
+from meshtls.policy.select import subset as matches
 
 KEY = "sidecar.istio.io/interceptionMode"
 

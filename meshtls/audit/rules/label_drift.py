@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, matches, selective
-from meshtls.audit.rule import WORKLOADS, Flaw, Rule
+from meshtls.audit.facts import Facts, selective
+from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
+from meshtls.policy.select import subset as matches
 
 
 def find(facts: Facts) -> Iterator[Flaw]:

@@ -7,19 +7,20 @@ be STRICT), ztunnel skips the unknown policy, and plaintext is accepted. Without
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, mode
+from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Confidence, Severity
+from meshtls.policy.authn import mode_of as mode
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    root = facts.wide.get(facts.mesh.root)
+    root = facts.wide(facts.mesh.root)
     if root is None or mode(root) != "STRICT" or root.spec.selector is not None:
         return
     for w in facts.workloads:
         if facts.plane(w) != "ambient" or not (own := facts.own(w)) or mode(own[0]) not in ("PERMISSIVE", "DISABLE"):
             continue
-        namespace = facts.wide.get(w.namespace)
+        namespace = facts.wide(w.namespace)
         if namespace is not None and mode(namespace) != "UNSET":
             continue
         strict = sorted(port for port, entry in own[0].spec.port_level_mtls.items() if entry.mode == "STRICT")

@@ -14,7 +14,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
     for namespace in sorted(facts.meshed_namespaces):
         if facts.namespace_mode(namespace) != "DISABLE":
             continue
-        decided = facts.wide.get(namespace) or facts.wide[facts.mesh.root]
+        decided = facts.wide(namespace) or facts.wide(facts.mesh.root)
         for w in facts.workloads_in.get(namespace, ()):
             if not facts.sidecar(w):
                 continue

@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, mode
+from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
+from meshtls.policy.authn import mode_of as mode
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    root = facts.wide.get(facts.mesh.root)
+    root = facts.wide(facts.mesh.root)
     if root is None or mode(root) != "STRICT":
         return
-    for namespace, policy in facts.wide.items():
-        if policy is not root and mode(policy) in ("PERMISSIVE", "DISABLE"):
+    for namespace in facts.policies:
+        policy = facts.wide(namespace)
+        if policy is not None and policy is not root and mode(policy) in ("PERMISSIVE", "DISABLE"):
             yield Flaw(
                 subject=policy.ref,
                 path=("spec", "mtls", "mode"),

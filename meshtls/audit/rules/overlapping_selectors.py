@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from meshtls.audit.facts import Facts
-from meshtls.audit.rule import WORKLOADS, Flaw, Rule
+from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
 
 

@@ -7,9 +7,10 @@ still be a real, undeclared port, so that is said only where it is a Service's o
 from collections.abc import Iterator
 
 from meshtls.audit import say
-from meshtls.audit.facts import Facts, matches, selective
+from meshtls.audit.facts import Facts, selective
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
+from meshtls.policy.select import subset as matches
 
 
 def find(facts: Facts) -> Iterator[Flaw]:

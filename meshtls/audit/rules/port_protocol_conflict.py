@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, age
+from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
-from meshtls.audit.rules.app_own_tls import protocol
 from meshtls.model import objects as o
 from meshtls.model.check import Severity
+from meshtls.policy.registry import AUTO, protocol_of
+from meshtls.policy.select import age
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
@@ -20,16 +21,21 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 target = facts.target(port, w)
                 if not target or port.protocol not in ("TCP", ""):
                     continue
-                kind = protocol(port.name, port.app_protocol)
+                kind = protocol_of(port)
                 first = seen.setdefault(target, (service, kind))
                 if kind != first[1] and first[0].ref != service.ref:
                     yield Flaw(
                         subject=service.ref,
                         path=("spec", "ports"),
-                        message=f"Port {target} of {w.label} is {kind} here and {first[1]} in {first[0].ref}: the older Service decides what the proxy expects.",
+                        message=f"Port {target} of {w.label} is {shown(kind)} here and {shown(first[1])} in {first[0].ref}: the older Service decides what the proxy expects.",
                         because=("inbound traffic of a port has one protocol, the oldest Service's",),
-                        fix=f"Name the port alike in both (name or appProtocol), for example:\n  ports:\n  - name: {first[1]}-{port.name or target}\n    targetPort: {target}",
+                        fix=f"Name the port alike in both (name or appProtocol), for example:\n  ports:\n  - name: {shown(first[1]).lower()}-{port.name or target}\n    targetPort: {target}",
                     )
+
+
+def shown(protocol: str) -> str:
+    """How a protocol is called in words."""
+    return "undeclared" if protocol == AUTO else protocol
 
 
 RULE = Rule(code="MT128", title="Two Services disagree on a port's protocol", severity=Severity.WARNING,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, plane
+from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
 
@@ -13,7 +13,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
             continue
         would = facts.would_be(w)
         bare = [pod.name for pod in w.pods if pod.status.phase not in ("Succeeded", "Failed")
-                and plane(pod, facts.mesh.namespace_labels.get(w.namespace, {})) == "none"]
+                and facts.plane_of(pod) == "none"]
         if bare and would in ("sidecar", "native-sidecar"):
             yield Flaw(
                 subject=w.ref,

@@ -5,10 +5,10 @@ Source: ComposePeerAuthentication takes a selector's policy only where its names
 
 from collections.abc import Iterator
 
-from meshtls.audit import say
-from meshtls.audit.facts import Facts, mode, selective
+from meshtls.audit.facts import Facts, selective
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
+from meshtls.policy.authn import mode_of as mode
 
 
 def find(facts: Facts) -> Iterator[Flaw]:

@@ -7,12 +7,12 @@ Named by a ServiceMonitor or PodMonitor, by the annotation `prometheus.io/port`,
 from collections.abc import Iterator
 
 from meshtls.audit import say
-from meshtls.audit.facts import Facts, matches
+from meshtls.audit.facts import Facts
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
-from meshtls.audit.rules.hidden_namespace import chosen
 from meshtls.model import objects as o
 from meshtls.model.check import Severity
 from meshtls.model.workload import Workload
+from meshtls.policy.select import matches as chosen
 
 OWN = ("15020", "15090")
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, matches, mode, selective
+from meshtls.audit.facts import Facts, selective
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
+from meshtls.policy.authn import mode_of as mode
+from meshtls.policy.select import subset as matches
 
 
 def find(facts: Facts) -> Iterator[Flaw]:

@@ -6,12 +6,13 @@ Service of that namespace itself, in its environment or arguments.
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, matches
+from meshtls.audit.facts import Facts
 from meshtls.audit.hints import callees
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model import objects as o
 from meshtls.model.check import Confidence, Severity
 from meshtls.model.workload import Workload
+from meshtls.policy.select import subset as matches
 
 
 def find(facts: Facts) -> Iterator[Flaw]:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from meshtls.audit import say
-from meshtls.audit.facts import Facts, matches
+from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
+from meshtls.policy.select import subset as matches
 
 
 def find(facts: Facts) -> Iterator[Flaw]:

@@ -9,7 +9,7 @@ from meshtls.model.check import Severity
 
 def find(facts: Facts) -> Iterator[Flaw]:
     for w in facts.workloads:
-        if facts.plane(w) != "sidecar":
+        if not facts.classic(w):
             continue
         face = facts.face(w)
         held = facts.mesh.config.default_config.hold_application_until_proxy_starts

@@ -6,17 +6,18 @@ the workload refers to a converted policy that istiod does not publish, in place
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, mode
+from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Confidence, Severity
+from meshtls.policy.authn import mode_of as mode
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    root = facts.wide.get(facts.mesh.root)
+    root = facts.wide(facts.mesh.root)
     if root is None or mode(root) != "STRICT" or root.spec.selector is not None:
         return
     for w in facts.workloads:
-        namespace = facts.wide.get(w.namespace)
+        namespace = facts.wide(w.namespace)
         if namespace is None or mode(namespace) != "UNSET" or w.namespace == facts.mesh.root or facts.plane(w) != "ambient":
             continue
         own = facts.own(w)

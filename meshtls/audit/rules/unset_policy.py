@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, mode, selective
+from meshtls.audit.facts import Facts, selective
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
+from meshtls.policy.authn import mode_of as mode
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    for policy in facts.wide.values():
+    for policy in filter(None, map(facts.wide, facts.policies)):
         if mode(policy) == "UNSET" and not selective(policy):
             at_root = policy.namespace == facts.mesh.root
             now = "PERMISSIVE" if at_root else facts.namespace_mode(policy.namespace)
