@@ -29,14 +29,6 @@ def test_a_service_gets_an_address_of_its_own(cluster):
     assert len(set(addresses)) == 50 and all(one in ipaddress.ip_network("10.96.0.0/16") for one in addresses)
 
 
-def test_the_same_name_gets_the_same_address(cluster):
-    cluster.create("services", service())
-    first = cluster.get("services", "web")["spec"]["clusterIP"]
-    cluster.delete("services", "web")
-    cluster.create("services", service())
-    assert cluster.get("services", "web")["spec"]["clusterIP"] == first
-
-
 def test_given_addresses_stay_and_headless_and_external_names_get_none(cluster):
     cluster.create("services", service("fixed", clusterIP="10.96.0.10"))
     cluster.create("services", service("headless", clusterIP="None"))
