@@ -19,9 +19,14 @@ istiod does.
 How to serve it: Envoy asks by REST, POST /v3/discovery:{listeners,clusters,secrets} on the unix socket `xds_socket`;
 answer {"version_info": version, "resources": [{"@type": TYPE_LISTENER or TYPE_CLUSTER, **item}, ...]}, clusters before
 listeners. Secrets are named `default` (certificate and key of the pod's service account) and `ROOTCA` (validation
-context). Envoy listens on 0.0.0.0:15001 and 0.0.0.0:15006 in the pod's network; 15020, 15021 and 15090 are the node's to
-serve: `istio_metrics(text, world, pod)` makes the text of 15020 and 15090 from what Envoy's admin answers to
-METRICS_QUERY. All of Envoy's own sockets carry SO_MARK 1337, and connections to the pod's own ports come from 127.0.0.6.
+context). Envoy listens on 0.0.0.0:15001 and 0.0.0.0:15006 in the pod's network; 15020, 15021 and 15090 are the node's
+to serve: `istio_metrics(text, world, pod)` makes the text of 15020 and 15090 from what Envoy's admin answers to
+METRICS_QUERY. All of Envoy's own sockets carry SO_MARK 1337, and connections to the pod's own ports come from
+127.0.0.6.
+
+Known differences from Istio: routes and endpoints travel inside listeners and clusters, so a new Service or a changed
+VirtualService drains the client's HTTP connections of that port; no gateways, no HTTP_PROXY egress listeners, no
+EnvoyFilter, no JWT, no CUSTOM authorization, no outlier detection, no locality.
 """
 
 from meshtls.lab.istio import clusters as _clusters

@@ -16,6 +16,17 @@ from meshtls.lab.istio.scope import Scope
 from meshtls.lab.istio.world import World
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+UNLIMITED = 4294967295
+LIMITS: Json = {
+    "thresholds": [
+        {
+            "max_connections": UNLIMITED,
+            "max_pending_requests": UNLIMITED,
+            "max_requests": UNLIMITED,
+            "max_retries": UNLIMITED,
+        }
+    ]
+}
 FOREVER = "31536000s"
 LB = {"ROUND_ROBIN": "ROUND_ROBIN", "RANDOM": "RANDOM", "LEAST_CONN": "LEAST_REQUEST", "LEAST_REQUEST": "LEAST_REQUEST"}
 PROTOCOLS: Json = {"http_protocol_options": {}, "http2_protocol_options": {}}
@@ -224,6 +235,7 @@ def _static(name: str, endpoints: list[Json] | None = None, kind: str = "STATIC"
         "name": name,
         "type": kind,
         "connect_timeout": "10s",
+        "circuit_breakers": LIMITS,
         "load_assignment": {"cluster_name": name, "endpoints": locality},
     }
     return out | ({"dns_lookup_family": "V4_ONLY"} if kind != "STATIC" else {})
@@ -235,6 +247,7 @@ def _original_dst(name: str, protocol: str) -> Json:
         "type": "ORIGINAL_DST",
         "lb_policy": "CLUSTER_PROVIDED",
         "connect_timeout": "10s",
+        "circuit_breakers": LIMITS,
     } | _protocol(protocol)
 
 

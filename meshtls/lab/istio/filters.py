@@ -13,7 +13,7 @@ import msgspec
 from meshtls.lab.istio import authz, envoy, telemetry
 from meshtls.lab.istio import scope as scopes
 from meshtls.lab.istio.envoy import Json
-from meshtls.lab.istio.objects import Obj, annotations, labels
+from meshtls.lab.istio.objects import Obj, annotations, containers, labels
 from meshtls.lab.istio.world import World
 
 ALPN_FILTER = envoy.extension(
@@ -67,8 +67,13 @@ class Proxy:
 
     @property
     def interception(self) -> str:
-        """REDIRECT, TPROXY or NONE."""
-        return annotations(self.pod).get("sidecar.istio.io/interceptionMode") or "REDIRECT"
+        """REDIRECT, TPROXY or NONE: as the injector wrote it into the proxy, else as it would."""
+        for container in containers(self.pod):
+            for variable in container.get("env") or []:
+                if container["name"] == "istio-proxy" and variable["name"] == "ISTIO_META_INTERCEPTION_MODE":
+                    return str(variable.get("value") or "REDIRECT")
+        default = (self.world.mesh.get("defaultConfig") or {}).get("interceptionMode")
+        return annotations(self.pod).get("sidecar.istio.io/interceptionMode") or default or "REDIRECT"
 
     @cached_property
     def labels(self) -> dict[str, str]:

@@ -136,8 +136,6 @@ def _blackhole() -> Json:
 
 def _chains(proxy: Proxy, port: Served, mode: str, passthrough: bool) -> list[Json]:
     kind = "http" if port.protocol in HTTP else "auto" if port.protocol == AUTO else "tcp"
-    if port.protocol == "udp":
-        return []
     name = envoy.listener_name(port.bind, port.number)
     cluster = envoy.INBOUND_PASSTHROUGH if passthrough else envoy.inbound(port.number)
     out = []

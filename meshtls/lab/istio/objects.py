@@ -1,7 +1,7 @@
 """Objects as the translation reads them: plain dicts, and the services, ports and endpoints made of them.
 
-A port's protocol is what its appProtocol or its name's prefix declares (pkg/config/kube); without either the proxy looks
-at the first bytes, except on ports of protocols where the server speaks first.
+A port's protocol is what its appProtocol or its name's prefix declares (pkg/config/kube); without either the proxy
+looks at the first bytes, except on ports of protocols where the server speaks first.
 """
 
 from typing import Any

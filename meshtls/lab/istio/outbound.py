@@ -77,6 +77,8 @@ class Builder:
     def listeners(self) -> list[Json]:
         """All outbound listeners, the virtual one last."""
         for listener in self.scope.listeners:
+            if str((listener.declared.get("port") or {}).get("protocol", "")).lower() == "http_proxy":
+                continue  # explicit HTTP proxies are not translated
             bound = self.proxy.interception == "NONE" or listener.declared.get("captureMode") == "NONE"
             given = listener.declared.get("bind")
             bind = given or (LOCAL[0] if bound else "")
@@ -129,8 +131,8 @@ class Builder:
         if port.protocol in HTTP:
             if known is not None and known.protocol not in TCP:
                 return
-            chains = [self._http(port.number, sniffed=bind == WILDCARD and port.protocol != "http_proxy")]
-            protocol = AUTO if bind == WILDCARD and port.protocol != "http_proxy" else port.protocol
+            chains = [self._http(port.number, sniffed=bind == WILDCARD)]
+            protocol = AUTO if bind == WILDCARD else port.protocol
         elif port.protocol in TCP:
             chains = self._tcp(listener, service, port, bind, cidrs)
         else:

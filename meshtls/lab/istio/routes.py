@@ -75,7 +75,7 @@ def _virtual_hosts(proxy: Proxy, port: int) -> list[Json]:
     listener = proxy.scope.listener_for(port)
     if listener is None:
         return []
-    services = {s.hostname.lower(): s for s in listener.services if s.port(port) or listener.is_http_proxy}
+    services = {s.hostname.lower(): s for s in listener.services if s.port(port)}
     virtual = [v for v in listener.virtual_services if port == 80 or _concerns(v, services)]
     wrapped: list[tuple[list[str], list[Service], list[Json]]] = []
     taken: set[str] = set()

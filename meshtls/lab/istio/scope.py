@@ -26,16 +26,6 @@ class Listener(msgspec.Struct, frozen=True):
     virtual_services: tuple[Obj, ...]
     wildcard_index: dict[str, str]
 
-    @property
-    def matches_port(self) -> bool:
-        """Whether only services with the listener's port belong to it; an HTTP proxy port serves all."""
-        return bool(self.port) and not self.is_http_proxy
-
-    @property
-    def is_http_proxy(self) -> bool:
-        """Whether the listener is an explicit HTTP proxy."""
-        return str((self.declared.get("port") or {}).get("protocol", "")).lower() == "http_proxy"
-
 
 class Scope:
     """What all proxies of a namespace under one Sidecar share."""
@@ -73,7 +63,7 @@ class Scope:
             for virtual in listener.virtual_services:
                 for host, ports in _destinations(virtual, self.namespace).items():
                     chosen = self._choose(host)
-                    if listener.matches_port:
+                    if listener.port:
                         ports = {listener.port}
                     kept = tuple(p for p in chosen.ports if not ports or p.number in ports) if chosen else ()
                     if chosen and kept:
@@ -112,7 +102,6 @@ class Scope:
     def _listener(self, declared: Obj) -> Listener:
         wanted, excluded = _hosts(declared.get("hosts") or [], self.namespace)
         port = int((declared.get("port") or {}).get("number") or 0)
-        match_port = port and (declared.get("port") or {}).get("protocol", "").lower() != "http_proxy"
         services = []
         for service in self.world.exported_to(self.namespace):
             covered = any(
@@ -121,8 +110,8 @@ class Scope:
             barred = any(
                 hosts.subset_of(service.hostname, x) for ns in (service.namespace, "*") for x in excluded.get(ns, ())
             )
-            ports = tuple(p for p in service.ports if p.number == port)[:1] if match_port else service.ports
-            if covered and not barred and (ports or not match_port):
+            ports = tuple(p for p in service.ports if p.number == port)[:1] if port else service.ports
+            if covered and not barred and (ports or not port):
                 services.append(service if ports == service.ports else msgspec.structs.replace(service, ports=ports))
         services = _one_namespace_per_host(services, self.namespace)
         virtual = tuple(self._virtual_services(wanted, excluded))

@@ -47,7 +47,9 @@ class Injection:
         body = self.pod["spec"]
         apps = [c for c in body["containers"] if c["name"] != PROXY]
         inits = [c for c in body.get("initContainers") or [] if c["name"] not in (PROXY, INIT)]
-        given: Obj = next((c for c in [*body["containers"], *(body.get("initContainers") or [])] if c["name"] == PROXY), {})
+        given: Obj = next(
+            (c for c in [*body["containers"], *(body.get("initContainers") or [])] if c["name"] == PROXY), {}
+        )
         template = self._proxy(apps)
         proxy = {**template, **{k: v for k, v in given.items() if not (k == "image" and v == "auto")}}
         proxy["env"] = [
