@@ -201,6 +201,10 @@ class Facts:
         """The mode in force for `w` (and one of its ports): STRICT, PERMISSIVE or DISABLE."""
         return self._effective(self._now, w, port)
 
+    def written(self, w: Workload) -> str:
+        """The mode that its policies add up to, whatever its data plane makes of it."""
+        return self._now[0].effective(w.namespace, self.face(w).metadata.labels).mode
+
     def after(self, w: Workload, port: int = 0) -> str:
         """The same once its namespace's policy says STRICT: what workload policies except stays excepted."""
         return self._effective(self._strict, w, port)

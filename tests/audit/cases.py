@@ -1,0 +1,54 @@
+"""The cases as data: `cases/*.yaml` in a shorthand, expanded to the documents that a manifest holds (see cases/README.md)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from meshtls.model.kinds import BY_KIND
+from meshtls.model.mesh import Mesh
+from meshtls.sources.build import build
+from meshtls.sources.document import Document
+
+FOLDER = Path(__file__).parent / "cases"
+_GROUPS = {kind: group for (group, kind) in BY_KIND if (group, kind) != ("gateway.networking.k8s.io", "Gateway")}
+_META = {"labels": "labels", "annotations": "annotations", "created": "creationTimestamp", "uid": "uid", "ownerReferences": "ownerReferences"}
+
+
+def everything() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(code, name of the case, case) of every case."""
+    for path in sorted(FOLDER.glob("mt*.yaml")):
+        for code, cases in yaml.safe_load(path.read_text()).items():
+            for name, case in cases.items():
+                yield code, name, case
+
+
+def documents(objects: dict[str, dict[str, Any]]) -> Iterator[Document]:
+    """Plain manifests of objects in shorthand."""
+    for key, fields in objects.items():
+        kind, *place = key.split("/")
+        group = _GROUPS[kind]
+        meta: dict[str, Any] = {"name": place[-1]}
+        if len(place) == 2:
+            meta["namespace"] = place[0]
+        body = {"apiVersion": f"{group}/v1" if group else "v1", "kind": kind, "metadata": meta}
+        for name, value in (fields or {}).items():
+            if name in _META:
+                meta[_META[name]] = value
+            else:
+                body[name] = value
+        yield Document(api_version=body["apiVersion"], kind=kind, body=_texts(body), file="case.yaml")
+
+
+def _texts(value: Any) -> Any:
+    """Keys as text: YAML reads the port 8080 as a number."""
+    if isinstance(value, dict):
+        return {str(k): _texts(v) for k, v in value.items()}
+    return [_texts(v) for v in value] if isinstance(value, list) else value
+
+
+def mesh(case: dict[str, Any]) -> Mesh:
+    """The mesh that a case describes."""
+    base = {} if case.get("base") == "none" else yaml.safe_load((FOLDER / "base.yaml").read_text())
+    return build(documents({**base, **case["objects"]}), live=case.get("live", False))
