@@ -203,11 +203,11 @@ class Api:
                 options = _options(request, user, "CreateOptions")
                 obj = await self.writes.create(target, self.writes.read(await request.body(), target, options), options)
                 return await _form(obj, target, form, request, 201, options.warnings)
-            case "update":
+            case "update" if target.name:
                 options = _options(request, user, "UpdateOptions")
                 obj = await self.writes.replace(target, self.writes.read(await request.body(), target, options), options)
                 return await _form(obj, target, form, request, 200, options.warnings)
-            case "patch":
+            case "patch" if target.name:
                 options = _options(request, user, "PatchOptions")
                 obj, made = await self.writes.patch(target, await request.body(), options)
                 return await _form(obj, target, form, request, 201 if made else 200, options.warnings)

@@ -5,6 +5,7 @@ a warning or nothing as `fieldValidation` says (Strict, Warn, Ignore). Unknown f
 their schema keeps them. What a typed server would not write back (nulls, empty lists and maps, false where absent means false) is
 left out of built-in kinds, so that a second apply changes nothing.
 """
+import base64
 import json
 import math
 import re
@@ -18,6 +19,8 @@ from meshtls.lab.api.field import quote
 from meshtls.lab.api.resources import Registry, Resource
 
 LIMIT_BYTES = 3 * 1024 * 1024
+_PLACE = re.compile(r"\[\d+\]")
+_BYTES = {("Secret", "data"), ("ConfigMap", "binaryData")}
 _FALSE_IS_ABSENT = {"hostNetwork", "hostPID", "hostIPC", "stdin", "stdinOnce", "tty", "readOnly", "publishNotReadyAddresses", "paused",
                     "unschedulable"}
 _ZERO_IS_ABSENT = {"hostPort", "minReadySeconds", "nodePort", "initialDelaySeconds"}
@@ -56,7 +59,7 @@ def parse(body: bytes, content_type: str, kind: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         fault = f"error converting YAML to JSON: yaml: {' '.join(str(error).split())[:200]}"
     except (ValueError, RecursionError) as error:
-        fault = f"json parse error: {_syntax(body, error)}"
+        fault = f"json parse error: {syntax(body, error)}"
     else:
         if isinstance(value, dict):
             return value
@@ -73,7 +76,7 @@ def _summary(body: bytes) -> str:
     return body[:30].hex() + (" ..." if len(body) > 30 else "")
 
 
-def _syntax(body: bytes, error: Exception) -> str:
+def syntax(body: bytes, error: Exception) -> str:
     """The parser's complaint as Go's encoding/json makes it."""
     if not isinstance(error, json.JSONDecodeError):
         return "invalid UTF-8"
@@ -194,15 +197,36 @@ class _Walker:
             return _bare(value)
         raise status.bad_request(
             f'{self._resource.kind} in version "{self._version}" cannot be handled as a {self._resource.kind}: json: cannot unmarshal '
-            f"{_json_type(value, node)} into Go struct field {struct}.{re.sub(r'[[][0-9]+[]]', '', path)} of type {_go_type(node)}")
+            f"{_json_type(value, node)} into Go struct field {struct}.{_PLACE.sub('', path)} of type {_go_type(node)}")
+
+    def _base64(self, value: dict[str, Any]) -> None:
+        for text in value.values():
+            place = _bad_base64(text) if isinstance(text, str) else None
+            if place is not None:
+                raise status.bad_request(f'{self._resource.kind} in version "{self._version}" cannot be handled as a {self._resource.kind}: '
+                                         f"illegal base64 data at input byte {place}")
 
     def _map(self, node: dict[str, Any], value: dict[str, Any], path: str, struct: str) -> dict[str, Any]:
         for key in getattr(value, "keys_twice", ()):
             self._complaints.append(f"duplicate field {quote(_join(path, key))}")
         inner = node["additionalProperties"]
+        if (struct, path) in _BYTES:
+            self._base64(value)
         if inner.get("type") == "string" and struct:
             return {key: "" if item is None else self.value(inner, item, path, struct, key) for key, item in value.items()}
         return {key: self.value(inner, item, _join(path, key), struct, key) for key, item in value.items()}
+
+
+def _bad_base64(text: str) -> int | None:
+    """Where a text ceases to be base64, as Go counts."""
+    place = next((at for at, char in enumerate(text) if not (char.isascii() and (char.isalnum() or char in "+/=\r\n"))), None)
+    if place is not None:
+        return place
+    try:
+        base64.b64decode(text, validate=False)
+    except ValueError:
+        return len(text)
+    return None
 
 
 def _bare(value: Any) -> Any:

@@ -6,7 +6,7 @@ the kind's schema: lists that are maps merge by their first key, sets unite, oth
 import json
 from typing import Any
 
-from meshtls.lab.api import schema, status
+from meshtls.lab.api import decode, schema, status
 from meshtls.lab.api.store import clone
 
 MERGE, JSON, STRATEGIC, APPLY = ("application/merge-patch+json", "application/json-patch+json", "application/strategic-merge-patch+json",
@@ -19,7 +19,7 @@ def parse(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise status.bad_request(f"error decoding patch: {error}") from error
+        raise status.bad_request(f"error decoding patch: {decode.syntax(body, error)}") from error
 
 
 def merge(current: Any, patch: Any) -> Any:

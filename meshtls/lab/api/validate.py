@@ -362,6 +362,12 @@ def _pod_update(obj: Object, old: Object | None) -> Iterator[FieldError]:
         yield from validate_pod.update(obj, old)
 
 
+def _event(obj: Object, old: Object | None) -> Iterator[FieldError]:
+    about, namespace = (obj.get("involvedObject") or {}).get("namespace", ""), obj["metadata"].get("namespace", "")
+    if about != namespace and not (about == "" and namespace == "default"):
+        yield invalid("involvedObject.namespace", about, "does not match event.namespace")
+
+
 def _definition(obj: Object, old: Object | None) -> Iterator[FieldError]:
     spec = obj.get("spec") or {}
     names = spec.get("names") or {}
@@ -378,4 +384,4 @@ def _definition(obj: Object, old: Object | None) -> Iterator[FieldError]:
 KINDS: dict[str, Callable[[Object, Object | None], Iterator[FieldError]]] = {
     "ConfigMap": _config, "Secret": _config, "Service": _service, "Job": _job, "CronJob": _cronjob, "Role": _role, "ClusterRole": _role,
     "RoleBinding": _binding, "ClusterRoleBinding": _binding, "MutatingWebhookConfiguration": _webhooks,
-    "ValidatingWebhookConfiguration": _webhooks, "Namespace": _namespace, "Pod": _pod_update, "CustomResourceDefinition": _definition}
+    "ValidatingWebhookConfiguration": _webhooks, "Namespace": _namespace, "Pod": _pod_update, "Event": _event, "CustomResourceDefinition": _definition}

@@ -137,7 +137,7 @@ class Writes:
             current = {**old, "apiVersion": target.api_version, "kind": target.resource.kind}
             made = {patch.MERGE: patch.merge, patch.JSON: patch.json_patch,
                     patch.STRATEGIC: lambda held, wanted: patch.strategic(node, held, wanted)}[kind](current, change)
-            obj = self._reshaped(target, made, change if kind != patch.JSON else None, options)
+            obj = self._reshaped(target, made, change if kind == patch.STRATEGIC else None, options)
             _fit_name(obj.setdefault("metadata", {}), target)
             named = isinstance(change, dict) and (change.get("metadata") or {}).get("resourceVersion")
             try:
