@@ -1,7 +1,7 @@
-"""One stock Envoy on loopback, without namespaces, carries the lab's own chains: what arrives, what is logged, what is counted.
+"""One stock Envoy on loopback carries the lab's own chains: what arrives, what is logged, what is counted.
 
-The client's listener and the server's stand side by side in one proxy: only their addresses are changed, and the server's
-no longer asks for the original destination.
+The client's listener and the server's stand side by side in one proxy, without namespaces: only their addresses are
+changed, and the server's no longer asks for the original destination.
 """
 
 import contextlib
