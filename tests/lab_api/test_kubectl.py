@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
-from conftest import KUBECTL, WrittenLog
+from lone import KUBECTL, WrittenLog
 
 from meshtls.lab.api.standalone import Standalone
 

@@ -73,7 +73,7 @@ def model(name: str) -> Node:
         key = keys[attribute]
         node["properties"][key] = _property(name, key, kind)
         declared = re.search(rf"^    {attribute}: (.*)$", text, re.M)
-        if declared and not declared[1].startswith("Optional["):
+        if declared and not re.search(r"= Field\(default=|= None", declared[1]):
             wanted.append(key)
         elif f"Invalid value for `{attribute}`, must not be `None`" in text:
             wanted.append(key)

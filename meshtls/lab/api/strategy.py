@@ -61,7 +61,7 @@ def _definition_status(obj: Object, store: Store) -> None:
     def condition(kind: str, reason: str, message: str) -> Object:
         return {"type": kind, "status": "True", "lastTransitionTime": store.now(), "reason": reason, "message": message}
     obj["status"] = {"acceptedNames": clone(spec.get("names") or {}),
-                     "storedVersions": [version["name"] for version in spec.get("versions") or () if version.get("storage")],
+                     "storedVersions": [version.get("name", "") for version in spec.get("versions") or () if version.get("storage")],
                      "conditions": [condition("NamesAccepted", "NoConflicts", "no conflicts found"),
                                     condition("Established", "InitialNamesAccepted", "the initial names have been accepted")]}
 

@@ -131,6 +131,8 @@ class Writes:
             raise status.unsupported_media("the body of the request was in an unknown format - accepted media types include: "
                                            f"{patch.JSON}, {patch.MERGE}, {patch.APPLY}")
         change = patch.parse(body)
+        if kind == patch.MERGE and not isinstance(change, dict):
+            raise status.bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}")
         for attempt in range(5):
             old = self._held(target)
             node = schema.of(target.resource, target.version)
@@ -171,12 +173,12 @@ class Writes:
             raise status.bad_request(f"invalid object type: {target.api_version}, Kind={target.resource.kind}: apiVersion and kind are required")
         config = msgspec.json.decode(msgspec.json.encode(config))
         decode.check_kind(config, target.resource, target.version, self._registry)
-        metadata = config.setdefault("metadata", {})
+        shaped, complaints = decode.shape(config, target.resource, target.version)
+        metadata = shaped.setdefault("metadata", {})
         if metadata.get("managedFields"):
             raise status.bad_request("metadata.managedFields must be nil")
         _fit_name(metadata, target)
         _fit_namespace(metadata, target)
-        shaped, complaints = decode.shape(config, target.resource, target.version)
         if complaints:
             path = re.sub(r"^\w+ field \"(.*)\"$", r"\1", complaints[0])
             group, _, version = target.api_version.rpartition("/")
