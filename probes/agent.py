@@ -33,12 +33,34 @@ USER_AGENT = "meshtls-probe/1"
 TEXT = 200  # characters of foreign text in a line
 ANSWER = 16384  # bytes read of an answer
 
-NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "RECORD_TOO_SMALL",
-           "UNEXPECTED_MESSAGE", "UNSUPPORTED_PROTOCOL", "BAD_RECORD_TYPE", "INVALID_RECORD")  # fmt: skip
+NOT_TLS = (
+    "WRONG_VERSION_NUMBER",
+    "HTTP_REQUEST",
+    "RECORD_LAYER_FAILURE",
+    "PACKET_LENGTH_TOO_LONG",
+    "RECORD_TOO_SMALL",
+    "UNEXPECTED_MESSAGE",
+    "UNSUPPORTED_PROTOCOL",
+    "BAD_RECORD_TYPE",
+    "INVALID_RECORD",
+)
 # What a sidecar says in the body of its 503, and what it means for the connection behind it.
-SIDECAR_REFUSED = ("connection termination", "remote reset", "connection reset", "TLS_error", "TLS error", "protocol error")
-SIDECAR_UNREACHABLE = ("delayed connect error", "connection timeout", "connection failure", "no healthy upstream",
-                       "no route", "immediate connect error")  # fmt: skip
+SIDECAR_REFUSED = (
+    "connection termination",
+    "remote reset",
+    "connection reset",
+    "TLS_error",
+    "TLS error",
+    "protocol error",
+)
+SIDECAR_UNREACHABLE = (
+    "delayed connect error",
+    "connection timeout",
+    "connection failure",
+    "no healthy upstream",
+    "no route",
+    "immediate connect error",
+)
 
 
 class Result(Exception):
@@ -253,7 +275,9 @@ class Agent:
         cert = case.get("cert")
         began = time.monotonic()
         try:
-            await conn.start_tls(case.get("alpn") or [], os.path.join(self.folder, os.path.basename(cert)) if cert else None)
+            await conn.start_tls(
+                case.get("alpn") or [], os.path.join(self.folder, os.path.basename(cert)) if cert else None
+            )
         except ssl.SSLError as error:
             raise self.tls_failure(error, conn) from None
         conn.handshake_ms = round((time.monotonic() - began) * 1000, 2)
@@ -282,8 +306,12 @@ class Agent:
 
     async def exchange(self, case, conn, first=b""):
         if case.get("protocol") == "http":
-            ask = ("GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: %s\r\nX-Meshtls-Case: %s\r\nConnection: close\r\n\r\n"
-                   % (case.get("path") or "/meshtls-probe", self.authority(case), USER_AGENT, case["id"]))  # fmt: skip
+            ask = "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: %s\r\nX-Meshtls-Case: %s\r\nConnection: close\r\n\r\n" % (
+                case.get("path") or "/meshtls-probe",
+                self.authority(case),
+                USER_AGENT,
+                case["id"],
+            )
         else:
             ask = "meshtls-probe %s\n" % case["id"]
         answer = bytearray(first)
@@ -298,7 +326,9 @@ class Agent:
                     break
         except (ConnectionError, ssl.SSLError) as error:
             if not answer:
-                raise self.tls_failure(error, conn) if isinstance(error, ssl.SSLError) else closed(case, error) from None
+                raise (
+                    self.tls_failure(error, conn) if isinstance(error, ssl.SSLError) else closed(case, error)
+                ) from None
         if not answer:
             raise closed(case, None)
         raise judge(case, bytes(answer), bool(conn.tls))
@@ -344,7 +374,9 @@ class Agent:
                     line = await self.attempt(case)
                 line["attempts"] = attempts
                 if case["do"] == "silence" or (line["outcome"], line["reason"]) not in (
-                    ("STALLED", "TIMEOUT"), ("UNREACHABLE", "CONNECT_TIMEOUT")):  # fmt: skip
+                    ("STALLED", "TIMEOUT"),
+                    ("UNREACHABLE", "CONNECT_TIMEOUT"),
+                ):
                     break
         except asyncio.CancelledError:
             raise
@@ -378,8 +410,17 @@ class Agent:
 
     async def run(self) -> int:
         cases = self.document["cases"]
-        self.write({"schema": RESULT, "start": True, "agent": self.document.get("agent", ""), "cases": len(cases),
-                    "python": platform.python_version(), "openssl": text(ssl.OPENSSL_VERSION), "uid": os.getuid()})  # fmt: skip
+        self.write(
+            {
+                "schema": RESULT,
+                "start": True,
+                "agent": self.document.get("agent", ""),
+                "cases": len(cases),
+                "python": platform.python_version(),
+                "openssl": text(ssl.OPENSSL_VERSION),
+                "uid": os.getuid(),
+            }
+        )
         cold = await self.warm()
         left = iter(cases)
 
@@ -390,13 +431,24 @@ class Agent:
         workers = [asyncio.ensure_future(worker()) for _ in range(max(1, int(self.document.get("concurrency", 32))))]
         everything = asyncio.gather(*workers)
         stop = asyncio.ensure_future(self.stopped.wait())
-        await asyncio.wait({everything, stop}, timeout=self.document.get("deadline_s"), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            {everything, stop}, timeout=self.document.get("deadline_s"), return_when=asyncio.FIRST_COMPLETED
+        )
         stop.cancel()
         if not everything.done():
             everything.cancel()
         await asyncio.gather(everything, stop, return_exceptions=True)
-        self.write({"schema": RESULT, "done": True, "count": self.written, "cases": len(cases), "cold": cold,
-                    "stopped": self.stopped.is_set(), "seconds": round(time.monotonic() - self.begun, 3)})  # fmt: skip
+        self.write(
+            {
+                "schema": RESULT,
+                "done": True,
+                "count": self.written,
+                "cases": len(cases),
+                "cold": cold,
+                "stopped": self.stopped.is_set(),
+                "seconds": round(time.monotonic() - self.begun, 3),
+            }
+        )
         return 143 if self.stopped.is_set() else 0
 
 
@@ -430,7 +482,9 @@ def judge(case, answer: bytes, over_tls: bool) -> Result:
         first, *fields = head.split(b"\r\n")
         parts = first.split(None, 2)
         if len(parts) < 2 or not parts[0].startswith(b"HTTP/") or not parts[1].isdigit():
-            return Result("PLAINTEXT" if case.get("proof") == "wire" and not over_tls else "NOT_RUN", "NOT_HTTP", text(answer))
+            return Result(
+                "PLAINTEXT" if case.get("proof") == "wire" and not over_tls else "NOT_RUN", "NOT_HTTP", text(answer)
+            )
         status = int(parts[1])
     else:
         status, body = 0, answer.partition(b"meshtls-echo ")[2]

@@ -53,8 +53,10 @@ class Echo:
                 await reader.readexactly(min(int(length), LIMIT))
             body = self.seen(writer, method=method, path=path[:256], headers=headers)
             close = headers.get("connection", "").lower() == "close"
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: %s\r\n\r\n%s"
-                         % (len(body), b"close" if close else b"keep-alive", b"" if method == "HEAD" else body))  # fmt: skip
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: %s\r\n\r\n%s"
+                % (len(body), b"close" if close else b"keep-alive", b"" if method == "HEAD" else body)
+            )
             await writer.drain()
             if close:
                 return
@@ -96,7 +98,11 @@ async def main(arguments) -> None:
         wanted.append((echo.http, int(port), context))
     servers = []
     for handler, port, context in wanted:
-        servers.append(await asyncio.start_server(echo.served(handler), arguments.bind, port, ssl=context, limit=LIMIT, backlog=1024))
+        servers.append(
+            await asyncio.start_server(
+                echo.served(handler), arguments.bind, port, ssl=context, limit=LIMIT, backlog=1024
+            )
+        )
     ports = [server.sockets[0].getsockname()[1] for server in servers]
     print(json.dumps({"ready": True, "name": arguments.name, "ports": ports}), flush=True)
     await stop.wait()

@@ -11,7 +11,9 @@ from meshtls.cli.options import Options, shared
 @click.command()
 @shared("cluster", "scope", "output", "timeout")
 @click.option("--run", "run_id", default="", metavar="ID", help="Only what the run with this id left.")
-@click.option("--expired-only", is_flag=True, help="Only what has outlived its time, so that no running probe loses anything.")
+@click.option(
+    "--expired-only", is_flag=True, help="Only what has outlived its time, so that no running probe loses anything."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 def cleanup(options: Options, run_id: str, expired_only: bool, dry_run: bool) -> None:
     """Remove what a killed run left in the cluster: probe pods, their Services and ConfigMaps.
@@ -26,14 +28,22 @@ def cleanup(options: Options, run_id: str, expired_only: bool, dry_run: bool) ->
 
     now = datetime.datetime.now(datetime.UTC)
     with stops(options.timeout_s), Client.connect(options.kubeconfig, options.context) as client:
-        places = [None] if options.all_namespaces else list(options.namespaces) or [client.namespace]
+        places: list[str | None] = [None] if options.all_namespaces else list(options.namespaces) or [client.namespace]
         items = [i for i in owned.find(client, places, now, run_id) if i.expired or not expired_only]
         told: list[dict[str, Any]] = []
 
         def note(item: owned.Leftover, problem: str) -> None:
             done = "would be removed" if dry_run else "not removed" if problem else "removed"
-            told.append({"object": item.ref, "run": item.run, "part": item.part, "expires": item.expires,
-                         "result": done, "reason": problem})  # fmt: skip
+            told.append(
+                {
+                    "object": item.ref,
+                    "run": item.run,
+                    "part": item.part,
+                    "expires": item.expires,
+                    "result": done,
+                    "reason": problem,
+                }
+            )
 
         if dry_run:
             for item in items:
@@ -50,6 +60,9 @@ def _table(told: list[dict[str, Any]], places: list[str | None]) -> str:
     if not told:
         where = "the cluster" if places == [None] else ", ".join(str(place) for place in places)
         return f"Nothing of ours is left in {where}.\n"
-    lines = [f"{e['result']}: {e['object']} (run {e['run']}, expires {e['expires']})" + (f": {e['reason']}" if e["reason"] else "")
-             for e in told]  # fmt: skip
+    lines = [
+        f"{e['result']}: {e['object']} (run {e['run']}, expires {e['expires']})"
+        + (f": {e['reason']}" if e["reason"] else "")
+        for e in told
+    ]
     return "\n".join(lines) + "\n"

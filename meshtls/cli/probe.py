@@ -22,18 +22,41 @@ _LABEL = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_./]*")
 
 @click.command()
 @shared("cluster", "scope", "output", "report", "timeout", "threshold")
-@click.option("--offers", default="", metavar="LIST", help="What clients bring: plaintext, tls, unknown-ca, mtls (these by default), "
-              "tls-istio, server-first, a flaw of `meshtls pki flaws`; or all.")  # fmt: skip
-@click.option("--fingerprint-only", is_flag=True, help="Only the two handshakes with each pod that is there; nothing is deployed but one client a namespace.")
+@click.option(
+    "--offers",
+    default="",
+    metavar="LIST",
+    help="What clients bring: plaintext, tls, unknown-ca, mtls (these by default), "
+    "tls-istio, server-first, a flaw of `meshtls pki flaws`; or all.",
+)
+@click.option(
+    "--fingerprint-only",
+    is_flag=True,
+    help="Only the two handshakes with each pod that is there; nothing is deployed but one client a namespace.",
+)
 @click.option("--no-fingerprint", is_flag=True, help="Only the probe pods among themselves.")
 @click.option("--image", default="", metavar="IMAGE", help="An image with Python 3.8 or newer, named python3.")
-@click.option("--image-pull-secret", "pull_secrets", multiple=True, metavar="NAME", help="A Secret of each namespace for the image.")
-@click.option("--node-selector", "node_selectors", multiple=True, metavar="KEY=VALUE", help="Only nodes with this label.")
-@click.option("--toleration", "tolerations", multiple=True, metavar="KEY[=VALUE][:EFFECT]", help="A taint that probe pods bear.")
-@click.option("--run-as-user", default="65532", metavar="UID|none", help="User of the probe pods; none: the cluster assigns one.")
+@click.option(
+    "--image-pull-secret",
+    "pull_secrets",
+    multiple=True,
+    metavar="NAME",
+    help="A Secret of each namespace for the image.",
+)
+@click.option(
+    "--node-selector", "node_selectors", multiple=True, metavar="KEY=VALUE", help="Only nodes with this label."
+)
+@click.option(
+    "--toleration", "tolerations", multiple=True, metavar="KEY[=VALUE][:EFFECT]", help="A taint that probe pods bear."
+)
+@click.option(
+    "--run-as-user", default="65532", metavar="UID|none", help="User of the probe pods; none: the cluster assigns one."
+)
 @click.option("--revision", default="", metavar="REV", help="The Istio revision that injects the probe pods.")
 @click.option("--connect-timeout", type=Duration(), default="5s", show_default=True, help="Of one connection.")
-@click.option("--ready-timeout", type=Duration(), default="60s", show_default=True, help="For a probe pod to become ready.")
+@click.option(
+    "--ready-timeout", type=Duration(), default="60s", show_default=True, help="For a probe pod to become ready."
+)
 @click.option("--keep", is_flag=True, help="Leave the probe pods, to look at them.")
 @click.option("--dry-run", is_flag=True, help="Print what would be created, and create nothing.")
 def probe(options: Options, **given: Any) -> None:
@@ -53,11 +76,21 @@ def probe(options: Options, **given: Any) -> None:
         raise click.UsageError("--fingerprint-only and --no-fingerprint exclude each other")
     if options.all_namespaces and not given["fingerprint_only"]:
         raise click.UsageError("-A needs --fingerprint-only: probe pods in every namespace would be too many")
-    with session(options, kind="ProbeReport", title="Probe") as draft, Client.connect(options.kubeconfig, options.context) as client:
+    with (
+        session(options, kind="ProbeReport", title="Probe") as draft,
+        Client.connect(options.kubeconfig, options.context) as client,
+    ):
         _probe(client, options, settings, offers, given, draft)
 
 
-def _probe(client: "Client", options: Options, settings: "Settings", offers: tuple[str, ...], given: dict[str, Any], draft: "Draft") -> None:
+def _probe(
+    client: "Client",
+    options: Options,
+    settings: "Settings",
+    offers: tuple[str, ...],
+    given: dict[str, Any],
+    draft: "Draft",
+) -> None:
     import datetime
 
     from meshtls.cluster.owned import Run
@@ -67,9 +100,16 @@ def _probe(client: "Client", options: Options, settings: "Settings", offers: tup
     from meshtls.sources import load
 
     namespaces = _namespaces(client, options)
-    draft.title = f"Probe of {', '.join(namespaces)}" if len(namespaces) < 9 else f"Probe of {len(namespaces)} namespaces"
+    draft.title = (
+        f"Probe of {', '.join(namespaces)}" if len(namespaces) < 9 else f"Probe of {len(namespaces)} namespaces"
+    )
     mesh = _selected(load(client=client), options.selector)
-    wanted = Wanted(namespaces=namespaces, offers=offers, cells=not given["fingerprint_only"], fingerprint=not given["no_fingerprint"])
+    wanted = Wanted(
+        namespaces=namespaces,
+        offers=offers,
+        cells=not given["fingerprint_only"],
+        fingerprint=not given["no_fingerprint"],
+    )
     planned = _uncaptured(plan(mesh, wanted, Known(mesh).of_pod), mesh, settings)
     programs, certs = hand.programs(), _certs(offers, mesh.config.trust_domain, namespaces[0])
     if given["dry_run"]:
@@ -80,8 +120,17 @@ def _probe(client: "Client", options: Options, settings: "Settings", offers: tup
     draft.cleanup_command = run.cleanup_command
     collected = hand.Collected(planned)
     try:
-        hand.collect(client, run, settings, programs, certs, collected, keep=given["keep"], ready_s=given["ready_timeout"],
-                     progress=lambda text: click.echo(f"probe {run.id}: {text}", err=True))  # fmt: skip
+        hand.collect(
+            client,
+            run,
+            settings,
+            programs,
+            certs,
+            collected,
+            keep=given["keep"],
+            ready_s=given["ready_timeout"],
+            progress=lambda text: click.echo(f"probe {run.id}: {text}", err=True),
+        )
     finally:
         _fill(draft, mesh, collected, run.cleanup_command)
 
@@ -98,12 +147,22 @@ def _fill(draft: "Draft", mesh: "Mesh", collected: "Collected", cleanup_command:
     verdicts = [compare.judge(case, known.expect(case), seen) for case in plan.cases]
     checks, matrices = compare.fingerprints(plan, seen)
     draft.checks += [*compare.checks(verdicts), *checks, *plan.skipped]
-    draft.checks += [Check(id=f"cleanup/{i}", title="everything that was created is gone", status=Status.ERROR, group="cleanup",
-                           reason=f"{problem}; run: {cleanup_command}") for i, problem in enumerate(collected.left)]  # fmt: skip
+    draft.checks += [
+        Check(
+            id=f"cleanup/{i}",
+            title="everything that was created is gone",
+            status=Status.ERROR,
+            group="cleanup",
+            reason=f"{problem}; run: {cleanup_command}",
+        )
+        for i, problem in enumerate(collected.left)
+    ]
     draft.matrices += [*compare.matrices(verdicts), *matrices]
-    asked = len(plan.cases) + len(plan.handshakes)
+    asked = len(plan.questions)
     draft.facts += [("questions", str(asked)), ("seconds of asking", f"{collected.agent_s:.2f}")]
-    draft.facts += [("lines of a probe pod that were not its agent's", str(collected.foreign))] if collected.foreign else []
+    draft.facts += (
+        [("lines of a probe pod that were not its agent's", str(collected.foreign))] if collected.foreign else []
+    )
 
 
 def _namespaces(client: "Client", options: Options) -> tuple[str, ...]:
@@ -145,8 +204,10 @@ def _uncaptured(plan: Any, mesh: "Mesh", settings: "Settings") -> Any:
         own = deploy.echo_pod(settings, server, ports_used(plan))["metadata"]["labels"] | labels("probe", settings.run)
         service = deploy.captured_by(mesh, own, server.namespace)
         if service:
-            gone = [who for who in (*plan.servers, *plan.clients) if who.namespace == server.namespace]
-            plan = plan.without(gone, f"{service} would send its traffic to probe pods: its selector matches their labels")
+            gone = [who for who in plan.everyone if who.namespace == server.namespace]
+            plan = plan.without(
+                gone, f"{service} would send its traffic to probe pods: its selector matches their labels"
+            )
     return plan
 
 
@@ -160,11 +221,17 @@ def _settings(options: Options, given: dict[str, Any]) -> "Settings":
         raise click.UsageError("--run-as-user: a number that is neither 0 nor 1337 (Istio's own), or none")
     limit = options.timeout_s or TIMEOUT_S
     return Settings(
-        run=secrets.token_hex(3), image=given["image"] or IMAGE, pull_secrets=given["pull_secrets"], revision=given["revision"],
+        run=secrets.token_hex(3),
+        image=given["image"] or IMAGE,
+        pull_secrets=given["pull_secrets"],
+        revision=given["revision"],
         node_selector=dict(_pair(text, "--node-selector") for text in given["node_selectors"]),
-        tolerations=tuple(_toleration(text) for text in given["tolerations"]), user=None if user == "none" else int(user),
-        deadline_s=int(limit) + EXTRA_S, agent_s=max(5.0, limit * 0.8), timeout_s=given["connect_timeout"],
-    )  # fmt: skip
+        tolerations=tuple(_toleration(text) for text in given["tolerations"]),
+        user=None if user == "none" else int(user),
+        deadline_s=int(limit) + EXTRA_S,
+        agent_s=max(5.0, limit * 0.8),
+        timeout_s=given["connect_timeout"],
+    )
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

@@ -100,7 +100,9 @@ class Owned:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._keep:
             return
         later: BaseException | None = None
@@ -139,7 +141,9 @@ class Owned:
                 if not alive:
                     places.discard((kind, namespace))
                 elif time.monotonic() > until:
-                    self.left += [f"{kind}/{namespace}/{item['metadata']['name']}: still being deleted" for item in alive]
+                    self.left += [
+                        f"{kind}/{namespace}/{item['metadata']['name']}: still being deleted" for item in alive
+                    ]
                     places.discard((kind, namespace))
             if places:
                 time.sleep(0.1)
@@ -173,8 +177,18 @@ def find(client: Client, namespaces: Iterable[str | None], now: datetime.datetim
                 expires = (meta.get("annotations") or {}).get(EXPIRES, "")
                 if expires and not meta.get("deletionTimestamp"):
                     own = meta.get("labels") or {}
-                    found.append(Leftover(kind, meta.get("namespace", ""), meta["name"], meta.get("uid", ""),
-                                          own.get(RUN, ""), own.get(PART, ""), expires, _over(expires, now)))  # fmt: skip
+                    found.append(
+                        Leftover(
+                            kind,
+                            meta.get("namespace", ""),
+                            meta["name"],
+                            meta.get("uid", ""),
+                            own.get(RUN, ""),
+                            own.get(PART, ""),
+                            expires,
+                            _over(expires, now),
+                        )
+                    )
     return found
 
 

@@ -30,11 +30,7 @@ class Mode(enum.StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of the frozen values here."""
-
-
-class Port(Value):
+class Port(msgspec.Struct, frozen=True, kw_only=True):
     """A port of a server. `protocol`: "http" or "tcp" as the mesh sees it by its name, "" where no Service names it."""
 
     number: int
@@ -48,7 +44,7 @@ BANNER = Port(number=9001, protocol="tcp")
 PORT_NAMES = {HTTP: "http-echo", TCP: "tcp-echo", BANNER: "tcp-banner"}
 
 
-class Offer(Value):
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """What a client brings. `do`, `alpn` and `cert` are the agent's words; `meshed`/`naked`: who can make it; `ports`: where."""
 
     name: str
@@ -83,7 +79,7 @@ OFFERS: dict[str, Offer] = {offer.name: offer for offer in _ALL}
 DEFAULT_OFFERS = ("plaintext", "tls", "unknown-ca", "mtls")
 
 
-class Client(Value):
+class Client(msgspec.Struct, frozen=True, kw_only=True):
     """An agent pod of ours."""
 
     namespace: str
@@ -98,7 +94,7 @@ class Client(Value):
         return "agent-meshed" if self.meshed else "agent-naked"
 
 
-class Server(Value):
+class Server(msgspec.Struct, frozen=True, kw_only=True):
     """An echo pod of ours."""
 
     namespace: str
@@ -113,7 +109,7 @@ class Server(Value):
         return "echo-meshed" if self.meshed else "echo-naked"
 
 
-class Target(Value):
+class Target(msgspec.Struct, frozen=True, kw_only=True):
     """A port of a pod that was there before: it gets two handshakes and no byte of payload.
 
     `workload` is `Kind/namespace/name`; `mode` what the policies say it enforces, with the deciding facts in `because`.
@@ -133,7 +129,7 @@ class Target(Value):
         return f"{self.namespace}/{self.pod}:{self.port.number}"
 
 
-class Expectation(Value):
+class Expectation(msgspec.Struct, frozen=True, kw_only=True):
     """What should come of a case. `outcome` None: not known, and `because` says why. `mesh_cert`: a mesh certificate is shown."""
 
     outcome: Outcome | None
@@ -141,7 +137,7 @@ class Expectation(Value):
     mesh_cert: bool | None = None
 
 
-class Case(Value):
+class Case(msgspec.Struct, frozen=True, kw_only=True):
     """One question: `offer` of `client` to `port` of `server`. `id` is unique in a run."""
 
     id: str
@@ -151,7 +147,7 @@ class Case(Value):
     offer: Offer
 
 
-class Handshake(Value):
+class Handshake(msgspec.Struct, frozen=True, kw_only=True):
     """One of the two payload-free handshakes with a target, or (`ambient`) the connection on which nothing is sent."""
 
     id: str

@@ -12,9 +12,11 @@ Two laws of proof:
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
+
 from meshtls.model.check import Cell, Check, Finding, Matrix, Severity, Status
 from meshtls.probe import fingerprint
-from meshtls.probe.case import PORT_NAMES, Case, Client, Expectation, Handshake, Mode, Outcome, Port, Server, Target, Value
+from meshtls.probe.case import PORT_NAMES, Case, Client, Expectation, Handshake, Mode, Outcome, Port, Server, Target
 from meshtls.probe.plan import Plan
 from meshtls.probe.read import Observation, not_run
 
@@ -22,7 +24,7 @@ UNKNOWN = (Outcome.NOT_RUN, Outcome.UNREACHABLE, Outcome.STALLED)
 DOCS = "docs/probe.md"
 
 
-class Verdict(Value):
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """One case judged. `ok` None: it could not be told, and `reason` says why."""
 
     case: Case
@@ -89,10 +91,16 @@ def judge(case: Case, expected: Expectation, seen: Seen) -> Verdict:
         return verdict(False, observed.words)
     if outcome is Outcome.REFUSED:
         if expected.mesh_cert is not None and fingerprint.shows_mesh(observed) is not expected.mesh_cert:
-            return verdict(False, "a mesh certificate was shown" if observed.spiffe else "no mesh certificate was shown")
+            return verdict(
+                False, "a mesh certificate was shown" if observed.spiffe else "no mesh certificate was shown"
+            )
         if case.offer.do == "plaintext":
             control = seen.control(case)
-            return verdict(True, control) if control else verdict(None, "refused, but its control failed: " + _control(case))
+            return (
+                verdict(True, control)
+                if control
+                else verdict(None, "refused, but its control failed: " + _control(case))
+            )
     return verdict(True, observed.detail)
 
 
@@ -107,9 +115,15 @@ def checks(verdicts: Sequence[Verdict]) -> tuple[Check, ...]:
 
 def _check(verdict: Verdict) -> Check:
     case, seen = verdict.case, verdict.seen
-    title = f"{case.offer.title}: {case.client.title} -> {case.server.title}, {PORT_NAMES[case.port]} {case.port.number}"
-    common = {"id": f"probe/{_slug(case.client)}/{_slug(case.server)}/{case.port.number}/{case.offer.name}", "title": title,
-              "group": f"probe {case.client.title}", "seconds": seen.ms.total / 1000}  # fmt: skip
+    title = (
+        f"{case.offer.title}: {case.client.title} -> {case.server.title}, {PORT_NAMES[case.port]} {case.port.number}"
+    )
+    common = {
+        "id": f"probe/{_slug(case.client)}/{_slug(case.server)}/{case.port.number}/{case.offer.name}",
+        "title": title,
+        "group": f"probe {case.client.title}",
+        "seconds": seen.ms.total / 1000,
+    }
     if verdict.ok:
         return Check(status=Status.PASS, reason=verdict.reason, **common)  # type: ignore[arg-type]
     if verdict.ok is None:
@@ -129,10 +143,12 @@ def _finding(verdict: Verdict) -> Finding:
     else:
         code, severity, what = "MT503", Severity.ERROR, f"ended as {outcome}, expected {expected.outcome}"
     return Finding(
-        code=code, severity=severity, subject=f"Namespace/{case.server.namespace}",
+        code=code,
+        severity=severity,
+        subject=f"Namespace/{case.server.namespace}",
         message=f"{case.offer.title} from {case.client.title} to port {case.port.number} of a pod {case.server.title} {what}",
         because=(*expected.because, f"observed: {verdict.seen.words}"),
-    )  # fmt: skip
+    )
 
 
 def _slug(who: Client | Server) -> str:
@@ -149,11 +165,19 @@ def matrices(verdicts: Sequence[Verdict]) -> tuple[Matrix, ...]:
         rows = tuple(dict.fromkeys(_pair(v.case) for v in of_port))
         columns = tuple(dict.fromkeys(v.case.offer.title for v in of_port))
         cells = tuple(
-            Cell(row=_pair(v.case), column=v.case.offer.title, expected=str(v.expected.outcome or "unknown"),
-                 observed=_shown(v), ok=v.ok, detail=v.reason)
+            Cell(
+                row=_pair(v.case),
+                column=v.case.offer.title,
+                expected=str(v.expected.outcome or "unknown"),
+                observed=_shown(v),
+                ok=v.ok,
+                detail=v.reason,
+            )
             for v in of_port
-        )  # fmt: skip
-        found.append(Matrix(title=f"Port {label} {port.number}: client -> server", rows=rows, columns=columns, cells=cells))
+        )
+        found.append(
+            Matrix(title=f"Port {label} {port.number}: client -> server", rows=rows, columns=columns, cells=cells)
+        )
     return tuple(found)
 
 
@@ -178,14 +202,26 @@ def fingerprints(plan: Plan, seen: Seen) -> tuple[tuple[Check, ...], tuple[Matri
             mode, why = fingerprint.mode(answers[fingerprint.WITH_ALPN], answers[fingerprint.WITHOUT_ALPN])
         known = target.mode is not Mode.UNKNOWN and mode is not Mode.UNKNOWN
         ok = _agree(target, mode) if known else None
-        cells.append(Cell(row=f"{target.namespace}/{target.pod}", column=str(target.port.number), expected=str(target.mode),
-                          observed=str(mode), ok=ok, detail=why))  # fmt: skip
+        cells.append(
+            Cell(
+                row=f"{target.namespace}/{target.pod}",
+                column=str(target.port.number),
+                expected=str(target.mode),
+                observed=str(mode),
+                ok=ok,
+                detail=why,
+            )
+        )
         found.append(_fingerprint_check(target, mode, why, ok))
     if not cells:
         return (), ()
     columns = sorted({cell.column for cell in cells}, key=int)
-    matrix = Matrix(title="Mode of each pod's ports, from handshakes without payload", rows=tuple(dict.fromkeys(c.row for c in cells)),
-                    columns=tuple(columns), cells=tuple(cells))  # fmt: skip
+    matrix = Matrix(
+        title="Mode of each pod's ports, from handshakes without payload",
+        rows=tuple(dict.fromkeys(c.row for c in cells)),
+        columns=tuple(columns),
+        cells=tuple(cells),
+    )
     return tuple(found), (matrix,)
 
 
@@ -195,31 +231,48 @@ def _agree(target: Target, mode: Mode) -> bool:
 
 
 def _fingerprint_check(target: Target, mode: Mode, why: str, ok: bool | None) -> Check:
-    common = {"id": f"fingerprint/{target.namespace}/{target.pod}/{target.port.number}", "title": f"mode of {target.title}",
-              "group": "fingerprint"}  # fmt: skip
+    common = {
+        "id": f"fingerprint/{target.namespace}/{target.pod}/{target.port.number}",
+        "title": f"mode of {target.title}",
+        "group": "fingerprint",
+    }
     if mode is Mode.UNKNOWN:
         return Check(status=Status.ERROR, reason=why, **common)  # type: ignore[arg-type]
     if ok is None:
-        reason = f"is {mode} ({why}); what it should be is not known: {'; '.join(target.because) or 'no policy was read'}"
+        reason = (
+            f"is {mode} ({why}); what it should be is not known: {'; '.join(target.because) or 'no policy was read'}"
+        )
         return Check(status=Status.SKIP, reason=reason, **common)  # type: ignore[arg-type]
     if ok:
         return Check(status=Status.PASS, reason=f"{mode}: {why}", **common)  # type: ignore[arg-type]
     weaker = target.mode is Mode.STRICT
     finding = Finding(
-        code="MT505", severity=Severity.CRITICAL if weaker else Severity.ERROR, subject=target.workload,
+        code="MT505",
+        severity=Severity.CRITICAL if weaker else Severity.ERROR,
+        subject=target.workload,
         message=f"port {target.port.number} of pod {target.pod} is {mode} on the wire, and {target.mode} by the policies",
-        path=("ports", str(target.port.number)), because=(*target.because, f"observed: {why}"),
-    )  # fmt: skip
+        path=("ports", str(target.port.number)),
+        because=(*target.because, f"observed: {why}"),
+    )
     return Check(status=Status.FAIL, reason=why, findings=(finding,), **common)  # type: ignore[arg-type]
 
 
-def logged_as_mtls(plan: Plan, seen: Mapping[str, Observation], addresses: Mapping[Server, str], sources: Mapping[Client, str],
-                   lines: Iterable[str]) -> frozenset[str]:  # fmt: skip
+def logged_as_mtls(
+    plan: Plan,
+    seen: Mapping[str, Observation],
+    addresses: Mapping[Server, str],
+    sources: Mapping[Client, str],
+    lines: Iterable[str],
+) -> frozenset[str]:
     """Ids of TCP cases that the server's proxy logged with the mesh's server name (`outbound_.PORT_._.HOST`)."""
     lines = [line for line in lines if "outbound_." in line]
     found = set()
     for case in plan.cases:
-        if not seen.get(case.id, not_run(case.id, "")).answered or case.server not in addresses or case.client not in sources:
+        if (
+            not seen.get(case.id, not_run(case.id, "")).answered
+            or case.server not in addresses
+            or case.client not in sources
+        ):
             continue
         number = case.port.number
         to = re.compile(rf"(?<![\w.:]){re.escape(addresses[case.server])}:{number}(?!\d)")

@@ -10,8 +10,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from meshtls.model.mesh import Mesh
-from meshtls.probe.case import PORT_NAMES, Case, Client, Handshake, Port, Server, Value
+from meshtls.probe.case import ISTIO_ALPN, PORT_NAMES, Case, Client, Handshake, Port, Server
 from meshtls.probe.fingerprint import SILENT, WITH_ALPN
 
 IMAGE = "docker.io/library/python:3.12-alpine"
@@ -19,10 +21,9 @@ USER = 65532  # "nonroot" by custom; never 1337
 ROLE = "meshtls.dev/role"
 CODE, CASES = "/meshtls/code", "/meshtls/cases"
 CASES_EACH = 4000  # keeps a ConfigMap under 1 MiB and an agent's output under 5 MiB
-ISTIO_ALPN = ["istio-http/1.1", "istio", "http/1.1"]
 
 
-class Settings(Value):
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How probe pods are made. `run` is part of every name. `agent_s`: an agent stops after this; `deadline_s`:
     after this Kubernetes ends the pods itself; `timeout_s`: of one connection."""
 
@@ -39,7 +40,7 @@ class Settings(Value):
     concurrency: int = 32
 
 
-class Address(Value):
+class Address(msgspec.Struct, frozen=True, kw_only=True):
     """Where an echo server is. `name` is the pod's, which it also answers with."""
 
     pod_ip: str
@@ -53,7 +54,9 @@ def name(settings: Settings, short: str, shard: int = 0) -> str:
 
 def code(settings: Settings, namespace: str, agent: str, echo: str) -> dict[str, Any]:
     """The ConfigMap that carries the two programs."""
-    return _object("v1", "ConfigMap", name(settings, "code"), namespace) | {"data": {"agent.py": agent, "echo.py": echo}}
+    return _object("v1", "ConfigMap", name(settings, "code"), namespace) | {
+        "data": {"agent.py": agent, "echo.py": echo}
+    }
 
 
 def echo_pod(settings: Settings, server: Server, ports: Sequence[Port]) -> dict[str, Any]:
@@ -64,7 +67,16 @@ def echo_pod(settings: Settings, server: Server, ports: Sequence[Port]) -> dict[
     for port in ports:
         command += [kinds[PORT_NAMES[port]], str(port.number)]
     declared = [{"name": PORT_NAMES[port], "containerPort": port.number, "protocol": "TCP"} for port in ports]
-    return _pod(settings, own, server.namespace, server.short, server.meshed, command, declared, {"code": name(settings, "code")})
+    return _pod(
+        settings,
+        own,
+        server.namespace,
+        server.short,
+        server.meshed,
+        command,
+        declared,
+        {"code": name(settings, "code")},
+    )
 
 
 def echo_service(settings: Settings, server: Server, ports: Sequence[Port]) -> dict[str, Any]:
@@ -72,7 +84,10 @@ def echo_service(settings: Settings, server: Server, ports: Sequence[Port]) -> d
     service = _object("v1", "Service", name(settings, server.short), server.namespace)
     service["spec"] = {
         "selector": {"meshtls.dev/run": settings.run, ROLE: server.short},
-        "ports": [{"name": PORT_NAMES[port], "port": port.number, "targetPort": port.number, "protocol": "TCP"} for port in ports],
+        "ports": [
+            {"name": PORT_NAMES[port], "port": port.number, "targetPort": port.number, "protocol": "TCP"}
+            for port in ports
+        ],
     }
     return service
 
@@ -92,13 +107,25 @@ def agent_objects(
     data |= {f"{cert}.pem": pem for cert, pem in certs.items() if f"{cert}.pem" in used}
     cases = _object("v1", "ConfigMap", own, client.namespace) | {"data": data}
     command = ["python3", f"{CODE}/agent.py", f"{CASES}/cases.json"]
-    pod = _pod(settings, own, client.namespace, client.short, client.meshed, command, [],
-               {"code": name(settings, "code"), "cases": own})  # fmt: skip
+    pod = _pod(
+        settings,
+        own,
+        client.namespace,
+        client.short,
+        client.meshed,
+        command,
+        [],
+        {"code": name(settings, "code"), "cases": own},
+    )
     return cases, pod
 
 
 def documents(
-    settings: Settings, client: Client, cases: Sequence[Case], handshakes: Sequence[Handshake], addresses: Mapping[Server, Address]
+    settings: Settings,
+    client: Client,
+    cases: Sequence[Case],
+    handshakes: Sequence[Handshake],
+    addresses: Mapping[Server, Address],
 ) -> Iterator[dict[str, Any]]:
     """What the agents of `client` read: one document for at most CASES_EACH questions. Servers without address are left out."""
     lines = [_case(settings, case, addresses[case.server]) for case in cases if case.server in addresses]
@@ -107,10 +134,14 @@ def documents(
     warm_up = [{"host": host(settings, server), "port": 8080} for server in sorted(warm, key=lambda s: s.title)]
     for first in range(0, len(lines), CASES_EACH):
         yield {
-            "schema": "meshtls.dev/probe-cases/v1", "agent": client.title, "timeout_s": settings.timeout_s,
-            "concurrency": settings.concurrency, "deadline_s": settings.agent_s, "warm_up": warm_up,
+            "schema": "meshtls.dev/probe-cases/v1",
+            "agent": client.title,
+            "timeout_s": settings.timeout_s,
+            "concurrency": settings.concurrency,
+            "deadline_s": settings.agent_s,
+            "warm_up": warm_up,
             "cases": lines[first : first + CASES_EACH],
-        }  # fmt: skip
+        }
 
 
 def _case(settings: Settings, case: Case, address: Address) -> dict[str, Any]:
@@ -136,7 +167,7 @@ def _handshake(shake: Handshake) -> dict[str, Any]:
     if shake.kind == SILENT:
         line["do"] = "silence"
     elif shake.kind == WITH_ALPN:
-        line["alpn"] = ISTIO_ALPN
+        line["alpn"] = list(ISTIO_ALPN)
     return line
 
 
@@ -154,42 +185,63 @@ def _object(version: str, kind: str, name_: str, namespace: str) -> dict[str, An
 
 
 def _pod(
-    settings: Settings, own: str, namespace: str, role: str, meshed: bool, command: list[str], ports: list[dict[str, Any]],
+    settings: Settings,
+    own: str,
+    namespace: str,
+    role: str,
+    meshed: bool,
+    command: list[str],
+    ports: list[dict[str, Any]],
     volumes: Mapping[str, str],
 ) -> dict[str, Any]:
     pod = _object("v1", "Pod", own, namespace)
-    pod["metadata"]["labels"] = {ROLE: role, "meshtls.dev/run": settings.run, "sidecar.istio.io/inject": "true" if meshed else "false"}
+    pod["metadata"]["labels"] = {
+        ROLE: role,
+        "meshtls.dev/run": settings.run,
+        "sidecar.istio.io/inject": "true" if meshed else "false",
+    }
     if meshed:
         # small requests, so that a quota or a LimitRange made for the applications does not refuse the probe
         pod["metadata"]["annotations"] = {
             "proxy.istio.io/config": '{"holdApplicationUntilProxyStarts": true}',
-            "sidecar.istio.io/proxyCPU": "10m", "sidecar.istio.io/proxyMemory": "64Mi",
-            "sidecar.istio.io/proxyCPULimit": "500m", "sidecar.istio.io/proxyMemoryLimit": "256Mi",
-        }  # fmt: skip
+            "sidecar.istio.io/proxyCPU": "10m",
+            "sidecar.istio.io/proxyMemory": "64Mi",
+            "sidecar.istio.io/proxyCPULimit": "500m",
+            "sidecar.istio.io/proxyMemoryLimit": "256Mi",
+        }
         if settings.revision:
             pod["metadata"]["labels"]["istio.io/rev"] = settings.revision
     else:
         pod["metadata"]["labels"]["istio.io/dataplane-mode"] = "none"
     container = {
-        "name": "probe", "image": settings.image, "imagePullPolicy": "IfNotPresent", "command": command,
+        "name": "probe",
+        "image": settings.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": command,
         "env": [{"name": "PYTHONDONTWRITEBYTECODE", "value": "1"}, {"name": "PYTHONUNBUFFERED", "value": "1"}],
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}},
         "securityContext": {
-            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [{"name": volume, "mountPath": f"/meshtls/{volume}", "readOnly": True} for volume in volumes],
-    }  # fmt: skip
+    }
     if ports:
         container["ports"] = ports
     security: dict[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     if settings.user is not None:
         security |= {"runAsUser": settings.user, "runAsGroup": settings.user}
     pod["spec"] = {
-        "restartPolicy": "Never", "automountServiceAccountToken": False, "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 2, "activeDeadlineSeconds": settings.deadline_s, "securityContext": security,
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 2,
+        "activeDeadlineSeconds": settings.deadline_s,
+        "securityContext": security,
         "containers": [container],
         "volumes": [{"name": volume, "configMap": {"name": source}} for volume, source in volumes.items()],
-    }  # fmt: skip
+    }
     if settings.pull_secrets:
         pod["spec"]["imagePullSecrets"] = [{"name": secret} for secret in settings.pull_secrets]
     if settings.node_selector:

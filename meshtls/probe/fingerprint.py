@@ -27,7 +27,10 @@ def mode(istio: Observation, plain: Observation) -> tuple[Mode, str]:
         if without is None and plain.outcome is not Outcome.STALLED:
             return Mode.UNKNOWN, f"the handshake without ALPN: {plain.words}"
         if without is None:
-            return Mode.PERMISSIVE, "without Istio's ALPN the bytes went to an application that says nothing (tried twice)"
+            return (
+                Mode.PERMISSIVE,
+                "without Istio's ALPN the bytes went to an application that says nothing (tried twice)",
+            )
         return Mode.PERMISSIVE, "only the handshake with Istio's ALPN shows a mesh certificate"
     if without:
         return Mode.UNKNOWN, "a mesh certificate only without Istio's ALPN: that is no Istio sidecar"

@@ -69,7 +69,14 @@ class Known:
         mode, because = self.of_pod(server, case.port.number)
         if not case.client.meshed:
             return expectation(case, mode, because=because)
-        missing = next((f"{kind}s could not be read: {self._mesh.absent[kind]}" for kind in _CLIENT_SIDE if kind in self._mesh.absent), "")
+        missing = next(
+            (
+                f"{kind}s could not be read: {self._mesh.absent[kind]}"
+                for kind in _CLIENT_SIDE
+                if kind in self._mesh.absent
+            ),
+            "",
+        )
         if missing:
             return Expectation(outcome=None, because=(*because, missing))
         sent = self._sent(case, client, server)

@@ -7,6 +7,8 @@ and no byte of payload.  What is left out is a SKIP with its reason, never silen
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import msgspec
+
 from meshtls.model.check import Check, Status
 from meshtls.model.mesh import Mesh, pod_addresses
 from meshtls.model.objects import Pod, Service
@@ -24,7 +26,6 @@ from meshtls.probe.case import (
     Port,
     Server,
     Target,
-    Value,
 )
 
 # Istio's own: admin, Prometheus, health, HBONE, debug, capture; and Envoy's admin. They are not intercepted or not the application's.
@@ -34,7 +35,7 @@ PROXY_PORTS = frozenset({15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053,
 ModeOfPort = Callable[[Pod, int], tuple[Mode, tuple[str, ...]]]
 
 
-class Wanted(Value):
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asks for. `cells`: probe with servers of ours; `fingerprint`: handshakes with what is there."""
 
     namespaces: tuple[str, ...]
@@ -43,7 +44,7 @@ class Wanted(Value):
     fingerprint: bool = True
 
 
-class Plan(Value):
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that will be asked. Ids of cases and handshakes are unique."""
 
     clients: tuple[Client, ...]
@@ -53,16 +54,28 @@ class Plan(Value):
     skipped: tuple[Check, ...] = ()
 
     @property
-    def offers(self) -> tuple[Offer, ...]:
-        """In display order."""
-        used = {case.offer.name for case in self.cases}
-        return tuple(offer for offer in OFFERS.values() if offer.name in used)
+    def questions(self) -> tuple[Case | Handshake, ...]:
+        """Everything that is asked."""
+        return (*self.cases, *self.handshakes)
+
+    @property
+    def everyone(self) -> tuple[Client | Server, ...]:
+        """Every pod of ours, servers first."""
+        return (*self.servers, *self.clients)
 
     def without(self, gone: Iterable[Client | Server], reason: str) -> "Plan":
         """The plan without these clients and servers; each becomes a SKIP with `reason`."""
         gone = tuple(gone)
-        skips = tuple(Check(id=f"probe/{who.namespace}/{who.short}", title=f"probe pod {who.title}", status=Status.SKIP,
-                            group="probe pods", reason=reason) for who in gone)  # fmt: skip
+        skips = tuple(
+            Check(
+                id=f"probe/{who.namespace}/{who.short}",
+                title=f"probe pod {who.title}",
+                status=Status.SKIP,
+                group="probe pods",
+                reason=reason,
+            )
+            for who in gone
+        )
         return Plan(
             clients=tuple(c for c in self.clients if c not in gone),
             servers=tuple(s for s in self.servers if s not in gone),
@@ -74,7 +87,9 @@ class Plan(Value):
 
 def plan(mesh: Mesh, wanted: Wanted, mode_of: ModeOfPort) -> Plan:
     """The questions for the namespaces asked for."""
-    ambient = {ns for ns in wanted.namespaces if mesh.namespace_labels.get(ns, {}).get("istio.io/dataplane-mode") == "ambient"}
+    ambient = {
+        ns for ns in wanted.namespaces if mesh.namespace_labels.get(ns, {}).get("istio.io/dataplane-mode") == "ambient"
+    }
     skipped: list[Check] = []
     clients: list[Client] = []
     servers: list[Server] = []
@@ -84,8 +99,16 @@ def plan(mesh: Mesh, wanted: Wanted, mode_of: ModeOfPort) -> Plan:
         servers = [Server(namespace=ns, meshed=meshed) for ns in inside for meshed in (True, False)]
         clients = [Client(namespace=ns, meshed=meshed) for ns in inside for meshed in (True, False)]
         cases = list(_cells(clients, servers, [OFFERS[name] for name in wanted.offers]))
-        skipped += [Check(id=f"probe/{ns}/cells", title=f"probe pods in {ns}", status=Status.SKIP, group="probe pods",
-                          reason="an ambient namespace: only the fingerprint of its pods is taken") for ns in sorted(ambient)]  # fmt: skip
+        skipped += [
+            Check(
+                id=f"probe/{ns}/cells",
+                title=f"probe pods in {ns}",
+                status=Status.SKIP,
+                group="probe pods",
+                reason="an ambient namespace: only the fingerprint of its pods is taken",
+            )
+            for ns in sorted(ambient)
+        ]
     handshakes: list[Handshake] = []
     if wanted.fingerprint:
         found, left_out = targets(mesh, wanted.namespaces, mode_of)
@@ -93,12 +116,20 @@ def plan(mesh: Mesh, wanted: Wanted, mode_of: ModeOfPort) -> Plan:
         for target in found:
             client = Client(namespace=target.namespace, meshed=False)
             kinds = (fingerprint.SILENT,) if target.ambient else (fingerprint.WITH_ALPN, fingerprint.WITHOUT_ALPN)
-            handshakes += [Handshake(id=f"f{len(handshakes) + i}", client=client, target=target, kind=kind)
-                           for i, kind in enumerate(kinds)]  # fmt: skip
+            handshakes += [
+                Handshake(id=f"f{len(handshakes) + i}", client=client, target=target, kind=kind)
+                for i, kind in enumerate(kinds)
+            ]
         clients += sorted({h.client for h in handshakes if h.client not in clients}, key=lambda c: c.namespace)
-    clients = [c for c in clients if any(x.client == c for x in (*cases, *handshakes))]
-    return Plan(clients=tuple(clients), servers=tuple(servers), cases=tuple(cases), handshakes=tuple(handshakes),
-                skipped=tuple(skipped))  # fmt: skip
+    asking = {case.client for case in cases} | {shake.client for shake in handshakes}
+    clients = [client for client in clients if client in asking]
+    return Plan(
+        clients=tuple(clients),
+        servers=tuple(servers),
+        cases=tuple(cases),
+        handshakes=tuple(handshakes),
+        skipped=tuple(skipped),
+    )
 
 
 def _cells(clients: Sequence[Client], servers: Sequence[Server], offers: Sequence[Offer]) -> Iterator[Case]:
@@ -132,17 +163,31 @@ def targets(mesh: Mesh, namespaces: Sequence[str], mode_of: ModeOfPort) -> tuple
         if not reason and not ports:
             reason = "declares no port, and no Service names one"
         if reason:
-            skipped.append(Check(id=f"fingerprint/{meta.namespace}/{meta.name}", title=f"mode of {meta.namespace}/{meta.name}",
-                                 status=Status.SKIP, group="fingerprint", reason=reason))  # fmt: skip
+            skipped.append(
+                Check(
+                    id=f"fingerprint/{meta.namespace}/{meta.name}",
+                    title=f"mode of {meta.namespace}/{meta.name}",
+                    status=Status.SKIP,
+                    group="fingerprint",
+                    reason=reason,
+                )
+            )
             continue
         workload = mesh.workload_of_pod.get((meta.namespace, meta.name))
         for port in ports:
             mode, because = mode_of(pod, port.number)
-            found.append(Target(
-                namespace=meta.namespace, pod=meta.name, workload=workload.ref if workload else pod.ref,
-                address=pod_addresses(pod)[0], port=port, mode=mode, because=because,
-                ambient=meta.annotations.get("ambient.istio.io/redirection") == "enabled" and not has_sidecar(pod),
-            ))  # fmt: skip
+            found.append(
+                Target(
+                    namespace=meta.namespace,
+                    pod=meta.name,
+                    workload=workload.ref if workload else pod.ref,
+                    address=pod_addresses(pod)[0],
+                    port=port,
+                    mode=mode,
+                    because=because,
+                    ambient=meta.annotations.get("ambient.istio.io/redirection") == "enabled" and not has_sidecar(pod),
+                )
+            )
     return found, skipped
 
 
@@ -178,7 +223,11 @@ def _ports(pod: Pod, services: Sequence[Service]) -> list[Port]:
             number = names.get(to, 0) if isinstance(to, str) and not to.isdigit() else int(to)
             if number:
                 numbers[number] = numbers.get(number) or port.app_protocol or port.name.partition("-")[0]
-    return [Port(number=number, protocol=protocol) for number, protocol in sorted(numbers.items()) if number not in PROXY_PORTS]
+    return [
+        Port(number=number, protocol=protocol)
+        for number, protocol in sorted(numbers.items())
+        if number not in PROXY_PORTS
+    ]
 
 
 def has_sidecar(pod: Pod) -> bool:

@@ -125,8 +125,13 @@ class Reader:
         if seen.id not in self.expected or seen.id in self._seen:
             self._foreign += 1
             return None
-        seen = msgspec.structs.replace(seen, detail=printable(seen.detail), reason=printable(seen.reason)[:60],
-                                       xfcc=printable(seen.xfcc), peer=printable(seen.peer))  # fmt: skip
+        seen = msgspec.structs.replace(
+            seen,
+            detail=printable(seen.detail),
+            reason=printable(seen.reason)[:60],
+            xfcc=printable(seen.xfcc),
+            peer=printable(seen.peer),
+        )
         self._seen[seen.id] = seen
         return seen
 
@@ -145,8 +150,13 @@ class Reader:
         observations = dict(self._seen)
         for case in missing:
             observations[case] = not_run(case, problem)
-        return Reading(observations=observations, complete=self.done and not problem, problem=problem,
-                       foreign=self._foreign, seconds=self._last.seconds if self._last else 0.0)  # fmt: skip
+        return Reading(
+            observations=observations,
+            complete=self.done and not problem,
+            problem=problem,
+            foreign=self._foreign,
+            seconds=self._last.seconds if self._last else 0.0,
+        )
 
 
 def not_run(case: str, why: str) -> Observation:

@@ -19,7 +19,7 @@ from meshtls.cluster.client import Client as Cluster
 from meshtls.cluster.owned import Owned, Run
 from meshtls.cluster.pool import gather
 from meshtls.errors import ClusterError, Forbidden, InputError, Invalid, MeshtlsError, NotFound
-from meshtls.probe import deploy
+from meshtls.probe import deploy, pods
 from meshtls.probe.case import Client, Server
 from meshtls.probe.compare import logged_as_mtls
 from meshtls.probe.deploy import Address, Settings
@@ -27,9 +27,6 @@ from meshtls.probe.plan import Plan, ports_used
 from meshtls.probe.read import Observation, Reader, not_run
 
 POLL_S = 0.1
-# An image that cannot be had, or a container that cannot be made: no waiting helps.
-HOPELESS = ("ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
-            "CrashLoopBackOff", "ErrImageNeverPull")  # fmt: skip
 Who = Client | Server
 Pods = dict[tuple[str, str], dict[str, Any]]
 
@@ -58,16 +55,24 @@ class Collected:
 
     def fail(self, who: Who, reason: str) -> None:
         """Every question of this client, or to this server, that has no answer yet stays without one, for `reason`."""
-        for asked in (*self.plan.cases, *self.plan.handshakes):
+        for asked in self.plan.questions:
             server = getattr(asked, "server", None)
             if (asked.client == who or server == who) and asked.id not in self.observations:
                 self.observations[asked.id] = not_run(asked.id, f"probe pod {who.title}: {reason}")
 
 
 def collect(
-    cluster: Cluster, run: Run, settings: Settings, programs: Programs, certs: Mapping[str, str], collected: Collected,
-    *, keep: bool = False, ready_s: float = 60.0, progress: Callable[[str], None] = lambda text: None,
-) -> None:  # fmt: skip
+    cluster: Cluster,
+    run: Run,
+    settings: Settings,
+    programs: Programs,
+    certs: Mapping[str, str],
+    collected: Collected,
+    *,
+    keep: bool = False,
+    ready_s: float = 60.0,
+    progress: Callable[[str], None] = lambda text: None,
+) -> None:
     """Ask everything in `collected.plan`. Raises ClusterError where nothing can be asked at all."""
     _admit(cluster, settings, collected)
     plan = collected.plan
@@ -76,7 +81,7 @@ def collect(
     owned = Owned(cluster, run, keep)
     try:
         with owned:
-            namespaces = sorted({who.namespace for who in (*plan.clients, *plan.servers)})
+            namespaces = sorted({who.namespace for who in plan.everyone})
             _made(gather(lambda ns: owned.create(deploy.code(settings, ns, programs.agent, programs.echo)), namespaces))
             progress(f"{len(plan.servers)} echo servers, {len(plan.clients)} clients in {', '.join(namespaces)}")
             _serve(cluster, owned, settings, collected, ready_s)
@@ -90,7 +95,7 @@ def collect(
 def manifests(plan: Plan, settings: Settings, programs: Programs, certs: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """What a run would create, for --dry-run; the addresses that only a run knows are 0.0.0.0."""
     ports = ports_used(plan)
-    for namespace in sorted({who.namespace for who in (*plan.clients, *plan.servers)}):
+    for namespace in sorted({who.namespace for who in plan.everyone}):
         yield deploy.code(settings, namespace, programs.agent, programs.echo)
     for server in plan.servers:
         yield deploy.echo_pod(settings, server, ports)
@@ -104,7 +109,7 @@ def manifests(plan: Plan, settings: Settings, programs: Programs, certs: Mapping
 def _admit(cluster: Cluster, settings: Settings, collected: Collected) -> None:
     """Ask the API server about every pod first: Pod Security, quotas and webhooks answer a dry run as they would the real one."""
     plan, ports = collected.plan, ports_used(collected.plan)
-    everyone: list[Who] = [*plan.servers, *plan.clients]
+    everyone = plan.everyone
 
     def ask(who: Who) -> None:
         if isinstance(who, Server):
@@ -132,7 +137,7 @@ def _serve(cluster: Cluster, owned: Owned, settings: Settings, collected: Collec
 
     def listens(pod: dict[str, Any]) -> bool:
         meta = pod["metadata"]
-        if not _ready(pod) or not pod["status"].get("podIP"):
+        if not pods.ready(pod) or not pod["status"].get("podIP"):
             return False
         with suppress(ClusterError):
             return any('"ready"' in line for line in cluster.logs(meta["namespace"], meta["name"], "probe", tail=20))
@@ -149,9 +154,14 @@ def _serve(cluster: Cluster, owned: Owned, settings: Settings, collected: Collec
 
 
 def _ask(
-    cluster: Cluster, owned: Owned, settings: Settings, certs: Mapping[str, str], collected: Collected, ready_s: float,
+    cluster: Cluster,
+    owned: Owned,
+    settings: Settings,
+    certs: Mapping[str, str],
+    collected: Collected,
+    ready_s: float,
     progress: Callable[[str], None],
-) -> None:  # fmt: skip
+) -> None:
     """Start the agents, follow their logs to the last line."""
     plan = collected.plan
     agents: dict[tuple[str, str], Client] = {}
@@ -181,18 +191,20 @@ def _ask(
             lines.put((key, None))
 
     followed: set[tuple[str, str]] = set()
-    for who, pod, problem in _await(cluster, settings, dict(agents), _started, ready_s):
+    for who, pod, problem in _await(cluster, settings, dict(agents), pods.started, ready_s):
         assert isinstance(who, Client)
-        key = (who.namespace, pod["metadata"]["name"]) if pod else None
-        if problem or key is None:
+        if problem:
             collected.fail(who, problem)
             continue
+        key = (who.namespace, pod["metadata"]["name"])
         collected.sources[who] = pod["status"].get("podIP", "")
         collected.names.setdefault(who, key[1])
         collected.live.append(pod)
         followed.add(key)
         threading.Thread(target=follow, args=(key,), daemon=True).start()
-    progress(f"{sum(len(r.expected) for k, r in readers.items() if k in followed)} questions asked by {len(followed)} agents")
+    progress(
+        f"{sum(len(r.expected) for k, r in readers.items() if k in followed)} questions asked by {len(followed)} agents"
+    )
     open_ = set(followed)
     try:
         while open_:
@@ -227,7 +239,11 @@ def _close(cluster: Cluster, key: tuple[str, str], reader: Reader, collected: Co
 
 def _prove_tcp(cluster: Cluster, collected: Collected) -> None:
     """Where a TCP answer does not tell how it travelled, look into the access log of the echo pod's proxy, if it has one."""
-    open_ = {c.server for c in collected.plan.cases if c.id in collected.observations and collected.observations[c.id].answered}
+    open_ = {
+        c.server
+        for c in collected.plan.cases
+        if c.id in collected.observations and collected.observations[c.id].answered
+    }
     if not open_:
         return
     until = time.monotonic() + 2.5  # Istio's proxies write their log once a second
@@ -237,7 +253,11 @@ def _prove_tcp(cluster: Cluster, collected: Collected) -> None:
             with suppress(ClusterError):
                 lines += cluster.logs(server.namespace, collected.addresses[server].name, "istio-proxy", tail=1000)
         collected.logged = logged_as_mtls(
-            collected.plan, collected.observations, {s: a.pod_ip for s, a in collected.addresses.items()}, collected.sources, lines
+            collected.plan,
+            collected.observations,
+            {s: a.pod_ip for s, a in collected.addresses.items()},
+            collected.sources,
+            lines,
         )
         answered = sum(seen.answered for seen in collected.observations.values())
         if len(collected.logged) >= answered or not lines or time.monotonic() > until:
@@ -245,99 +265,49 @@ def _prove_tcp(cluster: Cluster, collected: Collected) -> None:
         time.sleep(0.25)
 
 
-def _documents(plan: Plan, settings: Settings, client: Client, addresses: Mapping[Server, Address]) -> Iterator[dict[str, Any]]:
+def _documents(
+    plan: Plan, settings: Settings, client: Client, addresses: Mapping[Server, Address]
+) -> Iterator[dict[str, Any]]:
     cases = [case for case in plan.cases if case.client == client]
     shakes = [shake for shake in plan.handshakes if shake.client == client]
     return deploy.documents(settings, client, cases, shakes, addresses)
 
 
 def _await(
-    cluster: Cluster, settings: Settings, waiting: Mapping[tuple[str, str], Who], ready: Callable[[dict[str, Any]], bool],
+    cluster: Cluster,
+    settings: Settings,
+    waiting: Mapping[tuple[str, str], Who],
+    ready: Callable[[dict[str, Any]], bool],
     limit_s: float,
-) -> Iterator[tuple[Who, dict[str, Any], str]]:  # fmt: skip
+) -> Iterator[tuple[Who, dict[str, Any], str]]:
     """Each pod as soon as it is ready, or with what is wrong with it; never waits longer than `limit_s` in all."""
     left, until = dict(waiting), time.monotonic() + limit_s
     missing: dict[tuple[str, str], int] = {}
     while left:
-        pods = _pods(cluster, settings, {namespace for namespace, _ in left})
+        found = _pods(cluster, settings, {namespace for namespace, _ in left})
         for key, who in list(left.items()):
-            pod = pods.get(key)
+            pod = found.get(key)
             if pod is None:
                 missing[key] = missing.get(key, 0) + 1
                 problem = "was deleted by somebody else" if missing[key] > 20 else ""
             else:
-                problem = wrong_sidecar(pod, who.meshed) or _hopeless(pod, ready)
+                problem = pods.wrong_sidecar(pod, who.meshed) or pods.hopeless(pod, ready)
             if problem or (pod and ready(pod)):
                 del left[key]
                 yield who, pod or {}, problem
             elif time.monotonic() > until:
                 del left[key]
-                yield who, pod or {}, f"not ready after {limit_s:g} s: {_state(pod)}"
+                yield who, pod or {}, f"not ready after {limit_s:g} s: {pods.state(pod)}"
         if left:
             time.sleep(POLL_S)
 
 
 def _pods(cluster: Cluster, settings: Settings, namespaces: set[str]) -> Pods:
-    pods: Pods = {}
+    found: Pods = {}
     for namespace in sorted(namespaces):
         for pod in cluster.list("Pod", namespace, labels=f"meshtls.dev/run={settings.run}"):
-            pods[namespace, pod["metadata"]["name"]] = pod
-    return pods
-
-
-def wrong_sidecar(pod: dict[str, Any], meshed: bool) -> str:
-    """Why this pod is not what it was made to be, or ""."""
-    spec = pod.get("spec") or {}
-    proxy = any(c.get("name") == "istio-proxy" for c in (spec.get("containers") or []) + (spec.get("initContainers") or []))
-    if meshed and not proxy:
-        return "was not injected (no istio-proxy in it): is injection on, and which revision? see --revision"
-    if not meshed and proxy:
-        return "was injected although its label forbids it"
-    if not meshed and ((pod["metadata"].get("annotations") or {}).get("ambient.istio.io/redirection") == "enabled"):
-        return "was captured by the ambient mesh although its label forbids it"
-    return ""
-
-
-def _ready(pod: dict[str, Any]) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or []
-    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
-
-
-def _started(pod: dict[str, Any]) -> bool:
-    """Whether the agent's container has a log: it runs, or it is done."""
-    for status in (pod.get("status") or {}).get("containerStatuses") or []:
-        if status.get("name") == "probe":
-            state = status.get("state") or {}
-            return "running" in state or "terminated" in state
-    return False
-
-
-def _hopeless(pod: dict[str, Any], ready: Callable[[dict[str, Any]], bool]) -> str:
-    status = pod.get("status") or {}
-    if status.get("phase") == "Failed" and not ready(pod):
-        return f"failed: {_state(pod)}"
-    return _state(pod) if any(reason in HOPELESS for reason in _waiting(status)) else ""
-
-
-def _waiting(status: dict[str, Any]) -> list[str]:
-    every = (status.get("initContainerStatuses") or []) + (status.get("containerStatuses") or [])
-    return [((entry.get("state") or {}).get("waiting") or {}).get("reason", "") for entry in every]
-
-
-def _state(pod: dict[str, Any] | None) -> str:
-    """What a pod waits for, in Kubernetes' words."""
-    if pod is None:
-        return "no such pod"
-    status = pod.get("status") or {}
-    every = (status.get("initContainerStatuses") or []) + (status.get("containerStatuses") or [])
-    said = [f"phase {status.get('phase') or 'unknown'}", status.get("reason", ""), status.get("message", "")]
-    for entry in every:
-        state = entry.get("state") or {}
-        about = state.get("waiting") or ((state.get("terminated") or {}) if (state.get("terminated") or {}).get("exitCode") else {})
-        if about:
-            said.append(f"{entry.get('name')} {about.get('reason', '')} {about.get('message', '')}".strip())
-    said += [c.get("message", "") for c in status.get("conditions") or [] if c.get("status") == "False" and c.get("message")]
-    return "; ".join(dict.fromkeys(part for part in said if part))[:400]
+            found[namespace, pod["metadata"]["name"]] = pod
+    return found
 
 
 def _made(answers: list[Any]) -> list[Any]:
@@ -356,4 +326,6 @@ def programs() -> Programs:
     for folder in (here / "_probes", here.parent / "probes"):
         if (folder / "agent.py").is_file():
             return Programs(*((folder / name).read_text(encoding="utf-8") for name in ("agent.py", "echo.py")))
-    raise InputError("the probe's programs are not installed", "install meshtls again: agent.py and echo.py are missing")
+    raise InputError(
+        "the probe's programs are not installed", "install meshtls again: agent.py and echo.py are missing"
+    )

@@ -50,7 +50,12 @@ def run(cluster, monkeypatch):
 def test_stamping_keeps_what_is_there():
     obj = stamp(config("x", labels={"a": "b"}, annotations={"c": "d"}), Run("r", "probe", NOW))
 
-    assert obj["metadata"]["labels"] == {"a": "b", "app.kubernetes.io/managed-by": "meshtls", "meshtls.dev/part": "probe", "meshtls.dev/run": "r"}
+    assert obj["metadata"]["labels"] == {
+        "a": "b",
+        "app.kubernetes.io/managed-by": "meshtls",
+        "meshtls.dev/part": "probe",
+        "meshtls.dev/run": "r",
+    }
     assert obj["metadata"]["annotations"] == {"c": "d", "meshtls.dev/expires": "2026-06-01T00:00:00Z"}
 
 

@@ -60,7 +60,10 @@ def world(monkeypatch):
 
 
 def strict(namespace):
-    return convert({"metadata": {"name": "default", "namespace": namespace}, "spec": {"mtls": {"mode": "STRICT"}}}, PeerAuthentication)
+    return convert(
+        {"metadata": {"name": "default", "namespace": namespace}, "spec": {"mtls": {"mode": "STRICT"}}},
+        PeerAuthentication,
+    )
 
 
 def test_a_mesh_that_behaves_as_its_policies_say_exits_with_0_and_leaves_nothing(world):
@@ -144,7 +147,13 @@ def test_a_deadline_ends_it_with_124_and_leaves_nothing(world):
 def test_a_namespace_where_a_service_would_take_the_probe_pods_is_skipped(world):
     from msgspec.structs import replace
 
-    broad = convert({"metadata": {"name": "all", "namespace": "a"}, "spec": {"selector": {"app.kubernetes.io/managed-by": "meshtls"}}}, Service)
+    broad = convert(
+        {
+            "metadata": {"name": "all", "namespace": "a"},
+            "spec": {"selector": {"app.kubernetes.io/managed-by": "meshtls"}},
+        },
+        Service,
+    )
     world.mesh = replace(world.mesh, services=(broad,))
     result = world("-n", "a")
 
@@ -165,6 +174,8 @@ def test_what_makes_no_sense_is_refused_before_anything_is_asked(world, argument
 
 
 def test_a_second_run_beside_it_has_names_of_its_own(world):
-    names = [yaml.safe_load(world("-n", "a", "--dry-run").stdout.split("\n---\n")[0])["metadata"]["name"] for _ in range(2)]
+    names = [
+        yaml.safe_load(world("-n", "a", "--dry-run").stdout.split("\n---\n")[0])["metadata"]["name"] for _ in range(2)
+    ]
 
     assert names[0] != names[1]

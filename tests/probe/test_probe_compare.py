@@ -36,7 +36,9 @@ def judged(answers, expected_mode, plan=PLAN, logged=()):
 
 
 def find(offer, port=HTTP, client="a without sidecar", server="b with sidecar", plan=PLAN):
-    return next(c for c in plan.cases if (c.offer.name, c.port, c.client.title, c.server.title) == (offer, port, client, server))
+    return next(
+        c for c in plan.cases if (c.offer.name, c.port, c.client.title, c.server.title) == (offer, port, client, server)
+    )
 
 
 def test_a_strict_mesh_seen_as_expected_passes_in_every_cell():
@@ -109,7 +111,10 @@ def test_the_matrix_has_a_row_for_each_pair_and_a_column_for_each_offer():
     verdicts = list(judged(all_answers(Mode.STRICT), Mode.STRICT).values())
     matrices = compare.matrices(verdicts)
 
-    assert [m.title for m in matrices] == ["Port http-echo 8080: client -> server", "Port tcp-echo 9000: client -> server"]
+    assert [m.title for m in matrices] == [
+        "Port http-echo 8080: client -> server",
+        "Port tcp-echo 9000: client -> server",
+    ]
     assert len(matrices[0].rows) == 16
     assert set(matrices[0].columns) == {"plaintext", "TLS, no cert", "TLS, unknown CA", "mTLS"}
     assert sum(len(m.cells) for m in matrices) == len(PLAN.cases)
@@ -135,7 +140,9 @@ FINGERPRINTS = [
 def test_the_mode_on_the_wire_stands_beside_the_policies(known, istio, plain, status, code):
     plan = a_plan("a", cells=False, pods=[pod("web")], mode_of=lambda pod, port: (known, ("why",)))
     with_alpn, without = plan.handshakes
-    seen = Seen(plan, observe(plan, [line(with_alpn.id, "REFUSED", mesh=istio), line(without.id, "REFUSED", mesh=plain)]))
+    seen = Seen(
+        plan, observe(plan, [line(with_alpn.id, "REFUSED", mesh=istio), line(without.id, "REFUSED", mesh=plain)])
+    )
     (check,), (matrix,) = compare.fingerprints(plan, seen)
 
     assert check.status is status
@@ -158,6 +165,9 @@ def test_a_log_line_proves_only_its_own_pair_and_port():
 
     assert compare.logged_as_mtls(PLAN, observations, addresses, sources, [wire]) == {case.id}
     assert compare.logged_as_mtls(PLAN, observations, addresses, {case.client: "10.0.0.8"}, [wire]) == frozenset()
-    assert compare.logged_as_mtls(PLAN, observations, addresses, sources, [wire.replace("outbound_.9000_._.e.b.svc.cluster.local", "-")]) == frozenset()
-
-
+    assert (
+        compare.logged_as_mtls(
+            PLAN, observations, addresses, sources, [wire.replace("outbound_.9000_._.e.b.svc.cluster.local", "-")]
+        )
+        == frozenset()
+    )

@@ -23,8 +23,17 @@ def pods():
 def test_a_probe_pod_meets_pod_security_restricted_and_mounts_no_token(pod, meshed):
     spec, (container,) = pod["spec"], pod["spec"]["containers"]
 
-    assert spec["securityContext"] == {"runAsNonRoot": True, "runAsUser": 65532, "runAsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
-    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    assert spec["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
     assert (spec["automountServiceAccountToken"], spec["restartPolicy"]) == (False, "Never")
     assert spec["activeDeadlineSeconds"] > 0 and spec["terminationGracePeriodSeconds"] <= 5
     assert container["resources"].keys() == {"requests", "limits"}
@@ -83,7 +92,9 @@ def test_a_client_without_sidecar_goes_to_pods_only():
 def test_only_the_certificates_that_are_used_are_delivered():
     plan = a_plan("a")
     (document,) = documents(plan, Client(namespace="a", meshed=False))
-    config, _ = deploy.agent_objects(SETTINGS, Client(namespace="a", meshed=False), 0, document, {"unknown-ca": "PEM", "expired": "PEM2"})
+    config, _ = deploy.agent_objects(
+        SETTINGS, Client(namespace="a", meshed=False), 0, document, {"unknown-ca": "PEM", "expired": "PEM2"}
+    )
 
     assert config["data"].keys() == {"cases.json", "unknown-ca.pem"}
 

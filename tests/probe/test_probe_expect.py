@@ -34,7 +34,13 @@ TABLE = [
 
 
 def case(offer, meshed, port):
-    return Case(id="c", client=Client(namespace="a", meshed=meshed), server=Server(namespace="b", meshed=True), port=port, offer=OFFERS[offer])
+    return Case(
+        id="c",
+        client=Client(namespace="a", meshed=meshed),
+        server=Server(namespace="b", meshed=True),
+        port=port,
+        offer=OFFERS[offer],
+    )
 
 
 @pytest.mark.parametrize("offer, meshed, port, mode, outcome, shown", TABLE)

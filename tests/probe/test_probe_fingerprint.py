@@ -6,7 +6,13 @@ from meshtls.probe import fingerprint
 from meshtls.probe.case import Mode, Outcome
 from meshtls.probe.read import Certificate, Observation
 
-MESH = Observation(id="i", outcome=Outcome.REFUSED, reason="CERTIFICATE_REQUIRED", cert=Certificate(uris=("spiffe://x",)), asks_cert=True)
+MESH = Observation(
+    id="i",
+    outcome=Outcome.REFUSED,
+    reason="CERTIFICATE_REQUIRED",
+    cert=Certificate(uris=("spiffe://x",)),
+    asks_cert=True,
+)
 APP_TLS = Observation(id="i", outcome=Outcome.TLS, cert=Certificate(dns=("a.example",)), asks_cert=False)
 APP_SPIFFE = Observation(id="i", outcome=Outcome.TLS, cert=Certificate(uris=("spiffe://x",)), asks_cert=False)
 RESET = Observation(id="i", outcome=Outcome.REFUSED, reason="RESET")

@@ -28,16 +28,31 @@ def collected():
 
 
 def policy(namespace, mode, name="default", ports=None, labels=None):
-    spec = {"mtls": {"mode": mode}} | ({"portLevelMtls": ports} if ports else {}) | ({"selector": {"matchLabels": labels}} if labels else {})
-    return convert({"metadata": {"name": name, "namespace": namespace, "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec}, PeerAuthentication)
+    spec = (
+        {"mtls": {"mode": mode}}
+        | ({"portLevelMtls": ports} if ports else {})
+        | ({"selector": {"matchLabels": labels}} if labels else {})
+    )
+    return convert(
+        {"metadata": {"name": name, "namespace": namespace, "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec},
+        PeerAuthentication,
+    )
 
 
 def rule(namespace, host, mode):
-    return convert({"metadata": {"name": "r", "namespace": namespace}, "spec": {"host": host, "trafficPolicy": {"tls": {"mode": mode}}}}, DestinationRule)
+    return convert(
+        {
+            "metadata": {"name": "r", "namespace": namespace},
+            "spec": {"host": host, "trafficPolicy": {"tls": {"mode": mode}}},
+        },
+        DestinationRule,
+    )
 
 
 def expected(collected, policies=(), rules=(), absent=None):
-    world = replace(mesh("a", "b"), peer_authentications=tuple(policies), destination_rules=tuple(rules), absent=absent or {})
+    world = replace(
+        mesh("a", "b"), peer_authentications=tuple(policies), destination_rules=tuple(rules), absent=absent or {}
+    )
     known = Known(with_ours(world, collected.live), collected.names)
     return {case.id: known.expect(case) for case in PLAN.cases}
 
@@ -67,7 +82,11 @@ def test_the_reason_names_the_policy(collected):
 
 def test_a_wildcard_rule_that_turns_tls_off_counts_for_our_services_too(collected):
     found = expected(collected, [policy("b", "STRICT")], [rule("istio-system", "*.local", "DISABLE")])
-    by_service = {c.server: found[c.id].outcome for c in PLAN.cases if c.offer.name == "mtls" and c.port == HTTP and c.client.namespace == "a"}
+    by_service = {
+        c.server: found[c.id].outcome
+        for c in PLAN.cases
+        if c.offer.name == "mtls" and c.port == HTTP and c.client.namespace == "a"
+    }
 
     assert {(s.namespace, s.meshed): o for s, o in by_service.items()} == {
         ("a", True): Outcome.PLAINTEXT, ("a", False): Outcome.PLAINTEXT, ("b", True): Outcome.REFUSED, ("b", False): Outcome.PLAINTEXT,
@@ -78,7 +97,10 @@ def test_policies_that_could_not_be_read_leave_no_expectation(collected):
     found = expected(collected, absent={"PeerAuthentication": "forbidden"})
 
     assert {found[c.id].outcome for c in PLAN.cases if c.server.meshed} == {None}
-    assert {found[c.id].outcome for c in PLAN.cases if not c.server.meshed and not c.client.meshed} == {Outcome.PLAINTEXT, Outcome.REFUSED}
+    assert {found[c.id].outcome for c in PLAN.cases if not c.server.meshed and not c.client.meshed} == {
+        Outcome.PLAINTEXT,
+        Outcome.REFUSED,
+    }
 
 
 def test_a_pod_that_never_came_up_has_no_expectation(collected):
@@ -101,5 +123,3 @@ def test_the_mode_of_a_pod_that_was_there(fields, mode):
     world = replace(mesh("a", pods=[there]), peer_authentications=policies)
 
     assert Known(world).of_pod(there, 8080)[0] is mode
-
-

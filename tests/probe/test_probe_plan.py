@@ -73,7 +73,13 @@ def test_refused_pods_take_their_questions_with_them():
 
 
 def test_a_service_that_would_select_a_probe_pod_is_found():
-    broad = convert({"metadata": {"name": "all", "namespace": "a"}, "spec": {"selector": {"app.kubernetes.io/managed-by": "meshtls"}}}, Service)
+    broad = convert(
+        {
+            "metadata": {"name": "all", "namespace": "a"},
+            "spec": {"selector": {"app.kubernetes.io/managed-by": "meshtls"}},
+        },
+        Service,
+    )
     from msgspec.structs import replace
 
     world = replace(mesh("a"), services=(broad,))

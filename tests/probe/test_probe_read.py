@@ -13,7 +13,9 @@ START = json.dumps({"schema": "meshtls.dev/probe-result/v1", "start": True, "age
 
 
 def done(count, **more):
-    return json.dumps({"schema": "meshtls.dev/probe-result/v1", "done": True, "count": count, "cases": 2, "seconds": 1.5, **more})
+    return json.dumps(
+        {"schema": "meshtls.dev/probe-result/v1", "done": True, "count": count, "cases": 2, "seconds": 1.5, **more}
+    )
 
 
 def reading(*lines, expected=("c0", "c1"), why=""):
@@ -27,14 +29,20 @@ def test_all_answers_and_the_count_make_a_complete_reading():
     got = reading(START, line("c0", "REFUSED"), line("c1", "PLAINTEXT"), done(2))
 
     assert (got.complete, got.problem, got.foreign, got.seconds) == (True, "", 0, 1.5)
-    assert {case: seen.outcome for case, seen in got.observations.items()} == {"c0": Outcome.REFUSED, "c1": Outcome.PLAINTEXT}
+    assert {case: seen.outcome for case, seen in got.observations.items()} == {
+        "c0": Outcome.REFUSED,
+        "c1": Outcome.PLAINTEXT,
+    }
 
 
 def test_a_log_that_ends_early_leaves_the_rest_not_run():
     got = reading(START, line("c0", "REFUSED"))
 
     assert not got.complete
-    assert (got.observations["c1"].outcome, got.observations["c1"].detail) == (Outcome.NOT_RUN, "the agent's log ended early")
+    assert (got.observations["c1"].outcome, got.observations["c1"].detail) == (
+        Outcome.NOT_RUN,
+        "the agent's log ended early",
+    )
 
 
 def test_silence_is_not_run():

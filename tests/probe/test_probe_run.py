@@ -25,7 +25,9 @@ def collect(cluster, plan=PLAN, **more):
     collected = hand.Collected(plan)
     error = None
     try:
-        hand.collect(cluster, RUN, Settings(run="r1"), hand.Programs("agent", "echo"), {"unknown-ca": "PEM"}, collected, **more)
+        hand.collect(
+            cluster, RUN, Settings(run="r1"), hand.Programs("agent", "echo"), {"unknown-ca": "PEM"}, collected, **more
+        )
     except BaseException as caught:
         error = caught
     return collected, error
@@ -126,7 +128,11 @@ def test_keep_leaves_everything():
 
 def test_pods_that_the_clusters_rules_refuse_are_skipped_with_the_reason():
     def refuse(obj, dry_run):
-        if obj["kind"] == "Pod" and obj["metadata"]["labels"]["sidecar.istio.io/inject"] == "true" and obj["metadata"]["namespace"] == "b":
+        if (
+            obj["kind"] == "Pod"
+            and obj["metadata"]["labels"]["sidecar.istio.io/inject"] == "true"
+            and obj["metadata"]["namespace"] == "b"
+        ):
             return 'pods "x" is forbidden: violates PodSecurity "baseline:latest"'
 
     cluster = Cluster(refuse=refuse)
@@ -158,7 +164,9 @@ def test_a_pod_that_never_becomes_ready_leaves_its_questions_not_run_with_its_st
     collected, _ = collect(Cluster(never_ready=True), ready_s=0.05)
 
     assert {seen.outcome for seen in collected.observations.values()} == {Outcome.NOT_RUN}
-    assert any("not ready after 0.05 s" in seen.detail and "not yet" in seen.detail for seen in collected.observations.values())
+    assert any(
+        "not ready after 0.05 s" in seen.detail and "not yet" in seen.detail for seen in collected.observations.values()
+    )
 
 
 def test_an_image_that_cannot_be_had_is_told_at_once():
@@ -185,14 +193,25 @@ def test_a_log_that_stays_short_leaves_the_rest_not_run():
 def test_tcp_through_two_sidecars_is_proved_by_the_servers_log():
     def access_log(cluster):
         pods = {name: obj["status"]["podIP"] for (kind, _, name), obj in cluster.objects.items() if kind == "Pod"}
-        agents = [ip for (kind, ns, name), obj in cluster.objects.items() if kind == "Pod" and name.endswith("agent-meshed") for ip in [obj["status"]["podIP"]]]
+        agents = [
+            ip
+            for (kind, ns, name), obj in cluster.objects.items()
+            if kind == "Pod" and name.endswith("agent-meshed")
+            for ip in [obj["status"]["podIP"]]
+        ]
         echoes = [ip for name, ip in pods.items() if name.endswith("echo-meshed")]
-        echoes += [obj["status"]["podIP"] for (kind, ns, name), obj in cluster.objects.items() if kind == "Pod" and name.endswith("echo-meshed")]
+        echoes += [
+            obj["status"]["podIP"]
+            for (kind, ns, name), obj in cluster.objects.items()
+            if kind == "Pod" and name.endswith("echo-meshed")
+        ]
         return [f'"- - -" 0 {to}:9000 {source}:33 outbound_.9000_._.x -' for to in echoes for source in agents]
 
     collected, _ = collect(Cluster(access_log=access_log))
 
-    assert collected.logged == {c.id for c in PLAN.cases if c.offer.name == "mtls" and c.port == TCP and c.server.meshed}
+    assert collected.logged == {
+        c.id for c in PLAN.cases if c.offer.name == "mtls" and c.port == TCP and c.server.meshed
+    }
 
 
 def test_a_dry_run_shows_every_object_and_creates_none():

@@ -20,7 +20,12 @@ def mesh(*namespaces, pods=()):
     return Mesh(namespaces=tuple(Namespace(metadata=Metadata(name=ns)) for ns in namespaces), pods=tuple(pods))
 
 
-def a_plan(*namespaces, offers=("plaintext", "tls", "unknown-ca", "mtls"), mode_of=lambda pod, port: (Mode.UNKNOWN, ()), **wanted):
+def a_plan(
+    *namespaces,
+    offers=("plaintext", "tls", "unknown-ca", "mtls"),
+    mode_of=lambda pod, port: (Mode.UNKNOWN, ()),
+    **wanted,
+):
     pods = wanted.pop("pods", ())
     asked = Wanted(namespaces=namespaces, offers=offers, **wanted)
     return plan(mesh(*namespaces, pods=pods), asked, mode_of)
@@ -37,7 +42,15 @@ def pod(name, namespace="a", *, ip="10.0.0.9", **fields):
 
 def line(case, outcome, **more):
     shown = {"cert": {"uris": [SPIFFE]}, "asks_cert": True} if more.pop("mesh", False) else {}
-    return {"schema": "meshtls.dev/probe-result/v1", "id": case, "outcome": str(outcome), "reason": "R", "ms": {"total": 1.0}, **shown, **more}
+    return {
+        "schema": "meshtls.dev/probe-result/v1",
+        "id": case,
+        "outcome": str(outcome),
+        "reason": "R",
+        "ms": {"total": 1.0},
+        **shown,
+        **more,
+    }
 
 
 def answer(case, mode, http):
@@ -123,10 +136,20 @@ class Cluster:
         for number in asked:
             if number in known:
                 case = known[number]
-                mode = self.modes.get((case.server, case.port), Mode.PERMISSIVE) if case.server.meshed else Mode.UNENFORCED
+                mode = (
+                    self.modes.get((case.server, case.port), Mode.PERMISSIVE) if case.server.meshed else Mode.UNENFORCED
+                )
                 lines.append(answer(case, mode, case.port.protocol == "http"))
             else:
                 lines.append(line(number, "REFUSED", mesh=True))
-        lines.append({"schema": "meshtls.dev/probe-result/v1", "done": True, "count": len(asked), "cases": len(asked), "seconds": 0.1})
+        lines.append(
+            {
+                "schema": "meshtls.dev/probe-result/v1",
+                "done": True,
+                "count": len(asked),
+                "cases": len(asked),
+                "seconds": 0.1,
+            }
+        )
         for i, entry in enumerate(self.faults.get("lines", lambda lines, follow: lines)(lines, follow)):
             yield entry if isinstance(entry, str) else json.dumps(entry)

@@ -25,14 +25,23 @@ class Authority:
 
     def __init__(self, name):
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.cert = self._sign(name, self.key.public_key(), self.key, x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name)]), None)
+        self.cert = self._sign(
+            name,
+            self.key.public_key(),
+            self.key,
+            x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name)]),
+            None,
+        )
 
     def leaf(self, uri, path):
         """Write key and certificate with one URI name to `path`."""
         key = ec.generate_private_key(ec.SECP256R1())
         cert = self._sign("", key.public_key(), self.key, self.cert.subject, uri)
         pem = serialization.Encoding.PEM
-        path.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()) + cert.public_bytes(pem))
+        path.write_bytes(
+            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+            + cert.public_bytes(pem)
+        )
         return path
 
     def _sign(self, name, public, key, issuer, uri):
@@ -123,7 +132,9 @@ def ask(folder, *cases, **document):
     path = folder / "cases.json"
     document = {"schema": "meshtls.dev/probe-cases/v1", "agent": "t", "timeout_s": 2, "cases": list(cases)} | document
     path.write_text(json.dumps(document))
-    done = subprocess.run([sys.executable, "-W", "error", str(PROBES / "agent.py"), str(path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(PROBES / "agent.py"), str(path)], capture_output=True, text=True, timeout=60
+    )
     assert done.stderr == ""
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return {line["id"]: line for line in lines if "outcome" in line}, lines

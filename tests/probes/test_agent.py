@@ -171,7 +171,10 @@ def test_a_name_that_does_not_resolve_is_unreachable(tmp_path):
 
 def test_silence_tells_a_banner_an_end_and_nothing_apart(tmp_path):
     with echo("--tcp", "0", "--banner", "0") as (quiet, banner), serving(lambda sock: None) as closing:
-        cases = [{"id": str(port), "do": "silence", "host": HOST, "port": port, "wait_s": 0.3} for port in (banner, quiet, closing)]
+        cases = [
+            {"id": str(port), "do": "silence", "host": HOST, "port": port, "wait_s": 0.3}
+            for port in (banner, quiet, closing)
+        ]
         seen, _ = ask(tmp_path, *cases)
 
     assert [seen[str(port)]["outcome"] for port in (banner, quiet, closing)] == ["PLAINTEXT", "STALLED", "REFUSED"]
@@ -181,7 +184,11 @@ def test_a_case_that_makes_no_sense_does_not_silence_the_others(tmp_path):
     with echo("--tcp", "0") as (port,):
         seen, lines = ask(tmp_path, {"id": "bad", "do": "dance", "host": HOST, "port": 1}, plain(port), {"id": "worse"})
 
-    assert {case: line["outcome"] for case, line in seen.items()} == {"bad": "NOT_RUN", "x": "PLAINTEXT", "worse": "NOT_RUN"}
+    assert {case: line["outcome"] for case, line in seen.items()} == {
+        "bad": "NOT_RUN",
+        "x": "PLAINTEXT",
+        "worse": "NOT_RUN",
+    }
     assert lines[-1]["count"] == 3
 
 
@@ -214,7 +221,9 @@ def test_lines_hold_only_what_the_schema_names(tmp_path, pki):
 
 def test_a_thousand_handshakes_are_all_answered_in_under_a_mebibyte(tmp_path, pki):
     with strict_port(pki) as port:
-        seen, lines = ask(tmp_path, *(tls(port, id=str(i), alpn=["istio"]) for i in range(1000)), per_host=32, timeout_s=20)
+        seen, lines = ask(
+            tmp_path, *(tls(port, id=str(i), alpn=["istio"]) for i in range(1000)), per_host=32, timeout_s=20
+        )
 
     assert {line["outcome"] for line in seen.values()} == {"REFUSED"}
     assert all(line["cert"]["uris"] == [IDENTITY] for line in seen.values())
@@ -226,7 +235,9 @@ def test_sigterm_ends_it_at_once_with_a_count(tmp_path):
     with serving(lambda sock: [sock.recv(4096), sock.recv(4096)]) as port:
         path = tmp_path / "cases.json"
         path.write_text(json.dumps({"timeout_s": 60, "cases": [plain(port)]}))
-        process = subprocess.Popen([sys.executable, str(PROBES / "agent.py"), str(path)], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, str(PROBES / "agent.py"), str(path)], stdout=subprocess.PIPE, text=True
+        )
         process.stdout.readline()
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)

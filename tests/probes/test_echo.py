@@ -13,7 +13,9 @@ from loopback import HOST, PROBES, echo
 
 def test_http_answers_with_peer_path_and_headers():
     with echo("--http", "0") as (port,):
-        request = urllib.request.Request(f"http://{HOST}:{port}/a?b", headers={"X-Forwarded-Client-Cert": "URI=spiffe://x"})
+        request = urllib.request.Request(
+            f"http://{HOST}:{port}/a?b", headers={"X-Forwarded-Client-Cert": "URI=spiffe://x"}
+        )
         with urllib.request.urlopen(request) as response:
             answer = json.load(response)
 
