@@ -1,0 +1,114 @@
+"""Manifests into a lab, and waiting until what they declare runs. Works through the API like any client.
+
+Applied in order of the files' names, namespaces first, by server-side apply; everything is read before anything is applied.
+"""
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from meshtls.cluster.client import Client
+from meshtls.cluster.kinds import find
+from meshtls.errors import InputError, LabError
+
+Obj = dict[str, Any]
+_SUFFIXES = (".yaml", ".yml", ".json")
+_PAUSE_S = 0.05
+
+
+def read(paths: Iterable[str | Path | Obj]) -> list[Obj]:
+    """Objects from files, directories (their *.yaml, *.yml, *.json) or as they are. Raises InputError."""
+    out: list[Obj] = []
+    for path in paths:
+        if isinstance(path, dict):
+            out.append(path)
+            continue
+        place = Path(path)
+        files = sorted(f for f in place.iterdir() if f.suffix in _SUFFIXES) if place.is_dir() else [place]
+        if not files:
+            raise InputError(f"no manifests in {place}", "name files, or a directory that holds *.yaml")
+        for file in files:
+            out += _objects(file)
+    return out
+
+
+def _objects(file: Path) -> Iterator[Obj]:
+    try:
+        documents = list(yaml.load_all(file.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=str(file)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise InputError(f"no YAML: {getattr(error, 'problem', error)}", file=str(file), line=mark.line + 1 if mark else 0,
+                         column=mark.column + 1 if mark else 0) from error
+    for document in documents:
+        if document is None:
+            continue
+        if not isinstance(document, dict) or not document.get("apiVersion") or not document.get("kind"):
+            raise InputError("a document without apiVersion and kind", file=str(file))
+        if document["kind"] == "List":
+            yield from document.get("items") or []
+        else:
+            yield document
+
+
+def apply(client: Client, objects: Iterable[Obj]) -> int:
+    """Apply every object; how many. Raises what the API answers, as meshtls errors."""
+    ordered = sorted(objects, key=lambda obj: obj["kind"] not in ("Namespace", "CustomResourceDefinition"))
+    checked = [(find(obj["apiVersion"], obj["kind"]), obj) for obj in ordered]
+    for kind, obj in checked:
+        metadata = obj.get("metadata") or {}
+        namespace = (metadata.get("namespace") or client.namespace) if kind.namespaced else None
+        if metadata.get("name"):
+            client.patch(obj["kind"], metadata["name"], namespace, obj, type="apply", field_manager="kubectl")
+        else:
+            client.create(obj, namespace)
+    return len(checked)
+
+
+def unready(client: Client) -> list[str]:
+    """Everything that is not yet as declared, each as one line."""
+    out = []
+    for kind, wanted, have in (("Deployment", "replicas", "readyReplicas"), ("StatefulSet", "replicas", "readyReplicas"),
+                               ("DaemonSet", "desiredNumberScheduled", "numberReady")):
+        for obj in client.list(kind):
+            spec, status = obj.get("spec") or {}, obj.get("status") or {}
+            want = status.get(wanted, 0) if kind == "DaemonSet" else spec.get(wanted, 1)
+            seen = status.get("observedGeneration", 0) >= obj["metadata"].get("generation", 0)
+            if not seen or status.get(have, 0) < want:
+                out.append(f"{kind} {_name(obj)}: {status.get(have, 0)} of {want} ready")
+    for pod in client.list("Pod"):
+        status = pod.get("status") or {}
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
+        if not ready and status.get("phase") not in ("Succeeded", "Failed") and "deletionTimestamp" not in pod["metadata"]:
+            out.append(f"pod {_name(pod)}: {_why(status)}")
+    return out
+
+
+def _name(obj: Obj) -> str:
+    return f"{obj['metadata'].get('namespace', '')}/{obj['metadata']['name']}"
+
+
+def _why(status: Obj) -> str:
+    for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+        waiting = container.get("state", {}).get("waiting")
+        if waiting:
+            return f"container {container['name']} waits: {waiting.get('reason', '')} {waiting.get('message', '')}".rstrip()
+    unsaid = [c.get("message") for c in status.get("conditions") or [] if c["status"] == "False" and c.get("message")]
+    return unsaid[0] if unsaid else status.get("phase", "not scheduled yet")
+
+
+def wait(client: Client, timeout_s: float) -> None:
+    """Until everything declared is ready. Raises LabError naming what is not."""
+    until = time.monotonic() + timeout_s
+    while True:
+        left = unready(client)
+        if not left:
+            return
+        if time.monotonic() > until:
+            more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+            pods = [line for line in left if line.startswith("pod ")]
+            raise LabError(f"not ready after {timeout_s:g} s: {(pods or left)[0]}{more}", "look at its events and logs with kubectl")
+        time.sleep(_PAUSE_S)
