@@ -55,7 +55,7 @@ def namespace(subject: str) -> str:
 def _environment() -> jinja2.Environment:
     source = resources.files("meshtls.report").joinpath("page.html.j2").read_text("utf-8")
     environment = jinja2.Environment(loader=jinja2.DictLoader({"page": source}), autoescape=True,
-                                     undefined=jinja2.StrictUndefined, trim_blocks=True)
+                                     undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters["line"] = lambda value: text.line(str(value))
     environment.filters["safe_text"] = lambda value: text.safe(str(value))
     return environment
@@ -67,7 +67,7 @@ def _hash(style: str) -> str:
 
 def _filters(names: int, present: list[Severity]) -> str:
     """The rules that hide what is not chosen."""
-    rules = [f'body:has(#ns option[value="n{i}"]:checked) [data-ns]:not([data-ns="n{i}"])' for i in range(names)]
+    rules = [f'body:has(#ns option[value="n{i}"]:checked) [data-ns^="n"]:not([data-ns="n{i}"])' for i in range(names)]
     rules += [f"body:has(#show-{level}:not(:checked)) .finding.{level}" for level in present]
     rules += [f"body:has(#show-{tone}:not(:checked)) .matrix td.{tone} > *" for tone, _ in _TONES.values()]
     return "".join(rule + "{display:none}\n" for rule in rules)

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from meshtls.model.check import Cell, Check, Confidence, Finding, Matrix, Report, Severity, Status
-from meshtls.report.text import safe
+from meshtls.report.text import in_json, safe
 
 API_VERSION = "meshtls.dev/v1"
 DOCS = "docs/findings.md"
@@ -129,7 +129,7 @@ def _finding(check: str, f: Finding) -> FindingItem:
 
 def render(report: Report) -> str:
     """The document, indented."""
-    return msgspec.json.format(msgspec.json.encode(document(report)), indent=2).decode() + "\n"
+    return in_json(msgspec.json.format(msgspec.json.encode(document(report)), indent=2).decode()) + "\n"
 
 
 def schema() -> dict:

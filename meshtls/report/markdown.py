@@ -1,12 +1,13 @@
 """Markdown: for a CI's job summary or a comment on a pull request. Text from outside cannot become markup."""
 
+import html
 import re
 
 from meshtls.model.check import Finding, Matrix, Report, Status
 from meshtls.report.json import docs_link, order
 from meshtls.report.text import line, plural, safe
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~@-])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@-])")
 
 
 def render(report: Report) -> str:
@@ -34,8 +35,8 @@ def render(report: Report) -> str:
 def _details(f: Finding) -> list[str]:
     if not (f.because or f.fix):
         return []
-    place = f" at {_text(f.file)}{f':{f.line}' if f.line else ''}" if f.file else ""
-    lines = ["<details>", f"<summary>{f.code} {_text(f.subject)}{place}</summary>", ""]
+    place = f" at {line(f.file)}{f':{f.line}' if f.line else ''}" if f.file else ""
+    lines = ["<details>", f"<summary>{f.code} {html.escape(line(f.subject))}{html.escape(place)}</summary>", ""]
     lines += [f"- {_text(because)}" for because in f.because]
     if f.fix:
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", f.fix)), default=0))
@@ -58,4 +59,4 @@ def _matrix(matrix: Matrix) -> list[str]:
 
 
 def _text(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", line(text)).replace("&", "&amp;")
+    return _SPECIAL.sub(r"\\\1", html.escape(line(text), quote=False))

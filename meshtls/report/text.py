@@ -4,6 +4,7 @@ Names, messages and log lines reach a terminal and a web page. Control character
 marks that reorder or hide text are shown as escapes; a long text is cut where a limit is given.
 """
 
+import json
 import re
 
 # C0 and C1 controls except newline, DEL, soft hyphen, zero-width and bidirectional marks, line separators, tags, surrogates
@@ -27,6 +28,11 @@ def safe(text: str, limit: int = 0) -> str:
     if limit and len(text) > limit:
         text = text[: limit - 3] + "..."
     return _UNSAFE.sub(_escape, text)
+
+
+def in_json(text: str) -> str:
+    """JSON text with the same characters written as JSON's own escapes: it still parses to what it was."""
+    return _UNSAFE.sub(lambda m: json.dumps(m[0])[1:-1], text)
 
 
 def line(text: str, limit: int = 0) -> str:
