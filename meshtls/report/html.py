@@ -49,7 +49,7 @@ def render(report: Report) -> str:
 def namespace(subject: str) -> str:
     """The namespace in `Kind/namespace/name` or `namespace/name`; "" where there is none."""
     parts = subject.split(" ")[0].split("/")
-    return parts[1] if len(parts) == 3 else parts[0] if len(parts) == 2 and parts[0].islower() else ""
+    return parts[1] if len(parts) >= 3 else parts[0] if len(parts) == 2 and parts[0].islower() else ""
 
 
 def _environment() -> jinja2.Environment:
