@@ -34,7 +34,7 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Sent(msgspec.Struct, frozen=True, gc=False):
-    """What a cluster sends. `dialled`: it goes to the address that was called, not to one that the proxy picks.
+    """What a cluster sends. `dialled`: all of it goes to the address that was called, and is `sends`.
 
     `missing` says why there is no such cluster, "" where there is one.
     """
@@ -42,6 +42,7 @@ class Sent(msgspec.Struct, frozen=True, gc=False):
     offers: tuple[Offer, ...] = ()
     because: tuple[Because, ...] = ()
     dialled: bool = False
+    sends: str = ""
     missing: str = ""
 
 
@@ -120,6 +121,8 @@ class Client:
             passes = passes or _passes(inner)
         dialled = base_dialled or passes
 
+        if not dialled:
+            endpoints = tuple(e for e in endpoints if not e.going)
         if part is not None and not dialled:
             endpoints = tuple(e for e in endpoints if all(e.labels.get(k) == v for k, v in part[0].labels.items()))
         if tls is not None:
@@ -140,7 +143,7 @@ class Client:
         if sends == TLS and held and rule.selector is None:
             sends, says = PLAINTEXT, "credentialName counts in a sidecar only with a workloadSelector: plaintext is sent"
         because = Because(owner.ref, f"{path}.tls.mode", f"{tls.mode}: {says}")
-        return Sent(tuple(Offer(e, sends) for e in endpoints), (because,), dialled)
+        return Sent(tuple(Offer(e, sends) for e in endpoints), (because,), dialled, sends)
 
     def _automatic(
         self,
@@ -154,10 +157,10 @@ class Client:
     ) -> Sent:
         off = self._off(host, cluster.port, hint_policy)
         if off is not None:
-            return Sent(tuple(Offer(e, PLAINTEXT) for e in endpoints), (off,), dialled)
+            return Sent(tuple(Offer(e, PLAINTEXT) for e in endpoints), (off,), dialled, PLAINTEXT)
         if dialled:
             says = "the address that was called is used: mTLS to every endpoint, since all have a sidecar"
-            return Sent(tuple(Offer(e, MTLS) for e in endpoints), (Because(host.ref, "spec", says),), dialled)
+            return Sent(tuple(Offer(e, MTLS) for e in endpoints), (Because(host.ref, "spec", says),), dialled, MTLS)
         mode = None
         if rule is not None:
             mode = _endpoint_mode(inner, cluster.port) if cluster.subset else None

@@ -63,7 +63,8 @@ class ControlPlane:
 
     @cached_property
     def rules(self) -> Rules:
-        return Rules(self.mesh.destination_rules, self.root, self.config.default_destination_rule_export_to)
+        exports = self.config.default_destination_rule_export_to
+        return Rules(self.mesh.destination_rules, self.root, exports, self._engine.domain)
 
     @cached_property
     def sidecars(self) -> Sidecars:
@@ -71,7 +72,8 @@ class ControlPlane:
 
     @cached_property
     def virtual(self) -> tuple[Virtual, ...]:
-        return read(self.mesh.virtual_services, self.config.default_virtual_service_export_to)
+        exports = self.config.default_virtual_service_export_to
+        return read(self.mesh.virtual_services, exports, self._engine.domain)
 
 
 def _narrowed(mesh: Mesh, revision: str, engine: "Engine") -> Mesh:
@@ -98,18 +100,21 @@ def _narrowed(mesh: Mesh, revision: str, engine: "Engine") -> Mesh:
 
 
 class Engine:
-    """Everything that answers about one mesh share."""
+    """Everything that answers about one mesh share.
 
-    def __init__(self, mesh: Mesh) -> None:
-        self.mesh = mesh
+    `domain` completes short host names in DestinationRules and VirtualServices, as istiod's flag `--domain` does.
+    """
+
+    def __init__(self, mesh: Mesh, domain: str = "cluster.local") -> None:
+        self.mesh, self.domain = mesh, domain
         self._planes: dict[str, ControlPlane] = {}
 
     @staticmethod
-    def of(mesh: Mesh) -> "Engine":
-        """The mesh's engine; the same one each time."""
+    def of(mesh: Mesh, domain: str = "cluster.local") -> "Engine":
+        """The mesh's engine; the same one each time. The first caller's `domain` counts."""
         found = mesh.__dict__.get("_engine")
         if found is None:
-            found = mesh.__dict__["_engine"] = Engine(mesh)
+            found = mesh.__dict__["_engine"] = Engine(mesh, domain)
         return found
 
     @cached_property

@@ -201,7 +201,7 @@ class Outbound:
         if chain is None:
             return self._unknown(f"nothing on port {port} takes what is not HTTP")
         if chain.http:
-            return self._route(host, port, chain.route_for)
+            return self._route(chain.route_for or host, port, bool(chain.route_for))
         return Path(clusters=chain.clusters, because=(chain.because,) if chain.because else ())
 
     def _unknown(self, why: str) -> Path:
@@ -212,13 +212,13 @@ class Outbound:
             return Path(because=(Because(ref, path, f"REGISTRY_ONLY, and {why}: the client's own proxy drops it"),))
         proxy = self.scope.outbound.egress_proxy
         if proxy is not None:
-            cluster = Cluster(fqdn(proxy.host, self.scope.namespace), proxy.subset, proxy.port.number if proxy.port else 0)
+            cluster = Cluster(fqdn(proxy.host, self.scope.namespace, "cluster.local"), proxy.subset, proxy.port.number if proxy.port else 0)
             return Path(clusters=(cluster,), because=(Because(ref, path, f"{why}: it goes to the egress proxy"),))
         scoped = (Because(sidecar.ref, "spec.egress", "the client's Sidecar decides what is known"),) if sidecar else ()
         return Path(passthrough=True, because=(*scoped, Because("", "", f"{why}: it passes through as it is, in plaintext")))
 
-    def _route(self, host: str, port: int, only: str) -> Path:
-        """The virtual host for `host` on a port, and the first route that takes the request."""
+    def _route(self, host: str, port: int, only: bool) -> Path:
+        """The virtual host for `host` on a port, and the first route that takes the request; `only` its routes exist."""
         listener = self.scope.for_port(port)
         if listener is None:
             return Path(because=(Because("", "", f"no routes for port {port}"),))

@@ -37,13 +37,19 @@ _RESOLUTION = {"NONE": PASSTHROUGH, "STATIC": EDS, "DNS": DNS, "DNS_ROUND_ROBIN"
 
 
 class Port(msgspec.Struct, frozen=True, gc=False):
+    """`protocol` is Istio's; `tcp` is whether the transport is TCP: a TCP port named `udp-x` is UDP to Istio alone."""
+
     name: str
     number: int
     protocol: str
+    tcp: bool = True
 
 
 class Endpoint(msgspec.Struct, frozen=True, gc=False):
-    """`tls_mode` is the label as istiod reads it; `pod` is what really answers at the address (None: unknown)."""
+    """`tls_mode` is the label as istiod reads it; `pod` is what really answers at the address (None: unknown).
+
+    `going`: terminating; proxies do not balance to it any more, whoever has its address still reaches it.
+    """
 
     address: str
     port: int
@@ -52,7 +58,7 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
     namespace: str
     tls_mode: str
     pod: Pod | None
-    ready: bool = True
+    going: bool = False
 
 
 class Host(msgspec.Struct, frozen=True, gc=False):
@@ -138,7 +144,7 @@ def host_of(service: Service) -> Host:
         resolution=resolution,
         external=external,
         address=address,
-        ports=tuple(Port(p.name, p.port, protocol_of(p)) for p in spec.ports),
+        ports=tuple(Port(p.name, p.port, protocol_of(p), p.protocol == "TCP") for p in spec.ports),
         export_to=_exports(meta.annotations.get("networking.istio.io/exportTo", "")),
         selector=spec.selector,
         alias_of=spec.external_name if external else "",
@@ -208,7 +214,7 @@ class Registry:
         return "*" in seen_by or namespace in seen_by or ("." in seen_by and host.namespace == namespace)
 
     def endpoints(self, host: Host) -> dict[int, tuple[Endpoint, ...]]:
-        """Service port -> endpoints, those that are not ready included, those that are terminating left out."""
+        """Service port -> endpoints, those that are not ready or terminating included."""
         key = (host.hostname, host.namespace)
         found = self._endpoints.get(key)
         if found is None:
@@ -235,8 +241,7 @@ class Registry:
                 continue
             for endpoint in piece.endpoints:
                 state = endpoint.conditions
-                if state.ready is False and state.terminating is not False:
-                    continue
+                going = state.ready is False and state.terminating is not False
                 for address in endpoint.addresses:
                     known: Pod | None
                     ref = endpoint.target_ref
@@ -257,7 +262,7 @@ class Registry:
                         by_port[number].append(
                             Endpoint(
                                 address, port.port, port.name, labels, known.namespace if known else "",
-                                tls_mode(labels), real, state.ready is not False,
+                                tls_mode(labels), real, going,
                             )
                         )  # fmt: skip
         return {number: tuple(found) for number, found in by_port.items()}

@@ -36,6 +36,7 @@ class Virtual(msgspec.Struct, frozen=True, gc=False):
     http: tuple[HttpRoute, ...]
     tls: tuple[L4Route, ...]
     tcp: tuple[L4Route, ...]
+    domain: str = "cluster.local"
     gateway_semantics: bool = False
 
     def destinations(self, client: str) -> dict[str, set[int]]:
@@ -56,7 +57,7 @@ class Virtual(msgspec.Struct, frozen=True, gc=False):
     def targets(self, routes: Iterable[RouteDestination]) -> tuple[Target, ...]:
         return tuple(
             Target(
-                fqdn(r.destination.host, self.namespace),
+                fqdn(r.destination.host, self.namespace, self.domain),
                 r.destination.subset,
                 r.destination.port.number if r.destination.port else 0,
                 r.weight,
@@ -65,7 +66,9 @@ class Virtual(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-def read(services: Iterable[VirtualService], default_export_to: tuple[str, ...]) -> tuple[Virtual, ...]:
+def read(
+    services: Iterable[VirtualService], default_export_to: tuple[str, ...], domain: str
+) -> tuple[Virtual, ...]:
     """The mesh's VirtualServices, oldest first."""
     ordered = sorted(services, key=age)
     delegates = {(vs.namespace, vs.name): vs for vs in ordered if not vs.spec.hosts}
@@ -79,17 +82,20 @@ def read(services: Iterable[VirtualService], default_export_to: tuple[str, ...])
             Virtual(
                 ref=vs.ref,
                 namespace=vs.namespace,
-                hosts=tuple(fqdn(h, vs.namespace) for h in spec.hosts),
+                hosts=tuple(fqdn(h, vs.namespace, domain) for h in spec.hosts),
                 export_to=frozenset(vs.namespace if to == "." else to for to in exports),
-                http=tuple(_delegated(vs, delegates)),
+                http=tuple(_delegated(vs, delegates, domain)),
                 tls=spec.tls,
                 tcp=spec.tcp,
+                domain=domain,
             )
         )
     return tuple(found)
 
 
-def _delegated(root: VirtualService, delegates: Mapping[tuple[str, str], VirtualService]) -> Iterable[HttpRoute]:
+def _delegated(
+    root: VirtualService, delegates: Mapping[tuple[str, str], VirtualService], domain: str
+) -> Iterable[HttpRoute]:
     """HTTP routes, with each delegating one replaced by those of its delegate that it lets through (MergeHTTPRoutes)."""
     for route in root.spec.http:
         if route.delegate is None:
@@ -104,7 +110,10 @@ def _delegated(root: VirtualService, delegates: Mapping[tuple[str, str], Virtual
             if merged is not None:
                 resolved = tuple(
                     msgspec.structs.replace(
-                        d, destination=msgspec.structs.replace(d.destination, host=fqdn(d.destination.host, other.namespace))
+                        d,
+                        destination=msgspec.structs.replace(
+                            d.destination, host=fqdn(d.destination.host, other.namespace, domain)
+                        ),
                     )
                     for d in inner.route
                 )

@@ -87,7 +87,9 @@ def _first(rule: DestinationRule) -> dict[str, tuple[Subset, DestinationRule]]:
 class Rules:
     """Every DestinationRule that one control plane reads. `default_export_to` is the mesh's, `()` where it sets none."""
 
-    def __init__(self, rules: Iterable[DestinationRule], root: str, default_export_to: tuple[str, ...]) -> None:
+    def __init__(
+        self, rules: Iterable[DestinationRule], root: str, default_export_to: tuple[str, ...], domain: str
+    ) -> None:
         self.root = root
         self._local: dict[str, _Table] = {}
         self._exported: dict[str, _Table] = {}
@@ -96,7 +98,7 @@ class Rules:
         self.named: set[str] = set()
         for rule in sorted(rules, key=lambda r: (r.spec.workload_selector is None, *age(r))):
             selector, namespace = rule.spec.workload_selector, rule.namespace
-            host = fqdn(rule.spec.host, namespace)
+            host = fqdn(rule.spec.host, namespace, domain)
             export_to = frozenset(rule.spec.export_to) if selector is None else frozenset((".",))
             if selector is not None:
                 keys = frozenset(selector.match_labels)

@@ -81,8 +81,8 @@ def most_specific(host: str, exact: Mapping[str, V], wild: Mapping[str, V]) -> V
     return None if best is None else wild[best]
 
 
-def fqdn(host: str, namespace: str, domain: str = "cluster.local") -> str:
+def fqdn(host: str, namespace: str, domain: str) -> str:
     """A short name in the namespace's domain; anything with a dot, `*` or an address stays (ResolveShortnameToFQDN)."""
     if not host or host == "*" or "." in host or ":" in host:
         return host
-    return f"{host}.{namespace}.svc.{domain}"
+    return f"{host}.{namespace}.svc.{domain}" if domain else f"{host}.{namespace}"

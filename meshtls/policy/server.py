@@ -125,8 +125,8 @@ class Server:
             return frozenset()
         return frozenset(e.port.number for e in sidecar.spec.ingress if e.port is not None and e.capture_mode == "NONE")
 
-    def takes(self, port: int, sends: str, speaks_http: bool) -> tuple[str, Because | None]:
-        """(verdict, why) for what arrives: plaintext, mtls or tls, with HTTP or other bytes inside."""
+    def takes(self, port: int, sends: str, http: bool) -> tuple[str, Because | None]:
+        """(verdict, why) for what arrives: plaintext, mtls or tls, with HTTP inside or not."""
         kind = self.face.plane.kind
         inbound = self.inbound(port)
         where = inbound.because[-1] if inbound.because else None
@@ -143,21 +143,20 @@ class Server:
             if sends == MTLS or inbound.mode != STRICT:
                 return (WORKS, None) if sends != TLS else (UNKNOWN, Because("", "", "the application decides about its TLS"))
             return BREAKS, _strict(inbound, port, "ztunnel closes what has no identity")
-        return self._sidecar(inbound, port, sends, speaks_http)
+        return self._sidecar(inbound, port, sends, http)
 
-    def _sidecar(self, inbound: Inbound, port: int, sends: str, speaks_http: bool) -> tuple[str, Because | None]:
-        http_only = inbound.protocol in HTTP
+    def _sidecar(self, inbound: Inbound, port: int, sends: str, http: bool) -> tuple[str, Because | None]:
         if inbound.mode == DISABLE and sends == MTLS:
             return BREAKS, _decided(inbound, port, "DISABLE: the proxy passes mTLS on to an application that cannot read it")
         if inbound.mode == STRICT and sends != MTLS:
             what = "plaintext is refused" if sends == PLAINTEXT else "TLS without a certificate of the mesh is refused"
             return BREAKS, _strict(inbound, port, what)
         if sends == TLS:
-            if http_only:
+            if inbound.protocol in HTTP:
                 return BREAKS, Because(self.pod.ref, "", f"port {port} is HTTP to its proxy: TLS that is not Istio's is refused")
             return UNKNOWN, Because(self.pod.ref, "", "TLS that is not Istio's reaches the application: it decides")
-        if http_only and not speaks_http:
-            return BREAKS, Because(self.pod.ref, "", f"port {port} is HTTP to its proxy (its oldest Service says so), TCP to the client")
+        if inbound.protocol in HTTP and sends == MTLS and not http:
+            return BREAKS, Because(self.pod.ref, "", f"port {port} is HTTP to its proxy, and the caller's proxy sends it as TCP")
         return WORKS, None
 
 
