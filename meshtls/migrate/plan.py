@@ -1,0 +1,196 @@
+"""What a migration of one namespace would change, in which order: a pure function of what is declared.
+
+    permissive   only from DISABLE: clients and servers learn of a change independently, so DISABLE goes by way of PERMISSIVE
+    canary       one workload STRICT, by the policy that already selects it alone, else by one of ours
+    namespace    the policy that wins namespace-wide patched in place (a new object would be younger, and lose), else `default`
+
+The canary's policy is temporary: it goes when the namespace is STRICT. The canary is the workload that risks least, so
+that a stage is a test and not a leap; where the user goes on past plaintext, it is the workload that receives it, so that
+the smallest change tells what breaks.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from meshtls.errors import InputError
+from meshtls.model.mesh import Mesh
+from meshtls.model.objects import PeerAuthentication, Pod
+from meshtls.model.workload import Workload
+from meshtls.policy.select import subset
+from meshtls.policy.server import DISABLE, PERMISSIVE, STRICT, Authn, mode_of
+
+CANARY_PREFIX = "meshtls-canary-"
+# labels that differ between pods of one workload, or that others write
+_VOLATILE = ("pod-template-hash", "controller-revision-hash", "statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index",
+             "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name", "controller-uid", "job-name")
+_VOLATILE_PREFIXES = ("security.istio.io/", "service.istio.io/", "sidecar.istio.io/", "topology.istio.io/")
+_KIND_RISK = {"Deployment": 0, "ReplicaSet": 0, "DaemonSet": 1, "Pod": 1, "StatefulSet": 2}
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """One change. `policy` is the PeerAuthentication's name, `uid` the object that it must be ("" where it is made here).
+
+    `found` is the mode that the object says before, `mode` the one it says after. `selector` is empty for the whole
+    namespace. `workloads` are the refs that it concerns. A `temporary` change is taken back when all stages have passed.
+    """
+
+    id: str
+    policy: str
+    create: bool
+    mode: str
+    uid: str = ""
+    found: str = ""
+    selector: dict[str, str] = {}
+    temporary: bool = False
+    workloads: tuple[str, ...] = ()
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """The stages in order; none where the namespace is STRICT already. `was` is its mode now; `notes` are for the user."""
+
+    namespace: str
+    was: str
+    stages: tuple[Stage, ...]
+    canary: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class Arrivals(msgspec.Struct, frozen=True):
+    """How many arrivals of a workload were logged."""
+
+    mtls: int = 0
+    plaintext: int = 0
+
+
+def plan(
+    mesh: Mesh, namespace: str, *, canary: str = "", arrivals: Mapping[str, Arrivals] | None = None,
+    troubled: Iterable[str] = (), past_plaintext: bool = False,
+) -> Plan:
+    """The stages that take `namespace` to STRICT.
+
+    `canary` names a workload (`name` or `Kind/name`), "" leaves the choice; `arrivals` and `troubled` (refs with
+    findings) inform it. Raises InputError for a canary that cannot be one, and for the mesh's root namespace.
+    """
+    if namespace == mesh.root:
+        raise InputError(
+            f"{namespace} is the mesh's root namespace: STRICT there means every namespace without a policy of its own",
+            "migrate the namespaces one by one first",
+        )
+    authn = Authn(mesh.peer_authentications, mesh.root)
+    was, _ = authn.hint(namespace)
+    wide = authn.wide(namespace)
+    workloads = tuple(w for w in mesh.workloads if w.namespace == namespace and injected(w))
+    if was == STRICT:
+        return Plan(namespace=namespace, was=was, stages=(), notes=("the namespace is STRICT already",))
+    refs = tuple(w.ref for w in workloads)
+    stages: list[Stage] = []
+    if was == DISABLE:
+        stages.append(_wide_stage("permissive", wide, PERMISSIVE, refs))
+        # from here on the policy exists
+        found = PERMISSIVE
+    else:
+        found = mode_of(wide) if wide else ""
+    chosen, notes = _choose(mesh, authn, workloads, canary, arrivals or {}, frozenset(troubled), past_plaintext)
+    if chosen:
+        stages.append(chosen)
+    last = _wide_stage("namespace", wide, STRICT, refs)
+    if was == DISABLE:
+        last = msgspec.structs.replace(last, create=False, found=found, uid=wide.metadata.uid if wide else "")
+    stages.append(last)
+    return Plan(namespace=namespace, was=was, stages=tuple(stages), notes=notes, canary=chosen.workloads[0] if chosen else "")
+
+
+def _wide_stage(id_: str, wide: PeerAuthentication | None, mode: str, refs: tuple[str, ...]) -> Stage:
+    if wide is None:
+        return Stage(id=id_, policy="default", create=True, mode=mode, workloads=refs)
+    return Stage(id=id_, policy=wide.name, create=False, mode=mode, uid=wide.metadata.uid, found=mode_of(wide), workloads=refs)
+
+
+def _choose(
+    mesh: Mesh, authn: Authn, workloads: tuple[Workload, ...], wanted: str, arrivals: Mapping[str, Arrivals],
+    troubled: frozenset[str], past_plaintext: bool,
+) -> tuple[Stage | None, tuple[str, ...]]:
+    """The canary's stage; or none, with a note that says why."""
+    possible: list[tuple[tuple[object, ...], Stage]] = []
+    reasons: dict[str, str] = {}
+    for workload in workloads:
+        answer = _as_canary(mesh, authn, workload)
+        if isinstance(answer, str):
+            reasons[workload.ref] = answer
+            continue
+        seen = arrivals.get(workload.ref, Arrivals())
+        rank = (
+            not (past_plaintext and seen.plaintext), workload.ref in troubled, seen.mtls == 0,
+            _KIND_RISK.get(workload.kind, 3), workload.name,
+        )
+        possible.append((rank, answer))
+    if wanted:
+        for _, stage in possible:
+            if _named(stage.workloads[0], wanted):
+                return stage, ()
+        for ref, reason in reasons.items():
+            if _named(ref, wanted):
+                raise InputError(f"{ref} cannot be the canary: {reason}", "name another one, or leave --canary out")
+        raise InputError(f"--canary {wanted}: no workload of that name with a sidecar", "meshtls modes -n NS lists them")
+    if not possible:
+        why = "; ".join(f"{ref} {reason}" for ref, reason in list(reasons.items())[:3]) or "no workload has a sidecar"
+        return None, (f"no canary: {why}",)
+    return min(possible, key=lambda pair: pair[0])[1], ()
+
+
+def _named(ref: str, wanted: str) -> bool:
+    kind, _, name = ref.split("/")
+    return wanted in (name, f"{kind}/{name}", ref)
+
+
+def _as_canary(mesh: Mesh, authn: Authn, workload: Workload) -> Stage | str:
+    """The stage that makes this workload STRICT alone, or why there is none."""
+    labels = common_labels(workload.pods)
+    if authn.effective(workload.namespace, labels).mode == STRICT:
+        return "is STRICT already"
+    if not _listens(mesh, workload, labels):
+        return "declares no port and no Service selects it, so nothing could be proved"
+    others = [w for w in mesh.workloads if w.namespace == workload.namespace and w.ref != workload.ref]
+
+    def alone(selector: Mapping[str, str]) -> bool:
+        return bool(selector) and not any(subset(selector, pod.labels) for other in others for pod in other.faces)
+
+    common = {"id": "canary", "mode": STRICT, "temporary": True, "workloads": (workload.ref,)}
+    policies = authn.selects(workload.namespace, labels)
+    if policies:
+        oldest = policies[0]
+        selector = oldest.spec.selector.match_labels if oldest.spec.selector else {}
+        if not alone(selector):
+            return f"is selected by {oldest.name} together with other workloads"
+        return Stage(**common, policy=oldest.name, create=False, uid=oldest.metadata.uid, found=mode_of(oldest), selector=selector)
+    own = getattr(getattr(workload.owner, "spec", None), "selector", None)
+    selector = own.match_labels if hasattr(own, "match_labels") and own.match_labels else labels
+    if not alone(selector):
+        return "has no labels of its own"
+    return Stage(**common, policy=f"{CANARY_PREFIX}{workload.name}"[:253], create=True, selector=selector)
+
+
+def _listens(mesh: Mesh, workload: Workload, labels: Mapping[str, str]) -> bool:
+    declared = any(c.ports for pod in workload.pods for c in pod.spec.containers if c.name != "istio-proxy")
+    services = mesh.services_in.get(workload.namespace, ())
+    return declared or any(s.spec.selector and subset(s.spec.selector, labels) for s in services)
+
+
+def common_labels(pods: Iterable[Pod]) -> dict[str, str]:
+    """The labels that all pods share and that stay the same when a pod is replaced."""
+    sets = [set(pod.labels.items()) for pod in pods]
+    shared = set.intersection(*sets) if sets else set()
+    return {k: v for k, v in sorted(shared) if k not in _VOLATILE and not k.startswith(_VOLATILE_PREFIXES)}
+
+
+def injected(workload: Workload) -> bool:
+    """Whether pods of it run with a sidecar, or captured by ztunnel; meshtls' own probes do not count."""
+    return any(
+        pod.status.phase == "Running" and pod.labels.get("app.kubernetes.io/managed-by") != "meshtls"
+        and (
+            pod.annotations.get("ambient.istio.io/redirection") == "enabled"
+            or any(c.name == "istio-proxy" for c in (*pod.spec.containers, *pod.spec.init_containers))
+        )
+        for pod in workload.pods
+    )
