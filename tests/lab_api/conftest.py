@@ -36,8 +36,11 @@ def kubectl(api: Standalone, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
     def run(*arguments: str, stdin: str = "", code: int = 0) -> str:
         environment = {"HOME": str(home), "PATH": os.environ["PATH"], "KUBECONFIG": api.kubeconfig}
-        done = subprocess.run([str(KUBECTL), *arguments], input=stdin, env=environment, capture_output=True, text=True, timeout=60)
-        assert done.returncode == code, f"kubectl {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        done = subprocess.run([str(KUBECTL), *arguments], input=stdin, env=environment, capture_output=True, text=True,
+                              timeout=60)
+        said = f"{done.stdout}\n{done.stderr}"
+        assert done.returncode == code, f"kubectl {' '.join(arguments)}: {done.returncode}\n{said}"
         return done.stdout + done.stderr
-    run.environment = {"HOME": str(home), "PATH": os.environ["PATH"], "KUBECONFIG": api.kubeconfig}  # type: ignore[attr-defined]
+    run.environment = {"HOME": str(home), "PATH": os.environ["PATH"],
+                       "KUBECONFIG": api.kubeconfig}  # type: ignore[attr-defined]
     return run

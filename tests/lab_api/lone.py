@@ -17,7 +17,8 @@ class WrittenLog:
         self.text: dict[str, list[bytes]] = {}
         self.more: dict[str, asyncio.Queue[bytes | None]] = {}
 
-    async def lines(self, namespace: str, pod: str, container: str, *, follow: bool, tail: int | None, **_: Any) -> AsyncIterator[bytes]:
+    async def lines(self, namespace: str, pod: str, container: str, *, follow: bool, tail: int | None,
+                    **_: Any) -> AsyncIterator[bytes]:
         held = self.text.get(pod)
         if held is None:
             raise LookupError(f'container "{container}" in pod "{pod}" has not run')

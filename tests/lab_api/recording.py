@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 
 Case = dict[str, Any]
-MASKS = ((r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "<uid>"), (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z\b", "<time>"),
+MASKS = ((r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "<uid>"),
+         (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z\b", "<time>"),
          (r"(https?://)[^/\s\"]*(:\d+)?", r"\1<host>"), (r"dial tcp[^\"]*", "dial tcp <failure>"))
 
 
@@ -62,7 +63,8 @@ def ask(client: httpx.Client, case: Case, answers: dict[str, Any]) -> tuple[int,
         headers["Authorization"] = "Bearer not-a-token"
     body = filled(case.get("body"), answers)
     content = None if body is None else (body if isinstance(body, str) else json.dumps(body)).encode()
-    request = client.build_request(case["method"], filled(case["path"], answers), params=filled(case.get("query", {}), answers),
+    request = client.build_request(case["method"], filled(case["path"], answers),
+                                   params=filled(case.get("query", {}), answers),
                                    headers=headers, content=content)
     response = client.send(request, stream="stream" in case)
     if "stream" in case:
@@ -86,11 +88,13 @@ def told(case: Case, code: int, answer: Any, headers: httpx.Headers) -> Case:
     if isinstance(answer, dict) and answer.get("kind") == "Status":
         found["Status"] = {key: answer[key] for key in ("status", "reason", "message", "code") if key in answer}
         details = answer.get("details") or {}
-        found["Status"]["details"] = {key: details[key] for key in ("name", "group", "kind", "causes") if key in details}
+        found["Status"]["details"] = {key: details[key] for key in ("name", "group", "kind", "causes")
+                                      if key in details}
     elif isinstance(answer, str):
         found["text"] = answer.strip()[:300]
     elif "stream" in case:
-        found["events"] = [[event.get("type"), at(event, "object.kind"), at(event, "object.metadata.name")] for event in answer]
+        found["events"] = [[event.get("type"), at(event, "object.kind"), at(event, "object.metadata.name")]
+                           for event in answer]
     if case.get("keep"):
         found["keep"] = {path: at(answer, path) for path in case["keep"]}
     if "warning" in headers:

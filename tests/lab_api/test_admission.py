@@ -33,7 +33,8 @@ class Hook:
                 review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 outer.asked.append(review["request"])
                 response = {"uid": review["request"]["uid"], **outer.answer(review["request"])}
-                body = json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}).encode()
+                body = json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+                                   "response": response}).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -47,10 +48,13 @@ class Hook:
 
     def configuration(self, kind: str, **more: object) -> dict:
         bundle = base64.b64encode(self.authority.cert_pem.bytes()).decode()
-        hook = {"name": "guard.meshtls.dev", "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 5,
+        hook = {"name": "guard.meshtls.dev", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+                "timeoutSeconds": 5,
                 "clientConfig": {"url": f"https://127.0.0.1:{self.server.server_port}/judge", "caBundle": bundle},
-                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}], **more}
-        return {"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": "judge"}, "webhooks": [hook]}
+                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+                           "resources": ["configmaps"]}], **more}
+        return {"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": "judge"},
+                "webhooks": [hook]}
 
 
 @pytest.fixture
@@ -80,9 +84,11 @@ def config(name: str, **more: object) -> dict:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, **more}
 
 
-def test_a_validating_webhook_refuses_with_its_own_words(http: httpx.Client, hook: Hook, configured: Callable[..., None]) -> None:
+def test_a_validating_webhook_refuses_with_its_own_words(http: httpx.Client, hook: Hook,
+                                                         configured: Callable[..., None]) -> None:
     configured("ValidatingWebhookConfiguration")
-    hook.answer = lambda request: {"allowed": False, "status": {"message": "not on Fridays", "code": 403}, "warnings": ["look out"]}
+    hook.answer = lambda request: {"allowed": False, "status": {"message": "not on Fridays", "code": 403},
+                                   "warnings": ["look out"]}
     refused = http.post(MAPS, json=config("friday"))
     assert (refused.status_code, refused.json()["message"]) == (
         403, 'admission webhook "guard.meshtls.dev" denied the request: not on Fridays')
@@ -92,25 +98,30 @@ def test_a_validating_webhook_refuses_with_its_own_words(http: httpx.Client, hoo
     assert asked["resource"] == {"group": "", "version": "v1", "resource": "configmaps"}
 
 
-def test_a_mutating_webhook_changes_the_object_and_warns(http: httpx.Client, hook: Hook, configured: Callable[..., None]) -> None:
+def test_a_mutating_webhook_changes_the_object_and_warns(http: httpx.Client, hook: Hook,
+                                                         configured: Callable[..., None]) -> None:
     configured("MutatingWebhookConfiguration")
     change = [{"op": "add", "path": "/data", "value": {"added": "yes"}}]
     hook.answer = lambda request: {"allowed": True, "patchType": "JSONPatch", "warnings": ["changed"],
                                    "patch": base64.b64encode(json.dumps(change).encode()).decode()}
     made = http.post(MAPS, json=config("changed"))
-    assert (made.status_code, made.json()["data"], made.headers["warning"]) == (201, {"added": "yes"}, '299 - "changed"')
+    assert (made.status_code, made.json()["data"],
+            made.headers["warning"]) == (201, {"added": "yes"}, '299 - "changed"')
 
 
 SELECTORS = [
     ("another namespace", {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}),
     ("other labels", {"objectSelector": {"matchLabels": {"wanted": "yes"}}}),
     ("a false condition", {"matchConditions": [{"name": "named", "expression": "object.metadata.name == 'other'"}]}),
-    ("another operation", {"rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["configmaps"]}]}),
-    ("subresources only", {"rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["configmaps/status"]}]})]
+    ("another operation",
+     {"rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["configmaps"]}]}),
+    ("subresources only",
+     {"rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["configmaps/status"]}]})]
 
 
 @pytest.mark.parametrize("more", [case[1] for case in SELECTORS], ids=[case[0] for case in SELECTORS])
-def test_a_webhook_is_not_asked_about_what_it_does_not_select(http: httpx.Client, hook: Hook, configured: Callable[..., None],
+def test_a_webhook_is_not_asked_about_what_it_does_not_select(http: httpx.Client, hook: Hook,
+                                                              configured: Callable[..., None],
                                                               more: dict) -> None:
     configured("ValidatingWebhookConfiguration", **more)
     hook.answer = lambda request: {"allowed": False}
@@ -119,7 +130,8 @@ def test_a_webhook_is_not_asked_about_what_it_does_not_select(http: httpx.Client
 
 
 @pytest.mark.parametrize(("policy", "code"), [("Fail", 500), ("Ignore", 201)])
-def test_a_ca_that_did_not_sign_is_a_failed_call(http: httpx.Client, hook: Hook, configured: Callable[..., None], policy: str,
+def test_a_ca_that_did_not_sign_is_a_failed_call(http: httpx.Client, hook: Hook, configured: Callable[..., None],
+                                                 policy: str,
                                                  code: int) -> None:
     other = base64.b64encode(trustme.CA().cert_pem.bytes()).decode()
     url = f"https://127.0.0.1:{hook.server.server_port}/judge"
@@ -131,7 +143,8 @@ def test_a_ca_that_did_not_sign_is_a_failed_call(http: httpx.Client, hook: Hook,
 
 
 def test_a_webhook_without_its_service_is_a_failed_call(http: httpx.Client, configured: Callable[..., None]) -> None:
-    configured("ValidatingWebhookConfiguration", clientConfig={"service": {"namespace": "default", "name": "absent", "path": "/v"}})
+    configured("ValidatingWebhookConfiguration",
+               clientConfig={"service": {"namespace": "default", "name": "absent", "path": "/v"}})
     answer = http.post(MAPS, json=config("serviceless"))
     assert (answer.status_code, answer.json()["message"]) == (
         500, 'Internal error occurred: failed calling webhook "guard.meshtls.dev": failed to call webhook: Post '
@@ -139,19 +152,25 @@ def test_a_webhook_without_its_service_is_a_failed_call(http: httpx.Client, conf
 
 
 def test_admission_policies_refuse_and_warn_by_cel(http: httpx.Client) -> None:
-    policy = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "few"}, "spec": {
-        "matchConstraints": {"resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"],
+    policy = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+              "metadata": {"name": "few"}, "spec": {
+        "matchConstraints": {"resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"],
+                                                "operations": ["CREATE", "UPDATE"],
                                                 "resources": ["deployments"]}]},
         "variables": [{"name": "count", "expression": "object.spec.replicas"}],
-        "validations": [{"expression": "variables.count <= 5", "messageExpression": "'asked for ' + string(variables.count)"}]}}
-    binding = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "few"},
+        "validations": [{"expression": "variables.count <= 5",
+                         "messageExpression": "'asked for ' + string(variables.count)"}]}}
+    binding = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+               "metadata": {"name": "few"},
                "spec": {"policyName": "few", "validationActions": ["Deny"]}}
     assert http.post(f"{HOOKS}/validatingadmissionpolicies", json=policy).status_code == 201
     assert http.post(f"{HOOKS}/validatingadmissionpolicybindings", json=binding).status_code == 201
     path = "/apis/apps/v1/namespaces/default/deployments"
     refused = http.post(path, json=deployment(6))
     assert (refused.status_code, refused.json()["reason"], refused.json()["message"]) == (
-        422, "Invalid", "deployments.apps \"many\" is forbidden: ValidatingAdmissionPolicy 'few' with binding 'few' denied request: asked for 6")
+        422, "Invalid",
+        "deployments.apps \"many\" is forbidden: ValidatingAdmissionPolicy 'few' with binding 'few' denied request: "
+        "asked for 6")
     assert http.post(path, json=deployment(5), params={"dryRun": "All"}).status_code == 201
     http.patch(f"{HOOKS}/validatingadmissionpolicybindings/few", json={"spec": {"validationActions": ["Warn"]}},
                headers={"Content-Type": "application/merge-patch+json"})
@@ -168,9 +187,11 @@ def deployment(replicas: int) -> dict:
 
 def test_a_custom_kind_comes_and_goes_with_its_definition(http: httpx.Client) -> None:
     schema = {"type": "object", "properties": {"spec": {
-        "type": "object", "required": ["size"], "x-kubernetes-validations": [{"rule": "self.size <= self.limit", "message": "too big"}],
+        "type": "object", "required": ["size"],
+        "x-kubernetes-validations": [{"rule": "self.size <= self.limit", "message": "too big"}],
         "properties": {"size": {"type": "integer", "minimum": 1}, "limit": {"type": "integer", "default": 3}}}}}
-    definition = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "boxes.test.dev"}, "spec": {
+    definition = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+                  "metadata": {"name": "boxes.test.dev"}, "spec": {
         "group": "test.dev", "scope": "Namespaced", "names": {"plural": "boxes", "kind": "Box", "shortNames": ["bx"]},
         "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema},
                       "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".spec.size"}]}]}}
@@ -179,8 +200,10 @@ def test_a_custom_kind_comes_and_goes_with_its_definition(http: httpx.Client) ->
     path = "/apis/test.dev/v1/namespaces/default/boxes"
 
     def box(spec: dict) -> httpx.Response:
-        return http.post(path, json={"apiVersion": "test.dev/v1", "kind": "Box", "metadata": {"name": "one"}, "spec": spec})
-    assert box({}).json()["details"]["causes"][0] == {"reason": "FieldValueRequired", "message": "Required value", "field": "spec.size"}
+        return http.post(path, json={"apiVersion": "test.dev/v1", "kind": "Box", "metadata": {"name": "one"},
+                                     "spec": spec})
+    assert box({}).json()["details"]["causes"][0] == {"reason": "FieldValueRequired", "message": "Required value",
+                                                      "field": "spec.size"}
     assert box({"size": 9}).json()["message"] == 'Box.test.dev "one" is invalid: spec: Invalid value: too big'
     assert box({"size": 2, "odd": 1}).json()["spec"] == {"size": 2, "limit": 3}
     rows = http.get(path, headers={"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}).json()
@@ -195,12 +218,15 @@ def test_the_injector_in_process_answers_for_istios_webhook() -> None:
         return pod
     with standalone(inject=inject) as api:
         answers = _with_injector(api)
-    assert [[one["name"] for one in answer["spec"]["containers"]] for answer in answers] == [["app", "istio-proxy"], ["app"]]
-    assert answers[0]["spec"]["containers"][1]["imagePullPolicy"] == "IfNotPresent", "what was injected gets its defaults"
+    assert [[one["name"] for one in answer["spec"]["containers"]]
+            for answer in answers] == [["app", "istio-proxy"], ["app"]]
+    injected = answers[0]["spec"]["containers"][1]
+    assert injected["imagePullPolicy"] == "IfNotPresent", "what was injected gets its defaults"
 
 
 def _with_injector(api: Standalone) -> list[dict]:
-    configuration = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration", "metadata": {
+    configuration = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+                     "metadata": {
         "name": "istio-sidecar-injector"}, "webhooks": [{
             "name": "namespace.sidecar-injector.istio.io", "sideEffects": "None", "admissionReviewVersions": ["v1"],
             "clientConfig": {"service": {"namespace": "istio-system", "name": "istiod", "path": "/inject"}},
@@ -222,8 +248,10 @@ def test_a_stricter_namespace_names_the_pods_that_violate_it(http: httpx.Client)
     for name in ("one", "two"):
         http.post("/api/v1/namespaces/loose/pods", json={"metadata": {"name": name}, "spec": {
             "hostNetwork": True, "containers": [{"name": "app", "image": "app:1"}]}})
-    made = http.patch("/api/v1/namespaces/loose", json={"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline"}}},
+    made = http.patch("/api/v1/namespaces/loose",
+                      json={"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline"}}},
                       headers={"Content-Type": "application/merge-patch+json"})
     assert made.headers.get_list("warning") == [
-        '299 - "existing pods in namespace \\"loose\\" violate the new PodSecurity enforce level \\"baseline:latest\\""',
+        '299 - "existing pods in namespace \\"loose\\" violate the new PodSecurity enforce level '
+        '\\"baseline:latest\\""',
         '299 - "one (and 1 other pod): host namespaces"']

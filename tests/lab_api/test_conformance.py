@@ -8,7 +8,8 @@ from recording import ask, told
 
 CASES = yaml.safe_load((Path(__file__).parents[1] / "data" / "apiserver.yaml").read_text())
 OTHER_WORDS = {"pod-immutable"}
-"""Answers that differ in wording only: the server appends a diff of its internal structs, which has no meaning outside it."""
+"""Answers that differ in wording only: the server appends a diff of its internal structs, which has no meaning outside
+it."""
 
 
 def test_every_recorded_answer_comes_out_the_same(http: httpx.Client) -> None:
@@ -19,7 +20,8 @@ def test_every_recorded_answer_comes_out_the_same(http: httpx.Client) -> None:
         answers[case["id"]] = answer if isinstance(answer, dict) else {}
         got, want = told(case, code, answer, headers), dict(case["want"])
         if case["id"] in OTHER_WORDS:
-            got, want = {"status": got["status"], "reason": got["Status"]["reason"]}, {"status": 422, "reason": "Invalid"}
+            got, want = {"status": got["status"],
+                         "reason": got["Status"]["reason"]}, {"status": 422, "reason": "Invalid"}
         if not case.get("setup") and got != want:
             wrong.append(f"{case['id']}: {case['method']} {case['path']}\n   want {want}\n   got  {got}")
     assert not wrong, "\n".join(wrong)

@@ -37,7 +37,8 @@ def test_the_official_client_creates_lists_watches_and_patches(core) -> None:  #
 
 def test_the_official_client_reads_logs_and_custom_objects(core, api: Standalone, log) -> None:  # noqa: ANN001
     from kubernetes import client
-    api.run(api.store.create, "pods", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "said", "namespace": "default"},
+    api.run(api.store.create, "pods",
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "said", "namespace": "default"},
                                        "spec": {"nodeName": "one", "containers": [{"name": "app", "image": "i"}]}})
     log.text["said"] = [b"hello\n"]
     assert core.read_namespaced_pod_log("said", "default") == "hello\n"
@@ -46,7 +47,8 @@ def test_the_official_client_reads_logs_and_custom_objects(core, api: Standalone
             "spec": {"mtls": {"mode": "STRICT"}}}
     custom.create_namespaced_custom_object("security.istio.io", "v1", "default", "peerauthentications", body)
     held = custom.list_cluster_custom_object("security.istio.io", "v1beta1", "peerauthentications")
-    assert [(item["metadata"]["name"], item["spec"]) for item in held["items"]] == [("default", {"mtls": {"mode": "STRICT"}})]
+    assert [(item["metadata"]["name"], item["spec"])
+            for item in held["items"]] == [("default", {"mtls": {"mode": "STRICT"}})]
 
 
 def test_kr8s_lists_watches_and_patches(api: Standalone) -> None:
@@ -55,7 +57,8 @@ def test_kr8s_lists_watches_and_patches(api: Standalone) -> None:
         import kr8s
         from kr8s.objects import ConfigMap
         client = kr8s.api(kubeconfig=api.kubeconfig)
-        one = ConfigMap({"metadata": {"name": "kr", "namespace": "default", "labels": {"by": "kr8s"}}, "data": {"a": "1"}}, api=client)
+        one = ConfigMap({"metadata": {"name": "kr", "namespace": "default", "labels": {"by": "kr8s"}},
+                         "data": {"a": "1"}}, api=client)
         one.create()
         one.patch({"data": {"b": "2"}})
         assert [item.name for item in client.get("configmaps", namespace="default", label_selector="by=kr8s")] == ["kr"]

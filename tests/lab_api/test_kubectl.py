@@ -61,7 +61,8 @@ def test_get_prints_the_columns_of_kubectl(kubectl: Kubectl, shop: str) -> None:
     wide = kubectl("get", "deployment", "web", "-n", shop, "-o", "wide")
     assert wide.split()[:8] == ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE", "CONTAINERS", "IMAGES", "SELECTOR"]
     assert "app,side" in wide and "app=web" in wide
-    assert kubectl("get", "peerauthentication", "-n", shop).split()[:6][:5] == ["NAME", "MODE", "AGE", "default", "PERMISSIVE"]
+    assert kubectl("get", "peerauthentication", "-n",
+                   shop).split()[:6][:5] == ["NAME", "MODE", "AGE", "default", "PERMISSIVE"]
     assert kubectl("get", "svc", "web", "-n", shop, "-o", "jsonpath={.spec.ports[0].targetPort}") == "8080"
     assert "kind: Deployment" in kubectl("get", "deploy", "web", "-n", shop, "-o", "yaml")
     assert json.loads(kubectl("get", "deploy,svc", "-n", shop, "-o", "json"))["kind"] == "List"
@@ -77,20 +78,24 @@ def test_server_side_apply_tells_conflicts_and_can_be_forced(kubectl: Kubectl, s
 
 
 def _config(value: str) -> str:
-    return f'{{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {{"name": "applied", "namespace": "kube-shop"}}, "data": {{"mine": "{value}"}}}}'
+    metadata = {"name": "applied", "namespace": "kube-shop"}
+    return json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"mine": value}})
 
 
 def test_label_annotate_patch_scale_and_set_image_change_the_object(kubectl: Kubectl, shop: str) -> None:
     kubectl("label", "deploy", "web", "-n", shop, "tier=front")
     kubectl("annotate", "deploy", "web", "-n", shop, "note=hi")
-    kubectl("patch", "deploy", "web", "-n", shop, "-p", '{"spec":{"template":{"spec":{"containers":[{"name":"side","image":"example/side:2"}]}}}}')
-    kubectl("patch", "deploy", "web", "-n", shop, "--type=json", "-p", '[{"op":"add","path":"/metadata/labels/x","value":"y"}]')
+    kubectl("patch", "deploy", "web", "-n", shop, "-p",
+            '{"spec":{"template":{"spec":{"containers":[{"name":"side","image":"example/side:2"}]}}}}')
+    kubectl("patch", "deploy", "web", "-n", shop, "--type=json", "-p",
+            '[{"op":"add","path":"/metadata/labels/x","value":"y"}]')
     kubectl("set", "image", "deploy/web", "app=example/app:3", "-n", shop)
     kubectl("scale", "deploy", "web", "-n", shop, "--replicas=5")
     held = json.loads(kubectl("get", "deploy", "web", "-n", shop, "-o", "json"))
     assert held["metadata"]["labels"] == {"app": "web", "tier": "front", "x": "y"}
     assert held["metadata"]["annotations"]["note"] == "hi"
-    assert [one["image"] for one in held["spec"]["template"]["spec"]["containers"]] == ["example/app:3", "example/side:2"]
+    assert [one["image"]
+            for one in held["spec"]["template"]["spec"]["containers"]] == ["example/app:3", "example/side:2"]
     assert held["spec"]["replicas"] == 5
 
 
@@ -98,7 +103,8 @@ def test_create_reads_what_kubectl_sends_as_protobuf(kubectl: Kubectl, shop: str
     kubectl("create", "configmap", "c", "--from-literal=a=b", "-n", shop)
     kubectl("create", "secret", "generic", "s", "--from-literal=a=b", "-n", shop)
     kubectl("create", "serviceaccount", "worker", "-n", shop)
-    kubectl("create", "cronjob", "tick", "--image=example/tick:1", "--schedule=*/5 * * * *", "-n", shop, "--", "run", "--now")
+    kubectl("create", "cronjob", "tick", "--image=example/tick:1", "--schedule=*/5 * * * *", "-n", shop, "--", "run",
+            "--now")
     kubectl("create", "job", "tock", "--from=cronjob/tick", "-n", shop)
     held = json.loads(kubectl("get", "job", "tock", "-n", shop, "-o", "json"))
     assert held["spec"]["template"]["spec"]["containers"][0]["command"] == ["run", "--now"]
@@ -109,7 +115,8 @@ def test_create_reads_what_kubectl_sends_as_protobuf(kubectl: Kubectl, shop: str
 
 def test_watching_get_prints_a_row_for_every_change(kubectl: Kubectl, shop: str) -> None:
     command = [str(KUBECTL), "get", "cm", "-n", shop, "-w", "-o", "name", "--field-selector=metadata.name=watched"]
-    with subprocess.Popen(command, env=kubectl.environment, stdout=subprocess.PIPE, text=True) as watch:  # type: ignore[attr-defined]
+    with subprocess.Popen(command, env=kubectl.environment, stdout=subprocess.PIPE,
+                          text=True) as watch:  # type: ignore[attr-defined]
         kubectl("create", "configmap", "watched", "-n", shop)
         kubectl("label", "cm", "watched", "-n", shop, "a=b")
         assert watch.stdout is not None
@@ -123,7 +130,8 @@ def test_wait_sees_a_condition_come_true(kubectl: Kubectl, shop: str, api: Stand
     def ready(pod: dict) -> None:
         pod["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
     with subprocess.Popen([str(KUBECTL), "wait", "--for=condition=Ready", "pod/waited", "-n", shop, "--timeout=30s"],
-                          env=kubectl.environment, stdout=subprocess.PIPE, text=True) as wait:  # type: ignore[attr-defined]
+                          env=kubectl.environment, stdout=subprocess.PIPE,
+                          text=True) as wait:  # type: ignore[attr-defined]
         api.run(api.store.mutate, "pods", shop, "waited", ready)
         assert wait.communicate()[0].strip() == "pod/waited condition met"
     kubectl("delete", "pod", "waited", "-n", shop, "--grace-period=0", "--force")
@@ -132,7 +140,8 @@ def test_wait_sees_a_condition_come_true(kubectl: Kubectl, shop: str, api: Stand
 
 def _pod(api: Standalone, name: str) -> None:
     api.run(api.store.create, "pods", {
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "kube-shop"}, "status": {"phase": "Running"},
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "kube-shop"},
+        "status": {"phase": "Running"},
         "spec": {"nodeName": "one", "containers": [{"name": "app", "image": "example/app:1"}]}})
 
 
@@ -141,7 +150,8 @@ def test_logs_are_read_and_followed(kubectl: Kubectl, shop: str, api: Standalone
     log.text["talker"] = [b"one\n", b"two\n"]
     assert kubectl("logs", "talker", "-n", shop) == "one\ntwo\n"
     assert kubectl("logs", "talker", "-n", shop, "--tail=1") == "two\n"
-    with subprocess.Popen([str(KUBECTL), "logs", "-f", "talker", "-n", shop], env=kubectl.environment,  # type: ignore[attr-defined]
+    with subprocess.Popen([str(KUBECTL), "logs", "-f", "talker", "-n", shop],
+                          env=kubectl.environment,  # type: ignore[attr-defined]
                           stdout=subprocess.PIPE, text=True) as follow:
         assert follow.stdout is not None
         assert [follow.stdout.readline() for _ in range(2)] == ["one\n", "two\n"]

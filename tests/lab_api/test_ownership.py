@@ -21,7 +21,8 @@ STRATEGIC = [
     ("the patch's order holds", {"name": "c", "image": "3"}, ["c", "a", "b"], [("c", "3"), ("a", "1"), ("b", "1")])]
 
 
-@pytest.mark.parametrize(("item", "order", "want"), [case[1:] for case in STRATEGIC], ids=[case[0] for case in STRATEGIC])
+@pytest.mark.parametrize(("item", "order", "want"), [case[1:] for case in STRATEGIC],
+                         ids=[case[0] for case in STRATEGIC])
 def test_strategic_merge(item: dict, order: list[str] | None, want: list[tuple[str, str]]) -> None:
     change = containers(item)
     if order:
@@ -61,7 +62,8 @@ def test_a_conflict_names_every_field_and_its_owner() -> None:
     live = applied(None, {"spec": {"replicas": 1, "paused": True}}, "alice")
     with pytest.raises(status.ApiError) as refused:
         applied(live, {"spec": {"replicas": 2, "paused": False}}, "bob")
-    assert refused.value.message == 'Apply failed with 2 conflicts: conflicts with "alice":\n- .spec.paused\n- .spec.replicas'
+    assert refused.value.message == (
+        'Apply failed with 2 conflicts: conflicts with "alice":\n- .spec.paused\n- .spec.replicas')
     forced = applied(live, {"spec": {"replicas": 2}}, "bob", force=True)
     assert forced["spec"] == {"replicas": 2, "paused": True}
 
@@ -75,5 +77,6 @@ def test_an_update_takes_the_fields_that_it_changes() -> None:
 
 
 def test_fields_survive_encoding() -> None:
-    paths = set(apply.fields(DEPLOYMENT, {"metadata": {"labels": {"a": "b"}}, **containers({"name": "a", "ports": [{"containerPort": 80}]})}))
+    paths = set(apply.fields(DEPLOYMENT, {"metadata": {"labels": {"a": "b"}},
+                                          **containers({"name": "a", "ports": [{"containerPort": 80}]})}))
     assert set(apply.decode(apply.encode(paths))) == paths

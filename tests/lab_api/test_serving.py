@@ -13,7 +13,8 @@ MAPS = "/api/v1/namespaces/default/configmaps"
 
 @pytest.mark.parametrize(("code", "reason"), [(409, "Conflict"), (429, "TooManyRequests"), (500, "InternalError")])
 def test_a_fault_meets_the_requests_that_it_names_and_no_more(http: httpx.Client, code: int, reason: str) -> None:
-    assert http.post("/lab/faults", json={"act": code, "method": "GET", "path": ".*/configmaps/x", "times": 2}).status_code == 200
+    assert http.post("/lab/faults", json={"act": code, "method": "GET", "path": ".*/configmaps/x",
+                                          "times": 2}).status_code == 200
     answers = [http.get(f"{MAPS}/x") for _ in range(3)]
     http.delete("/lab/faults")
     assert [answer.status_code for answer in answers] == [code, code, 404]
@@ -39,7 +40,8 @@ def test_faults_are_the_administrators_and_must_be_readable(http: httpx.Client) 
     assert http.get("/lab/faults").json() == {"faults": []}
 
 
-@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer nope"}, {"Authorization": "Bearer a.b.c"}, {"Authorization": "Basic eDp5"}])
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer nope"}, {"Authorization": "Bearer a.b.c"},
+                                    {"Authorization": "Basic eDp5"}])
 def test_without_a_good_token_there_is_nothing_but_the_version(http: httpx.Client, header: dict[str, str]) -> None:
     bare = {"Authorization": "", **header}
     assert http.get(MAPS, headers=bare).status_code == 401
@@ -49,7 +51,8 @@ def test_without_a_good_token_there_is_nothing_but_the_version(http: httpx.Clien
 def test_a_service_accounts_token_lives_as_long_as_the_account(http: httpx.Client) -> None:
     accounts = "/api/v1/namespaces/default/serviceaccounts"
     http.post(accounts, json={"metadata": {"name": "worker"}})
-    made = http.post(f"{accounts}/worker/token", json={"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}})
+    made = http.post(f"{accounts}/worker/token", json={"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+                                                       "spec": {}})
     bearer = {"Authorization": f"Bearer {made.json()['status']['token']}"}
     refused = http.get(MAPS, headers=bearer)
     assert refused.status_code == 403
@@ -62,20 +65,23 @@ def test_nobody_grants_what_he_does_not_hold(http: httpx.Client, api: Standalone
     rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
     rules = [{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"], "verbs": ["create"]}]
     http.post(f"{rbac}/roles", json={"metadata": {"name": "granter"}, "rules": rules})
-    http.post(f"{rbac}/rolebindings", json={"metadata": {"name": "granter"}, "subjects": [{"kind": "User", "name": "eve"}], "roleRef": {
+    http.post(f"{rbac}/rolebindings",
+              json={"metadata": {"name": "granter"}, "subjects": [{"kind": "User", "name": "eve"}], "roleRef": {
         "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "granter"}})
     wanted = {"metadata": {"name": "more"}, "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]}
     refused = http.post(f"{rbac}/roles", json=wanted, headers={"Impersonate-User": "eve"})
     assert refused.status_code == 403
     assert refused.json()["message"].endswith('{APIGroups:[""], Resources:["secrets"], Verbs:["get"]}')
-    assert http.post(f"{rbac}/roles", json={**wanted, "rules": rules}, headers={"Impersonate-User": "eve"}).status_code == 201
+    assert http.post(f"{rbac}/roles", json={**wanted, "rules": rules},
+                     headers={"Impersonate-User": "eve"}).status_code == 201
 
 
 def test_impersonation_is_itself_a_right(http: httpx.Client, api: Standalone) -> None:
     token = "eves-token"
     api.run(api.api.tokens.add, token, User("eve", ("system:authenticated",)))
     refused = http.get(MAPS, headers={"Authorization": f"Bearer {token}", "Impersonate-User": "bob"})
-    assert refused.json()["message"] == ('users "bob" is forbidden: User "eve" cannot impersonate resource "users" in API group "" at the '
+    assert refused.json()["message"] == ('users "bob" is forbidden: User "eve" cannot impersonate resource "users" in '
+                                         'API group "" at the '
                                          "cluster scope")
 
 
@@ -93,7 +99,8 @@ def test_a_watch_tells_what_enters_and_leaves_its_selector(http: httpx.Client) -
     start = http.get(MAPS).json()["metadata"]["resourceVersion"]
     http.post(MAPS, json={"metadata": {"name": "mover", "labels": {"here": "yes"}}})
     for label in (None, "yes"):
-        http.patch(f"{MAPS}/mover", json={"metadata": {"labels": {"here": label}}}, headers={"Content-Type": "application/merge-patch+json"})
+        http.patch(f"{MAPS}/mover", json={"metadata": {"labels": {"here": label}}},
+                   headers={"Content-Type": "application/merge-patch+json"})
     http.delete(f"{MAPS}/mover")
     told = events(http, 4, labelSelector="here=yes", resourceVersion=start)
     assert [event["type"] for event in told] == ["ADDED", "DELETED", "ADDED", "DELETED"]
@@ -109,7 +116,8 @@ def test_a_watch_from_a_forgotten_version_is_told_so(http: httpx.Client, api: St
 
 def test_initial_events_end_with_a_bookmark(http: httpx.Client) -> None:
     http.post(MAPS, json={"metadata": {"name": "initial", "labels": {"only": "me"}}})
-    told = events(http, 2, labelSelector="only=me", sendInitialEvents="true", resourceVersionMatch="NotOlderThan", allowWatchBookmarks="true")
+    told = events(http, 2, labelSelector="only=me", sendInitialEvents="true", resourceVersionMatch="NotOlderThan",
+                  allowWatchBookmarks="true")
     assert [event["type"] for event in told] == ["ADDED", "BOOKMARK"]
     assert told[1]["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
 
@@ -118,7 +126,8 @@ def test_a_watch_sees_what_is_written_while_it_is_open(http: httpx.Client, api: 
     start = http.get(MAPS).json()["metadata"]["resourceVersion"]
     found: list[dict] = []
     with httpx.Client(base_url=api.server, verify=False, headers=http.headers) as other:  # noqa: S501
-        reader = threading.Thread(target=lambda: found.extend(events(other, 50, labelSelector="open=yes", resourceVersion=start)))
+        reader = threading.Thread(target=lambda: found.extend(events(other, 50, labelSelector="open=yes",
+                                                                     resourceVersion=start)))
         reader.start()
         for number in range(50):
             http.post(MAPS, json={"metadata": {"name": f"open-{number}", "labels": {"open": "yes"}}})
@@ -129,7 +138,8 @@ def test_a_watch_sees_what_is_written_while_it_is_open(http: httpx.Client, api: 
 def test_a_large_list_comes_compressed_and_in_pages(http: httpx.Client, api: Standalone) -> None:
     def fill() -> None:
         for number in range(600):
-            api.store.create("configmaps", {"metadata": {"name": f"big-{number:03}", "namespace": "kube-public"}, "data": {"a": "x" * 500}})
+            api.store.create("configmaps", {"metadata": {"name": f"big-{number:03}", "namespace": "kube-public"},
+                                            "data": {"a": "x" * 500}})
     api.run(fill)
     path = "/api/v1/namespaces/kube-public/configmaps"
     whole = http.get(path)
@@ -145,15 +155,21 @@ def test_a_large_list_comes_compressed_and_in_pages(http: httpx.Client, api: Sta
 
 
 def test_a_broken_request_is_the_clients_fault_and_never_a_traceback(http: httpx.Client) -> None:
-    for method, path, body in (("POST", MAPS, b"\xff\xfe"), ("POST", MAPS, b"[1]"), ("POST", MAPS, b"k8s\x00\x0a\xff"), ("POST", MAPS, b'{"metadata": 5}'),
-                               ("POST", MAPS, b'{"metadata": {"labels": []}}'), ("POST", "/api/v1/namespaces/default/pods", b'{"spec": {"containers": [5]}}'),
-                               ("POST", "/api/v1/namespaces/default/pods", b'{"spec": {"containers": "x"}}'), ("DELETE", f"{MAPS}/x", b"{"),
+    for method, path, body in (("POST", MAPS, b"\xff\xfe"), ("POST", MAPS, b"[1]"), ("POST", MAPS, b"k8s\x00\x0a\xff"),
+                               ("POST", MAPS, b'{"metadata": 5}'),
+                               ("POST", MAPS, b'{"metadata": {"labels": []}}'),
+                               ("POST", "/api/v1/namespaces/default/pods", b'{"spec": {"containers": [5]}}'),
+                               ("POST", "/api/v1/namespaces/default/pods", b'{"spec": {"containers": "x"}}'),
+                               ("DELETE", f"{MAPS}/x", b"{"),
                                ("POST", "/apis/security.istio.io/v1/namespaces/default/peerauthentications",
-                                b'{"apiVersion":"security.istio.io/v1","kind":"PeerAuthentication","metadata":{"name":"x"},"spec":[1]}')):
+                                b'{"apiVersion":"security.istio.io/v1","kind":"PeerAuthentication","metadata":{"name":"x"},'
+                                b'"spec":[1]}')):
         answer = http.request(method, path, content=body, headers={"Content-Type": "application/json"})
         assert 400 <= answer.status_code < 500, f"{method} {path} {body!r}: {answer.status_code} {answer.text}"
-    for kind in ("application/merge-patch+json", "application/json-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"):
+    for kind in ("application/merge-patch+json", "application/json-patch+json",
+                 "application/strategic-merge-patch+json", "application/apply-patch+yaml"):
         for body in (b"", b"5", b"[5]", b"{", b'{"data": 5, "metadata": 7}', b'[{"op": "add"}]', b"a: b: c"):
-            answer = http.patch("/api/v1/namespaces/default/serviceaccounts/default", content=body, params={"fieldManager": "me"},
+            answer = http.patch("/api/v1/namespaces/default/serviceaccounts/default", content=body,
+                                params={"fieldManager": "me"},
                                 headers={"Content-Type": kind})
             assert answer.status_code < 500, f"{kind} {body!r}: {answer.status_code} {answer.text}"

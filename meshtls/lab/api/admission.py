@@ -1,6 +1,7 @@
 """What every write passes between authorization and the store.
 
-    mutating    namespace exists and lives; service account, runtime class, priority, tolerations of a pod; mutating webhooks
+    mutating    namespace exists and lives; service account, runtime class, priority, tolerations of a pod; mutating
+    webhooks
     validating  Pod Security; ValidatingAdmissionPolicies; validating webhooks
 
 The kind's own defaults and validation come between the two (see `writes`).
@@ -17,7 +18,8 @@ from meshtls.lab.api.webhooks import Webhooks
 Object = dict[str, Any]
 _PERMANENT = ("default", "kube-system", "kube-public")
 TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
-TEMPLATES = {"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob", "ReplicationController", "PodTemplate"}
+TEMPLATES = {"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob", "ReplicationController",
+             "PodTemplate"}
 
 
 class Admission:
@@ -50,9 +52,11 @@ class Admission:
         if space is None:
             raise status.not_found("namespaces", request.namespace)
         if space["metadata"].get("deletionTimestamp"):
-            error = status.forbidden(resource.name, request.name, f"unable to create new content in namespace {request.namespace} because it is "
+            error = status.forbidden(resource.name, request.name,
+                                     f"unable to create new content in namespace {request.namespace} because it is "
                                      "being terminated")
-            error.details["causes"] = [{"reason": "NamespaceTerminating", "message": f"namespace {request.namespace} is being terminated",
+            error.details["causes"] = [{"reason": "NamespaceTerminating",
+                                        "message": f"namespace {request.namespace} is being terminated",
                                         "field": "metadata.namespace"}]
             raise error
 
@@ -65,14 +69,16 @@ class Admission:
         self._priority(spec, name)
         tolerations = spec.setdefault("tolerations", [])
         for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
-            if not any(item.get("key", key) == key and item.get("effect", "NoExecute") == "NoExecute" for item in tolerations):
+            if not any(item.get("key", key) == key and item.get("effect", "NoExecute") == "NoExecute"
+                       for item in tolerations):
                 tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
 
     def _service_account(self, request: Request, pod: Object, spec: Object, name: str) -> None:
         wanted = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
         account = self._store.get("serviceaccounts", request.namespace, wanted)
         if account is None:
-            raise status.forbidden("pods", name, f"error looking up service account {request.namespace}/{wanted}: serviceaccount "
+            raise status.forbidden("pods", name,
+                                   f"error looking up service account {request.namespace}/{wanted}: serviceaccount "
                                    f'"{wanted}" not found')
         spec["serviceAccountName"] = spec["serviceAccount"] = wanted
         if not spec.get("imagePullSecrets") and account.get("imagePullSecrets"):
@@ -85,11 +91,13 @@ class Admission:
             return
         volume = f"kube-api-access-{secrets.token_hex(3)[:5]}"
         for container in bare:
-            container.setdefault("volumeMounts", []).append({"name": volume, "readOnly": True, "mountPath": TOKEN_MOUNT})
+            container.setdefault("volumeMounts", []).append({"name": volume, "readOnly": True,
+                                                             "mountPath": TOKEN_MOUNT})
         spec.setdefault("volumes", []).append({"name": volume, "projected": {"defaultMode": 420, "sources": [
             {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
             {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-            {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}}]}})
+            {"downwardAPI": {"items": [{"path": "namespace",
+                                        "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}}]}})
 
     def _runtime_class(self, pod: Object, spec: Object, name: str) -> None:
         wanted = spec.get("runtimeClassName")
@@ -103,7 +111,8 @@ class Admission:
             spec["overhead"] = dict(overhead)
         for key, value in ((found.get("scheduling") or {}).get("nodeSelector") or {}).items():
             if spec.setdefault("nodeSelector", {}).setdefault(key, value) != value:
-                raise status.forbidden("pods", name, "conflict: runtimeClass.scheduling.nodeSelector[" + key + "] = " + value)
+                raise status.forbidden("pods", name, "conflict: runtimeClass.scheduling.nodeSelector[" + key + "] = "
+                                       + value)
 
     def _priority(self, spec: Object, name: str) -> None:
         wanted = spec.get("priorityClassName")
@@ -133,7 +142,8 @@ class Admission:
         elif kind in TEMPLATES:
             spec = obj["spec"]["jobTemplate"]["spec"] if kind == "CronJob" else obj["spec"]
             template = spec.get("template") or {}
-            _, warnings = podsecurity.judge(request.namespace_object, template.get("metadata") or {}, template.get("spec") or {}, enforce=False)
+            _, warnings = podsecurity.judge(request.namespace_object, template.get("metadata") or {},
+                                            template.get("spec") or {}, enforce=False)
             request.warnings.extend(warnings)
 
     def _params(self, api_version: str, kind: str, namespace: str, name: str) -> Object | None:
@@ -145,5 +155,6 @@ class Admission:
 
 def _pictures(pod: Object) -> list[tuple[Any, ...]]:
     """What of a pod can change and matter to Pod Security: its images and ephemeral containers."""
-    return [(group, container.get("name"), container.get("image")) for group in ("initContainers", "containers", "ephemeralContainers")
+    return [(group, container.get("name"), container.get("image"))
+            for group in ("initContainers", "containers", "ephemeralContainers")
             for container in pod["spec"].get(group) or ()]

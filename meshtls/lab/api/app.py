@@ -1,8 +1,10 @@
 """The API over HTTP: every request is met by the same steps, in this order.
 
-    fault on demand -> who (token, impersonation) -> what (path to resource, verb) -> may they (RBAC) -> do it -> the asked form
+    fault on demand -> who (token, impersonation) -> what (path to resource, verb) -> may they (RBAC) -> do it -> the
+    asked form
 
-The object `Api` is an ASGI application; `serve` runs it on TLS. It lives in the event loop of the lab's process, as the store does.
+The object `Api` is an ASGI application; `serve` runs it on TLS. It lives in the event loop of the lab's process, as the
+store does.
 """
 import asyncio
 import contextlib
@@ -38,8 +40,8 @@ _log = logging.getLogger(__name__)
 
 
 class Api:
-    """The API server. `tokens` says who is who; `inject` is Istio's injector in process; `log_source` has the containers' output; `dial`
-    reaches services of the lab for webhooks."""
+    """The API server. `tokens` says who is who; `inject` is Istio's injector in process; `log_source` has the
+    containers' output; `dial` reaches services of the lab for webhooks."""
 
     def __init__(self, store: Store, *, tokens: Tokens | None = None, inject: Inject | None = None,
                  log_source: logs.LogSource | None = None, dial: Dial | None = None, istio_kinds: bool = True) -> None:
@@ -95,7 +97,8 @@ class Api:
         if fault is not None and path != "/lab/faults":
             return await self._fail(fault, request)
         if path in _PUBLIC or path.rstrip("/") in _PUBLIC:
-            return _json(discovery.VERSION, request) if path.startswith("/version") else Response("ok", media_type="text/plain")
+            return _json(discovery.VERSION,
+                         request) if path.startswith("/version") else Response("ok", media_type="text/plain")
         user = self._who(request)
         if path == "/lab/faults":
             return await self._set_faults(request, user)
@@ -120,7 +123,8 @@ class Api:
         if acted.name.startswith("system:serviceaccount:") and acted.name.count(":") == 3:
             _, _, namespace, name = acted.name.split(":")
             asked = [Attributes("impersonate", resource="serviceaccounts", namespace=namespace, name=name)]
-        asked += [Attributes("impersonate", resource="groups", name=group) for group in request.headers.getlist("impersonate-group")]
+        asked += [Attributes("impersonate", resource="groups", name=group)
+                  for group in request.headers.getlist("impersonate-group")]
         for wanted in asked:
             verdict = self.rbac.allowed(user, wanted)
             if not verdict.allowed:
@@ -132,7 +136,8 @@ class Api:
         groups = self.registry.groups()
         match parts:
             case ["api"]:
-                return discovery.aggregated(self.registry, True) if aggregated else discovery.core_versions(self.address)
+                return discovery.aggregated(self.registry,
+                                            True) if aggregated else discovery.core_versions(self.address)
             case ["apis"]:
                 return discovery.aggregated(self.registry, False) if aggregated else discovery.group_list(self.registry)
             case ["api", "v1"]:
@@ -148,7 +153,8 @@ class Api:
             case ["openapi", "v3", "apis", group, version] if version in groups.get(group, ()):
                 return discovery.openapi(self.registry, group, version)
             case []:
-                return {"paths": ["/api", "/api/v1", "/apis", *(f"/apis/{group}" for group in groups), "/healthz", "/livez", "/openapi/v3",
+                return {"paths": ["/api", "/api/v1", "/apis", *(f"/apis/{group}" for group in groups), "/healthz",
+                                  "/livez", "/openapi/v3",
                                   "/readyz", "/version"]}
         raise status.no_such_path()
 
@@ -165,7 +171,8 @@ class Api:
         query = request.query_params
         verb = _verb(request.method, name, query)
         named = name or ((select.named(query.get("fieldSelector", "")) or "") if verb in ("list", "watch") else "")
-        wanted = Attributes(verb, group, rest[0], subresource, rest[1] if rest[0] == "namespaces" and core and len(rest) > 1 else namespace, named)
+        wanted = Attributes(verb, group, rest[0], subresource, rest[1] if rest[0] == "namespaces" and core
+                            and len(rest) > 1 else namespace, named)
         verdict = self.rbac.allowed(user, wanted)
         if not verdict.allowed:
             raise authz.refusal(user, wanted, verdict.reason)
@@ -205,7 +212,8 @@ class Api:
                 return await _form(obj, target, form, request, 201, options.warnings)
             case "update" if target.name:
                 options = _options(request, user, "UpdateOptions")
-                obj = await self.writes.replace(target, self.writes.read(await request.body(), target, options), options)
+                obj = await self.writes.replace(target, self.writes.read(await request.body(), target, options),
+                                                options)
                 return await _form(obj, target, form, request, 200, options.warnings)
             case "patch" if target.name:
                 options = _options(request, user, "PatchOptions")
@@ -221,10 +229,12 @@ class Api:
         if verb == "deletecollection":
             matches = reads.matcher(request.query_params, target.resource) or (lambda obj: True)
             gone = await self.writes.delete_all(target, matches, wishes, options)
-            return _json(reads.as_list(gone, target, form, {"resourceVersion": str(self.store.version)}), request, 200, options.warnings)
+            return _json(reads.as_list(gone, target, form, {"resourceVersion": str(self.store.version)}), request, 200,
+                         options.warnings)
         obj, removed = await self.writes.delete(target, wishes, options)
         if removed and target.resource.kind not in subresources.RETURNED_WHEN_DELETED:
-            return _json(status.success(target.resource.name, target.name, obj["metadata"]["uid"]), request, 200, options.warnings)
+            return _json(status.success(target.resource.name, target.name, obj["metadata"]["uid"]), request, 200,
+                         options.warnings)
         return await _form(obj, target, form, request, 200, options.warnings)
 
     async def _log(self, target: Target, query: Mapping[str, str]) -> Response:
@@ -248,7 +258,8 @@ class Api:
             return None
         if fault.act == "close":
             return _Cut()
-        words = {409: "Conflict", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable", 401: "Unauthorized", 403: "Forbidden"}
+        words = {409: "Conflict", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable",
+                 401: "Unauthorized", 403: "Forbidden"}
         error = status.ApiError(fault.act, words.get(fault.act, ""), fault.message or f"fault on demand: {fault.act}",
                                 details={"retryAfterSeconds": fault.retry_after_s} if fault.act in (429, 503) else None)
         response = _refused(error)
@@ -272,10 +283,13 @@ class Api:
 
     async def serve(self, host: str, port: int, certfile: str, keyfile: str, *, sockets: list[Any] | None = None,
                     started: Callable[[int], None] = lambda port: None) -> None:
-        """Serve until `stop`. `started` hears the port (0 asks for a free one). Raises OSError when the port is in use."""
+        """Serve until `stop`. `started` hears the port (0 asks for a free one). Raises OSError when the port is in
+        use."""
         import uvicorn
-        config = uvicorn.Config(self, host=host, port=port, ssl_certfile=certfile, ssl_keyfile=keyfile, log_config=None, access_log=False,
-                                lifespan="off", ws="none", server_header=False, log_level="critical", timeout_keep_alive=90, timeout_graceful_shutdown=1, loop="asyncio")
+        config = uvicorn.Config(self, host=host, port=port, ssl_certfile=certfile, ssl_keyfile=keyfile, log_config=None,
+                                access_log=False,
+                                lifespan="off", ws="none", server_header=False, log_level="critical",
+                                timeout_keep_alive=90, timeout_graceful_shutdown=1, loop="asyncio")
         self._server = uvicorn.Server(config)
         self._server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]  # signals are the owner's
         self.address = f"{host}:{port}"
@@ -329,21 +343,25 @@ def _options(request: HttpRequest, user: User, kind: str) -> Options:
         errors.append(too_long("fieldManager", 128))
     for place, char in enumerate(manager):
         if not char.isprintable():
-            errors.append(invalid("fieldManager", manager, f"invalid character U+{ord(char):04X} (at position {place})"))
+            errors.append(invalid("fieldManager", manager,
+                                  f"invalid character U+{ord(char):04X} (at position {place})"))
     if any(value != "All" for value in dry):
         errors.append(unsupported("dryRun", dry, ("All",)))
     if kind != "DeleteOptions" and level not in ("", "Ignore", "Warn", "Strict"):
         errors.append(unsupported("fieldValidation", level, ("", "Ignore", "Strict", "Warn")))
     if errors:
         raise status.invalid(kind, "meta.k8s.io", "", errors)
-    if kind in ("CreateOptions", "UpdateOptions") and content not in ("application/json", "application/yaml", protobuf.MEDIA):
-        raise status.unsupported_media("the body of the request was in an unknown format - accepted media types include: application/json, "
+    if kind in ("CreateOptions",
+                "UpdateOptions") and content not in ("application/json", "application/yaml", protobuf.MEDIA):
+        raise status.unsupported_media("the body of the request was in an unknown format - accepted media types "
+                                       "include: application/json, "
                                        "application/yaml, application/vnd.kubernetes.protobuf, application/cbor")
     agent = request.headers.get("user-agent", "unknown").partition("/")[0][:128]
     return Options(user, manager or agent, bool(dry), level or "Warn", query.get("force") in ("true", "1"), content, [])
 
 
-async def _form(obj: Object, target: Target, form: Form, request: HttpRequest, code: int = 200, warnings: list[str] = []) -> Response:
+async def _form(obj: Object, target: Target, form: Form, request: HttpRequest, code: int = 200,
+                warnings: list[str] = []) -> Response:
     return _json(reads.single(obj, target, form), request, code, warnings)
 
 

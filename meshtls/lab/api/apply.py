@@ -1,9 +1,10 @@
 """Who owns which field: managedFields, and server-side apply on top of them.
 
-A field is a path of FieldsV1 elements: "f:spec", 'k:{"name":"app"}', "v:\\"x\\"". A set of fields is a set of such paths.
-Laws (Kubernetes' server-side apply):
+A field is a path of FieldsV1 elements: "f:spec", 'k:{"name":"app"}', "v:\\"x\\"". A set of fields is a set of such
+paths. Laws (Kubernetes' server-side apply):
   1. An update gives its manager every field that it changed or added; all others lose those.
-  2. An apply owns exactly the fields of its configuration; what it owned before, leaves out now and nobody else owns is removed.
+  2. An apply owns exactly the fields of its configuration; what it owned before, leaves out now and nobody else owns is
+     removed.
   3. An apply that would change a field that another manager owns is a conflict, unless forced: then the other loses it.
 """
 import json
@@ -18,7 +19,8 @@ Path = tuple[str, ...]
 Fields = dict[Path, Any]
 Object = dict[str, Any]
 
-_UNTRACKED = {"name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion",
+_UNTRACKED = {"name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields",
+              "resourceVersion",
               "deletionTimestamp", "deletionGracePeriodSeconds"}
 """Metadata that nobody owns."""
 
@@ -69,7 +71,8 @@ def _collect_item(node: dict[str, Any], item: Any, path: Path, found: Fields) ->
 def _element(keys: list[str] | None, item: Any) -> str:
     if keys and isinstance(item, dict):
         mark = {key: item.get(key, schema.KEY_DEFAULTS.get(key)) for key in keys}
-        return "k:" + json.dumps({key: value for key, value in mark.items() if value is not None}, separators=(",", ":"), sort_keys=True)
+        return "k:" + json.dumps({key: value for key, value in mark.items() if value is not None},
+                                 separators=(",", ":"), sort_keys=True)
     return "v:" + json.dumps(item, separators=(",", ":"))
 
 
@@ -102,13 +105,15 @@ def decode(node: Object, path: Path = ()) -> Iterator[Path]:
 class Manager:
     """One entry of managedFields."""
 
-    def __init__(self, name: str, operation: str, api_version: str, subresource: str, paths: set[Path], time: str) -> None:
+    def __init__(self, name: str, operation: str, api_version: str, subresource: str, paths: set[Path],
+                 time: str) -> None:
         self.name, self.operation, self.api_version, self.subresource = name, operation, api_version, subresource
         self.paths, self.time = paths, time
 
     @classmethod
     def of(cls, entry: Object) -> "Manager":
-        return cls(entry.get("manager", ""), entry.get("operation", "Update"), entry.get("apiVersion", ""), entry.get("subresource", ""),
+        return cls(entry.get("manager", ""), entry.get("operation", "Update"), entry.get("apiVersion", ""),
+                   entry.get("subresource", ""),
                    set(decode(entry.get("fieldsV1") or {})), entry.get("time", ""))
 
     def same(self, other: "Manager") -> bool:
@@ -135,7 +140,8 @@ def shown(path: Path) -> str:
         if kind == "f":
             text += f".{rest}"
         elif kind == "k":
-            text += "[" + ",".join(f"{key}={json.dumps(value)}" for key, value in sorted(json.loads(rest).items())) + "]"
+            text += "[" + ",".join(f"{key}={json.dumps(value)}" for key,
+                                   value in sorted(json.loads(rest).items())) + "]"
         else:
             text += f"[={rest}]"
     return text
@@ -154,7 +160,8 @@ def _write(obj: Object, managers: list[Manager]) -> None:
         metadata["managedFields"] = [manager.entry() for manager in kept]
 
 
-def updated(node: dict[str, Any], old: Object | None, new: Object, manager: str, api_version: str, subresource: str, now: str) -> None:
+def updated(node: dict[str, Any], old: Object | None, new: Object, manager: str, api_version: str, subresource: str,
+            now: str) -> None:
     """Write the owners into `new` after an update or create by `manager` (in place)."""
     given = (new.get("metadata") or {}).get("managedFields")
     held = _managers(new if given is not None else (old or {}))
@@ -180,7 +187,8 @@ def updated(node: dict[str, Any], old: Object | None, new: Object, manager: str,
     _write(new, held)
 
 
-def applied(node: dict[str, Any], live: Object | None, config: Object, manager: str, api_version: str, force: bool, now: str,
+def applied(node: dict[str, Any], live: Object | None, config: Object, manager: str, api_version: str, force: bool,
+            now: str,
             subresource: str = "") -> Object:
     """The object after a server-side apply. Raises ApiError 409 naming every conflict."""
     wanted = {path for path, value in fields(node, config).items() if value is not None or path[-1][:2] in ("k:", "v:")}
@@ -228,14 +236,16 @@ def _merged(node: dict[str, Any], base: Any, config: Any) -> Any:
         inner = node.get("additionalProperties")
         found = dict(base)
         for key, value in config.items():
-            child = schema.resolve((node.get("properties") or {}).get(key) or (inner if isinstance(inner, dict) else {}))
+            child = schema.resolve((node.get("properties") or {}).get(key)
+                                   or (inner if isinstance(inner, dict) else {}))
             found[key] = _merged(child, base[key], value) if key in base else clone(value)
         return found
     if isinstance(config, list) and isinstance(base, list) and not schema.is_atomic(node):
         keys, items = schema.merge_keys(node), schema.resolve(node.get("items") or {})
         held = {_element(keys, item): item for item in base}
         given = {_element(keys, item): item for item in config}
-        merged = {mark: _merged(items, held[mark], item) if mark in held and keys else clone(item) for mark, item in given.items()}
+        merged = {mark: _merged(items, held[mark], item) if mark in held and keys else clone(item) for mark,
+                  item in given.items()}
         found = [merged.pop(mark, item) for mark, item in held.items()]
         return found + list(merged.values())
     return clone(config)
@@ -250,7 +260,8 @@ def _remove(obj: Any, path: Path, node: dict[str, Any]) -> None:
             if not isinstance(obj, dict) or rest not in obj:
                 return
             inner = node.get("additionalProperties")
-            child = schema.resolve((node.get("properties") or {}).get(rest) or (inner if isinstance(inner, dict) else {}))
+            child = schema.resolve((node.get("properties") or {}).get(rest)
+                                   or (inner if isinstance(inner, dict) else {}))
             if last:
                 del obj[rest]
                 return
@@ -259,7 +270,8 @@ def _remove(obj: Any, path: Path, node: dict[str, Any]) -> None:
                 del obj[rest]
             return
         keys = schema.merge_keys(node)
-        at = next((at for at, item in enumerate(obj) if _element(keys, item) == element), None) if isinstance(obj, list) else None
+        at = next((at for at, item in enumerate(obj) if _element(keys, item) == element),
+                  None) if isinstance(obj, list) else None
         if at is None:
             return
         if last:

@@ -1,7 +1,7 @@
 """May they: RBAC over the stored roles and bindings, and the reviews that ask it.
 
-Group system:masters may do everything. A request is allowed when one rule of one role bound to the user (or one of its groups) covers
-verb, group, resource[/subresource] and name; a RoleBinding counts in its own namespace only.
+Group system:masters may do everything. A request is allowed when one rule of one role bound to the user (or one of its
+groups) covers verb, group, resource[/subresource] and name; a RoleBinding counts in its own namespace only.
 """
 from collections.abc import Iterator
 from typing import Any
@@ -48,14 +48,17 @@ class Rbac:
                 missing.append(f'{ref["kind"].lower()}.{RBAC} {quote(ref["name"])} not found')
                 continue
             if any(covers(rule, wanted) for rule in role.get("rules") or ()):
-                return Verdict(True, f"RBAC: allowed by {_told(binding)} of {role['kind']} {quote(role['metadata']['name'])} to {subject}")
+                return Verdict(True,
+                               f"RBAC: allowed by {_told(binding)} of {role['kind']} {quote(role['metadata']['name'])} "
+                               f"to {subject}")
         told = missing[0] if len(missing) == 1 else "[" + ", ".join(missing) + "]"
         return Verdict(False, f"RBAC: {told}" if missing else "")
 
     def rules(self, user: User, namespace: str) -> list[Object]:
         """Every rule that holds for the user in a namespace."""
         if "system:masters" in user.groups:
-            return [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}, {"verbs": ["*"], "nonResourceURLs": ["*"]}]
+            return [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
+                    {"verbs": ["*"], "nonResourceURLs": ["*"]}]
         return [rule for _, _, role in self._bound(user, namespace) if role for rule in role.get("rules") or ()]
 
     def escalation(self, user: User, rules: list[Object], namespace: str) -> list[Object]:
@@ -131,7 +134,9 @@ def _contains(held: Object, one: Object) -> bool:
     if "nonResourceURLs" in one:
         return within("verbs") and within("nonResourceURLs")
     names = held.get("resourceNames") or ()
-    return within("verbs") and within("apiGroups") and within("resources") and (not names or bool(one.get("resourceNames")) and set(
+    return within("verbs") and within("apiGroups") and within("resources") and (not names
+                                                                                or bool(one.get("resourceNames"))
+                                                                                and set(
         one["resourceNames"]) <= set(names))
 
 
@@ -144,7 +149,8 @@ def refusal(user: User, wanted: Attributes, reason: str) -> status.ApiError:
     whole = f"{wanted.resource}/{wanted.subresource}" if wanted.subresource else wanted.resource
     where = f"in the namespace {quote(wanted.namespace)}" if wanted.namespace else "at the cluster scope"
     qualified = f"{wanted.resource}.{wanted.group}" if wanted.group else wanted.resource
-    return status.forbidden(qualified, wanted.name, f"User {quote(user.name)} cannot {wanted.verb} resource {quote(whole)} in API group "
+    return status.forbidden(qualified, wanted.name,
+                            f"User {quote(user.name)} cannot {wanted.verb} resource {quote(whole)} in API group "
                             f"{quote(wanted.group)} {where}{tail}")
 
 
@@ -158,7 +164,8 @@ def check_escalation(rbac: Rbac, user: User, resource_name: str, obj: Object, na
     else:
         ref = obj.get("roleRef") or {}
         role = rbac.role(ref, namespace)
-        target = Attributes("bind", RBAC, "clusterroles" if ref.get("kind") == "ClusterRole" else "roles", "", namespace, ref.get("name", ""))
+        target = Attributes("bind", RBAC, "clusterroles" if ref.get("kind") == "ClusterRole" else "roles", "",
+                            namespace, ref.get("name", ""))
         if rbac.allowed(user, target).allowed:
             return
         if role is None:
@@ -170,14 +177,18 @@ def check_escalation(rbac: Rbac, user: User, resource_name: str, obj: Object, na
     if lacking:
         groups = " ".join(quote(group) for group in user.groups)
         told = "\n".join(_rule_text(rule) for rule in lacking)
-        raise status.forbidden(resource_name, name, f"user {quote(user.name)} (groups=[{groups}]) is attempting to grant RBAC permissions not "
+        raise status.forbidden(resource_name, name,
+                               f"user {quote(user.name)} (groups=[{groups}]) is attempting to grant RBAC permissions "
+                               "not "
                                f"currently held:\n{told}")
 
 
 def _rule_text(rule: Object) -> str:
-    names = (("apiGroups", "APIGroups"), ("resources", "Resources"), ("resourceNames", "ResourceNames"), ("nonResourceURLs", "NonResourceURLs"),
+    names = (("apiGroups", "APIGroups"), ("resources", "Resources"), ("resourceNames", "ResourceNames"),
+             ("nonResourceURLs", "NonResourceURLs"),
              ("verbs", "Verbs"))
-    return "{" + ", ".join(f"{word}:[{', '.join(quote(item) for item in rule[key])}]" for key, word in names if rule.get(key)) + "}"
+    return "{" + ", ".join(f"{word}:[{', '.join(quote(item) for item in rule[key])}]" for key,
+                           word in names if rule.get(key)) + "}"
 
 
 # the reviews
@@ -190,7 +201,8 @@ def review(kind: str, obj: Object, user: User, rbac: Rbac, namespace: str) -> Ob
         held = rbac.rules(user, spec.get("namespace", ""))
         rules = [{key: rule[key] for key in ("verbs", "apiGroups", "resources", "resourceNames") if rule.get(key)}
                  for rule in held if rule.get("resources")]
-        urls = [{"verbs": rule["verbs"], "nonResourceURLs": rule["nonResourceURLs"]} for rule in held if rule.get("nonResourceURLs")]
+        urls = [{"verbs": rule["verbs"], "nonResourceURLs": rule["nonResourceURLs"]} for rule in held
+                if rule.get("nonResourceURLs")]
         return {**obj, "status": {"resourceRules": rules, "nonResourceRules": urls, "incomplete": False}}
     asked, url = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
     if (asked is None) == (url is None):
@@ -198,7 +210,8 @@ def review(kind: str, obj: Object, user: User, rbac: Rbac, namespace: str) -> Ob
     if kind in ("SubjectAccessReview", "LocalSubjectAccessReview"):
         user = User(spec.get("user", ""), tuple(spec.get("groups") or ()), spec.get("uid", ""))
     if asked is not None:
-        wanted = Attributes(asked.get("verb", ""), asked.get("group", ""), asked.get("resource", ""), asked.get("subresource", ""),
+        wanted = Attributes(asked.get("verb", ""), asked.get("group", ""), asked.get("resource", ""),
+                            asked.get("subresource", ""),
                             namespace or asked.get("namespace", ""), asked.get("name", ""))
     else:
         wanted = Attributes(url.get("verb", ""), path=url.get("path", ""))
@@ -207,7 +220,8 @@ def review(kind: str, obj: Object, user: User, rbac: Rbac, namespace: str) -> Ob
 
 
 def _exactly_one(both: bool) -> list[Any]:
-    told = "cannot be specified in combination with resourceAttributes" if both else "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+    told = ("cannot be specified in combination with resourceAttributes" if both
+            else "exactly one of nonResourceAttributes or resourceAttributes must be specified")
     return [invalid("spec.nonResourceAttributes" if both else "spec.resourceAttributes", {} if both else None, told)]
 
 
@@ -216,23 +230,29 @@ def bootstrap(store: Store) -> None:
     def rule(groups: list[str], resources: list[str], verbs: list[str]) -> Object:
         return {"apiGroups": groups, "resources": resources, "verbs": verbs}
     read, write = ["get", "list", "watch"], ["create", "delete", "deletecollection", "patch", "update"]
-    core = ["configmaps", "endpoints", "events", "persistentvolumeclaims", "pods", "pods/log", "pods/status", "services", "serviceaccounts",
+    core = ["configmaps", "endpoints", "events", "persistentvolumeclaims", "pods", "pods/log", "pods/status",
+            "services", "serviceaccounts",
             "replicationcontrollers", "resourcequotas", "limitranges", "namespaces"]
-    view = [rule([""], core, read), rule(["apps", "batch", "autoscaling", "networking.k8s.io", "policy", "discovery.k8s.io"], ["*"], read)]
+    view = [rule([""], core, read),
+            rule(["apps", "batch", "autoscaling", "networking.k8s.io", "policy", "discovery.k8s.io"], ["*"], read)]
     edit = [*view, rule([""], ["secrets"], read), rule([""], ["secrets", "serviceaccounts"], ["impersonate"]),
-            rule(["", "apps", "batch", "autoscaling", "networking.k8s.io", "policy", "coordination.k8s.io"], ["*"], [*read, *write])]
+            rule(["", "apps", "batch", "autoscaling", "networking.k8s.io", "policy", "coordination.k8s.io"], ["*"],
+                 [*read, *write])]
     reviews = [rule(["authorization.k8s.io"], ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], ["create"]),
                rule(["authentication.k8s.io"], ["selfsubjectreviews"], ["create"])]
-    urls = [{"verbs": ["get"], "nonResourceURLs": ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*",
+    urls = [{"verbs": ["get"], "nonResourceURLs": ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez",
+                                                   "/openapi", "/openapi/*",
                                                    "/readyz", "/version", "/version/"]}]
     roles = {"cluster-admin": [rule(["*"], ["*"], ["*"]), {"verbs": ["*"], "nonResourceURLs": ["*"]}],
              "admin": [*edit, rule([RBAC], ["roles", "rolebindings"], [*read, *write]),
                        rule(["authorization.k8s.io"], ["localsubjectaccessreviews"], ["create"])],
              "edit": edit, "view": view, "system:basic-user": reviews, "system:discovery": urls}
     for name, rules in roles.items():
-        store.create(f"clusterroles.{RBAC}", {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules})
+        store.create(f"clusterroles.{RBAC}", {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRole",
+                                              "metadata": {"name": name}, "rules": rules})
     for name, group in (("cluster-admin", "system:masters"), ("system:basic-user", "system:authenticated"),
                         ("system:discovery", "system:authenticated")):
         store.create(f"clusterrolebindings.{RBAC}", {
             "apiVersion": f"{RBAC}/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
-            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": name}, "subjects": [{"kind": "Group", "name": group, "apiGroup": RBAC}]})
+            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "Group", "name": group, "apiGroup": RBAC}]})

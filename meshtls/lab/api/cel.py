@@ -1,7 +1,7 @@
 """CEL by cel-python: rules of custom resource definitions and validating admission policies.
 
-Compiled programs are kept. cel-python is imported when the first rule is asked for: most labs never need it.
-What Kubernetes adds to CEL is covered as far as text functions go; its URL, IP, quantity and authorizer libraries are not.
+Compiled programs are kept. cel-python is imported when the first rule is asked for: most labs never need it. What
+Kubernetes adds to CEL is covered as far as text functions go; its URL, IP, quantity and authorizer libraries are not.
 """
 import functools
 import re
@@ -20,7 +20,8 @@ def _text_functions() -> dict[str, Callable[..., Any]]:
         "lowerAscii": lambda value: text(value.lower()),
         "upperAscii": lambda value: text(value.upper()),
         "trim": lambda value: text(value.strip()),
-        "split": lambda value, by, limit=-1: listed([text(part) for part in value.split(by, limit if limit < 0 else int(limit) - 1)]),
+        "split": lambda value, by,
+        limit=-1: listed([text(part) for part in value.split(by, limit if limit < 0 else int(limit) - 1)]),
         "join": lambda value, by="": text(by.join(value)),
         "replace": lambda value, old, new, count=-1: text(value.replace(old, new, int(count))),
         "substring": lambda value, start, end=None: text(value[int(start):None if end is None else int(end)]),
@@ -82,7 +83,8 @@ def plain(value: Any) -> Any:
 
 
 def rule(rule: dict[str, Any], value: Any, old: Any) -> str | None:
-    """None if an x-kubernetes-validations rule holds for `value`, else what it says. Rules about oldSelf need an old value."""
+    """None if an x-kubernetes-validations rule holds for `value`, else what it says. Rules about oldSelf need an old
+    value."""
     text = rule["rule"]
     if re.search(r"\boldSelf\b", text) and old is None:
         return None

@@ -1,22 +1,26 @@
 """Custom resources against the schema of their definition: pruned and defaulted by `decode`, judged here.
 
-Messages are those of the API server's OpenAPI validator. Rules (x-kubernetes-validations in CEL, or Istio's in Python) are only
-asked when the schema holds; otherwise one more error says that they were not.
+Messages are those of the API server's OpenAPI validator. Rules (x-kubernetes-validations in CEL, or Istio's in Python)
+are only asked when the schema holds; otherwise one more error says that they were not.
 """
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from meshtls.lab.api import cel, istio
-from meshtls.lab.api.field import OMITTED, FieldError, duplicate, forbidden, invalid, mistyped, required, shown, too_long, too_many, unsupported
+from meshtls.lab.api.field import (OMITTED, FieldError, duplicate, forbidden, invalid, mistyped, required, shown,
+                                   too_long, too_many, unsupported)
 from meshtls.lab.api.store import clone
 
 Node = dict[str, Any]
-_UNCHECKED = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation"
+_UNCHECKED = ("some validation rules were not checked because the object was invalid; correct the existing errors to "
+              "complete validation")
+_DATE_TIME = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[-+]\d\d:\d\d)"
 
 
 def apply_defaults(node: Node, value: Any) -> None:
-    """Fill in the schema's defaults, in place; a null where none is allowed counts as absent when there is a default."""
+    """Fill in the schema's defaults, in place; a null where none is allowed counts as absent when there is a
+    default."""
     if isinstance(value, dict):
         for key, child in (node.get("properties") or {}).items():
             if "default" in child and (key not in value or (value[key] is None and not child.get("nullable"))):
@@ -92,19 +96,17 @@ def _object(node: Node, value: dict[str, Any], path: str) -> Iterator[FieldError
 
 
 def _combined(node: Node, value: Any, path: str) -> Iterator[FieldError]:
-    for name, fine in (("oneOf", lambda held: held == 1), ("anyOf", lambda held: held >= 1), ("allOf", None)):
-        branches = node.get(name)
-        if not branches:
+    for branch in node.get("allOf") or ():
+        yield from _schema(branch, value, path)
+    for name in ("oneOf", "anyOf"):
+        if not node.get(name):
             continue
-        if name == "allOf":
-            for branch in branches:
-                yield from _schema(branch, value, path)
-            continue
-        held = sum(not list(_schema(branch, value, path)) for branch in branches)
-        if fine and not fine(held):
-            told = "must validate one and only one schema (oneOf)" if name == "oneOf" else "must validate at least one schema (anyOf)"
-            more = ". Found none valid" if held == 0 and name == "oneOf" else f". Found {held} valid alternatives" if name == "oneOf" else ""
-            yield invalid(path, "", f'"{path}" {told}{more}')
+        held = sum(not list(_schema(branch, value, path)) for branch in node[name])
+        if name == "anyOf" and not held:
+            yield invalid(path, "", f'"{path}" must validate at least one schema (anyOf)')
+        if name == "oneOf" and held != 1:
+            found = f"Found {held} valid alternatives" if held else "Found none valid"
+            yield invalid(path, "", f'"{path}" must validate one and only one schema (oneOf). {found}')
     if "not" in node and not list(_schema(node["not"], value, path)):
         yield invalid(path, "", f'"{path}" must not validate the schema (not)')
 
@@ -121,7 +123,7 @@ def _text(node: Node, value: str, path: str) -> Iterator[FieldError]:
             fine = True
         if not fine:
             yield invalid(path, value, f"{path} in body should match '{node['pattern']}'")
-    if node.get("format") == "date-time" and not re.fullmatch(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[-+]\d\d:\d\d)", value):
+    if node.get("format") == "date-time" and not re.fullmatch(_DATE_TIME, value):
         yield invalid(path, value, f'{path} in body must be of type date-time: "{value}"')
 
 
@@ -163,9 +165,15 @@ def _rules(node: Node, value: Any, old: Any, path: str) -> Iterator[FieldError]:
         verdict = cel.rule(rule, value, old)
         if verdict is not None:
             at = _join(path, rule["fieldPath"].lstrip(".")) if rule.get("fieldPath") else path
-            yield {"FieldValueRequired": lambda: required(at, verdict), "FieldValueForbidden": lambda: forbidden(at, verdict),
-                   "FieldValueDuplicate": lambda: duplicate(at, told)}.get(
-                       rule.get("reason", ""), lambda: invalid(at, told, verdict))()
+            match rule.get("reason"):
+                case "FieldValueRequired":
+                    yield required(at, verdict)
+                case "FieldValueForbidden":
+                    yield forbidden(at, verdict)
+                case "FieldValueDuplicate":
+                    yield duplicate(at, told)
+                case _:
+                    yield invalid(at, told, verdict)
     if isinstance(value, dict):
         inner = node.get("additionalProperties")
         for key, item in value.items():

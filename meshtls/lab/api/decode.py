@@ -1,9 +1,9 @@
 """From a request's bytes to an object: parsed, of the right kind, its fields known and of the right type.
 
-The order of complaints is the API server's: syntax, kind and version, types, then unknown and duplicate fields, which are an error,
-a warning or nothing as `fieldValidation` says (Strict, Warn, Ignore). Unknown fields are dropped, also from custom resources unless
-their schema keeps them. What a typed server would not write back (nulls, empty lists and maps, false where absent means false) is
-left out of built-in kinds, so that a second apply changes nothing.
+The order of complaints is the API server's: syntax, kind and version, types, then unknown and duplicate fields, which
+are an error, a warning or nothing as `fieldValidation` says (Strict, Warn, Ignore). Unknown fields are dropped, also
+from custom resources unless their schema keeps them. What a typed server would not write back (nulls, empty lists and
+maps, false where absent means false) is left out of built-in kinds, so that a second apply changes nothing.
 """
 import base64
 import json
@@ -21,12 +21,15 @@ from meshtls.lab.api.resources import Registry, Resource
 LIMIT_BYTES = 3 * 1024 * 1024
 _PLACE = re.compile(r"\[\d+\]")
 _BYTES = {("Secret", "data"), ("ConfigMap", "binaryData")}
-_FALSE_IS_ABSENT = {"hostNetwork", "hostPID", "hostIPC", "stdin", "stdinOnce", "tty", "readOnly", "publishNotReadyAddresses", "paused",
+_FALSE_IS_ABSENT = {"hostNetwork", "hostPID", "hostIPC", "stdin", "stdinOnce", "tty", "readOnly",
+                    "publishNotReadyAddresses", "paused",
                     "unschedulable"}
 _ZERO_IS_ABSENT = {"hostPort", "minReadySeconds", "nodePort", "initialDelaySeconds"}
 _EMPTY_TEXT_STAYS = {"storageClassName", "value", "apiGroup", "operator"}
-_INTERNAL = {"": "core", "rbac.authorization.k8s.io": "rbac", "networking.k8s.io": "networking", "coordination.k8s.io": "coordination",
-             "admissionregistration.k8s.io": "admissionregistration", "discovery.k8s.io": "discovery", "node.k8s.io": "node"}
+_INTERNAL = {"": "core", "rbac.authorization.k8s.io": "rbac", "networking.k8s.io": "networking",
+             "coordination.k8s.io": "coordination",
+             "admissionregistration.k8s.io": "admissionregistration", "discovery.k8s.io": "discovery",
+             "node.k8s.io": "node"}
 
 
 class Repeated(dict):
@@ -64,7 +67,8 @@ def parse(body: bytes, content_type: str, kind: str) -> dict[str, Any]:
         if isinstance(value, dict):
             return value
         fault = f"json parse error: json: cannot unmarshal {_json_type(value)} into Go value of type struct"
-    raise status.bad_request(f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; {fault} "
+    raise status.bad_request(f"the object provided is unrecognized (must be of type {kind}): couldn't get "
+                             f"version/kind; {fault} "
                              f"({_summary(body)})")
 
 
@@ -87,7 +91,8 @@ def syntax(body: bytes, error: Exception) -> str:
     if place >= len(text) or error.msg.startswith("Unterminated"):
         return "unexpected end of JSON input"
     shown = "'" + quote(text[place])[1:-1].replace("'", "\\'").replace('\\"', '"') + "'"
-    where = {"Expecting property name": "looking for beginning of object key string", "Expecting value": "looking for beginning of value",
+    where = {"Expecting property name": "looking for beginning of object key string",
+             "Expecting value": "looking for beginning of value",
              "Expecting ':'": "after object key", "Extra data": "after top-level value"}
     for start, told in where.items():
         if error.msg.startswith(start):
@@ -102,8 +107,10 @@ def check_kind(obj: dict[str, Any], resource: Resource, version: str, registry: 
     wanted = resource.api_version(version)
     if resource.custom:
         if not isinstance(obj.get("kind"), str) or not obj.get("kind"):
-            raise status.bad_request(f"the object provided is unrecognized (must be of type {resource.kind}): Object 'Kind' is missing in "
-                                     f"'{json.dumps(obj, separators=(',', ':'))[:200]}' ({_summary(json.dumps(obj, separators=(',', ':')).encode())})")
+            raise status.bad_request(f"the object provided is unrecognized (must be of type {resource.kind}): Object "
+                                     "'Kind' is missing in "
+                                     f"'{json.dumps(obj, separators=(',', ':'))[:200]}' "
+                                     f"({_summary(json.dumps(obj, separators=(',', ':')).encode())})")
     else:
         obj["apiVersion"], obj["kind"] = obj.get("apiVersion") or wanted, obj.get("kind") or resource.kind
     given, kind = str(obj.get("apiVersion") or ""), str(obj["kind"])
@@ -113,14 +120,17 @@ def check_kind(obj: dict[str, Any], resource: Resource, version: str, registry: 
         group, _, at = given.rpartition("/")
         known = registry.of_kind(group, kind)
         if known is None or at not in known.versions:
-            raise status.bad_request(f'{kind} in version "{at}" cannot be handled as a {resource.kind}: no kind "{kind}" is registered for '
+            raise status.bad_request(f'{kind} in version "{at}" cannot be handled as a {resource.kind}: no kind '
+                                     f'"{kind}" is registered for '
                                      f'version "{given}" in scheme "pkg/api/legacyscheme/scheme.go:30"')
         if kind != resource.kind:
             internal = _INTERNAL.get(resource.group, resource.group)
-            raise status.bad_request(f'{kind} in version "{at}" cannot be handled as a {resource.kind}: converting ({at}.{kind}) to '
+            raise status.bad_request(f'{kind} in version "{at}" cannot be handled as a {resource.kind}: converting '
+                                     f'({at}.{kind}) to '
                                      f"({internal}.{resource.kind}): unknown conversion")
     if given != wanted:
-        raise status.bad_request(f"the API version in the data ({given}) does not match the expected API version ({wanted})")
+        raise status.bad_request(f"the API version in the data ({given}) does not match the expected API version "
+                                 f"({wanted})")
 
 
 def shape(obj: dict[str, Any], resource: Resource, version: str) -> tuple[dict[str, Any], list[str]]:
@@ -137,7 +147,8 @@ def judge(complaints: list[str], level: str, resource: Resource, version: str) -
     if not complaints or level == "Ignore":
         return []
     if level == "Strict":
-        raise status.bad_request(f'{resource.kind} in version "{version}" cannot be handled as a {resource.kind}: strict decoding error: '
+        raise status.bad_request(f'{resource.kind} in version "{version}" cannot be handled as a {resource.kind}: '
+                                 'strict decoding error: '
                                  + ", ".join(complaints))
     return complaints
 
@@ -149,7 +160,8 @@ class _Walker:
     def object(self, node: dict[str, Any], obj: dict[str, Any], path: str, struct: str) -> dict[str, Any]:
         typed = "x-model" in node
         properties = node.get("properties") or {}
-        keeps = node.get("x-kubernetes-preserve-unknown-fields") or (not typed and not properties and not node.get("additionalProperties"))
+        keeps = node.get("x-kubernetes-preserve-unknown-fields") or (not typed and not properties and
+                                                                     not node.get("additionalProperties"))
         embedded = node.get("x-kubernetes-embedded-resource")
         found: dict[str, Any] = {}
         for key in getattr(obj, "keys_twice", ()):
@@ -160,7 +172,9 @@ class _Walker:
             if child is None:
                 if isinstance(node.get("additionalProperties"), dict):
                     found[key] = self.value(node["additionalProperties"], value, at, struct, key)
-                elif keeps or node.get("additionalProperties") is True or (embedded and key in ("apiVersion", "kind", "metadata")):
+                elif keeps or node.get("additionalProperties") is True or (embedded
+                                                                           and key in ("apiVersion", "kind",
+                                                                                       "metadata")):
                     found[key] = _bare(value)
                 else:
                     self._complaints.append(f"unknown field {quote(at)}")
@@ -196,14 +210,16 @@ class _Walker:
         if value is None or fits(node, value):
             return _bare(value)
         raise status.bad_request(
-            f'{self._resource.kind} in version "{self._version}" cannot be handled as a {self._resource.kind}: json: cannot unmarshal '
+            f'{self._resource.kind} in version "{self._version}" cannot be handled as a {self._resource.kind}: json: '
+            'cannot unmarshal '
             f"{_json_type(value, node)} into Go struct field {struct}.{_PLACE.sub('', path)} of type {_go_type(node)}")
 
     def _base64(self, value: dict[str, Any]) -> None:
         for text in value.values():
             place = _bad_base64(text) if isinstance(text, str) else None
             if place is not None:
-                raise status.bad_request(f'{self._resource.kind} in version "{self._version}" cannot be handled as a {self._resource.kind}: '
+                raise status.bad_request(f'{self._resource.kind} in version "{self._version}" cannot be handled as a '
+                                         f'{self._resource.kind}: '
                                          f"illegal base64 data at input byte {place}")
 
     def _map(self, node: dict[str, Any], value: dict[str, Any], path: str, struct: str) -> dict[str, Any]:
@@ -213,13 +229,15 @@ class _Walker:
         if (struct, path) in _BYTES:
             self._base64(value)
         if inner.get("type") == "string" and struct:
-            return {key: "" if item is None else self.value(inner, item, path, struct, key) for key, item in value.items()}
+            return {key: "" if item is None else self.value(inner, item, path, struct, key) for key,
+                    item in value.items()}
         return {key: self.value(inner, item, _join(path, key), struct, key) for key, item in value.items()}
 
 
 def _bad_base64(text: str) -> int | None:
     """Where a text ceases to be base64, as Go counts."""
-    place = next((at for at, char in enumerate(text) if not (char.isascii() and (char.isalnum() or char in "+/=\r\n"))), None)
+    place = next((at for at, char in enumerate(text) if not (char.isascii() and (char.isalnum() or char in "+/=\r\n"))),
+                 None)
     if place is not None:
         return place
     try:
@@ -277,7 +295,8 @@ def _json_type(value: Any, node: dict[str, Any] | None = None) -> str:
         return "bool"
     if isinstance(value, (int, float)):
         return f"number {value}" if node and node.get("type") == "integer" else "number"
-    return {str: "string", list: "array", dict: "object", type(None): "null"}.get(type(value), "object" if isinstance(value, dict) else "null")
+    return {str: "string", list: "array", dict: "object",
+            type(None): "null"}.get(type(value), "object" if isinstance(value, dict) else "null")
 
 
 def _go_type(node: dict[str, Any]) -> str:
@@ -311,7 +330,8 @@ def quantity(value: Any, kind: str = "", version: str = "") -> str:
     except InvalidOperation:
         number = Decimal("nan")
     if not number.is_finite():
-        raise status.bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: quantities must match the regular expression '
+        raise status.bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: quantities must match '
+                                 'the regular expression '
                                  r"'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
     suffix = found[2] if found else ""
     if suffix in _BINARY:

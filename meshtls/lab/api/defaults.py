@@ -1,6 +1,7 @@
 """What the API server fills in: one function a kind, each changing the object in place.
 
-Only defaults of the type itself stand here; what admission adds to pods (service account, tolerations) stands in `admission`.
+Only defaults of the type itself stand here; what admission adds to pods (service account, tolerations) stands in
+`admission`.
 """
 import base64
 from collections.abc import Callable
@@ -28,7 +29,8 @@ def _pod(obj: Object) -> None:
 
 
 def pod_spec(spec: Object) -> None:
-    _set(spec, restartPolicy="Always", dnsPolicy="ClusterFirst", terminationGracePeriodSeconds=30, schedulerName="default-scheduler",
+    _set(spec, restartPolicy="Always", dnsPolicy="ClusterFirst", terminationGracePeriodSeconds=30,
+         schedulerName="default-scheduler",
          securityContext={})
     if spec.get("serviceAccountName") or spec.get("serviceAccount"):
         account = spec.get("serviceAccountName") or spec["serviceAccount"]
@@ -146,7 +148,8 @@ def _daemonset(obj: Object) -> None:
 def _job_spec(spec: Object) -> None:
     if "completions" not in spec and "parallelism" not in spec:
         _set(spec, completions=1)
-    _set(spec, parallelism=1, backoffLimit=6, completionMode="NonIndexed", suspend=False, podReplacementPolicy="TerminatingOrFailed")
+    _set(spec, parallelism=1, backoffLimit=6, completionMode="NonIndexed", suspend=False,
+         podReplacementPolicy="TerminatingOrFailed")
     _template(spec)
 
 
@@ -209,7 +212,8 @@ def _binding(obj: Object) -> None:
 
 def _webhooks(obj: Object) -> None:
     for hook in obj.get("webhooks") or ():
-        _set(hook, failurePolicy="Fail", matchPolicy="Equivalent", namespaceSelector={}, objectSelector={}, timeoutSeconds=10)
+        _set(hook, failurePolicy="Fail", matchPolicy="Equivalent", namespaceSelector={}, objectSelector={},
+             timeoutSeconds=10)
         if obj.get("kind") == "MutatingWebhookConfiguration":
             _set(hook, reinvocationPolicy="Never")
         for rule in hook.get("rules") or ():
@@ -260,11 +264,14 @@ def _claim(obj: Object) -> None:
 
 
 BY_KIND: dict[str, Callable[[Object], None]] = {
-    "Pod": _pod, "Deployment": _deployment, "ReplicaSet": _replicaset, "StatefulSet": _statefulset, "DaemonSet": _daemonset, "Job": _job,
-    "CronJob": _cronjob, "Service": _service, "Secret": _secret, "Namespace": _namespace, "NetworkPolicy": _network_policy,
+    "Pod": _pod, "Deployment": _deployment, "ReplicaSet": _replicaset, "StatefulSet": _statefulset,
+    "DaemonSet": _daemonset, "Job": _job,
+    "CronJob": _cronjob, "Service": _service, "Secret": _secret, "Namespace": _namespace,
+    "NetworkPolicy": _network_policy,
     "RoleBinding": _binding, "ClusterRoleBinding": _binding, "MutatingWebhookConfiguration": _webhooks,
     "ValidatingWebhookConfiguration": _webhooks, "ValidatingAdmissionPolicy": _admission_policy,
-    "ValidatingAdmissionPolicyBinding": _admission_binding, "CustomResourceDefinition": _definition, "EndpointSlice": _endpoint_slice,
+    "ValidatingAdmissionPolicyBinding": _admission_binding, "CustomResourceDefinition": _definition,
+    "EndpointSlice": _endpoint_slice,
     "Endpoints": _endpoints, "PersistentVolumeClaim": _claim}
 
 
@@ -273,7 +280,8 @@ def quality_of_service(spec: Object) -> str:
     kinds = set()
     for container in [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]:
         resources = container.get("resources") or {}
-        limits, requests = ({key: value for key, value in (resources.get(name) or {}).items() if key in ("cpu", "memory")}
+        limits, requests = ({key: value for key, value in (resources.get(name) or {}).items()
+                             if key in ("cpu", "memory")}
                             for name in ("limits", "requests"))
         if limits and len(limits) == 2 and requests in (limits, {}):
             kinds.add("Guaranteed")

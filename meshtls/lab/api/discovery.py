@@ -1,7 +1,7 @@
 """What the API has: the discovery documents, one per version and aggregated, and OpenAPI v3 made from the schemas.
 
-OpenAPI here is what kubectl reads of it: component schemas (explain, strategic merge keys) and, per kind, one path whose PATCH says that it
-takes `fieldValidation` and `dryRun`.
+OpenAPI here is what kubectl reads of it: component schemas (explain, strategic merge keys) and, per kind, one path
+whose PATCH says that it takes `fieldValidation` and `dryRun`.
 """
 import re
 from typing import Any
@@ -11,17 +11,21 @@ from meshtls.lab.api.resources import Registry, Resource
 
 Object = dict[str, Any]
 AGGREGATED = "g=apidiscovery.k8s.io"
-VERSION = {"major": "1", "minor": "36", "gitVersion": "v1.36.2+meshtls-lab", "gitCommit": "0" * 40, "gitTreeState": "clean",
+VERSION = {"major": "1", "minor": "36", "gitVersion": "v1.36.2+meshtls-lab", "gitCommit": "0" * 40,
+           "gitTreeState": "clean",
            "buildDate": "2026-06-01T00:00:00Z", "goVersion": "none", "compiler": "none", "platform": "linux/amd64",
            "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1", "minCompatibilityMinor": "35"}
 _SUBRESOURCES: dict[str, tuple[str, list[str]]] = {
-    "status": ("", ["get", "patch", "update"]), "log": ("", ["get"]), "finalize": ("", ["update"]), "binding": ("Binding", ["create"]),
-    "ephemeralcontainers": ("", ["get", "patch", "update"]), "eviction": ("Eviction", ["create"]), "token": ("TokenRequest", ["create"]),
+    "status": ("", ["get", "patch", "update"]), "log": ("", ["get"]), "finalize": ("", ["update"]),
+    "binding": ("Binding", ["create"]),
+    "ephemeralcontainers": ("", ["get", "patch", "update"]), "eviction": ("Eviction", ["create"]),
+    "token": ("TokenRequest", ["create"]),
     "scale": ("Scale", ["get", "patch", "update"])}
 
 
 def core_versions(server: str) -> Object:
-    return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server}]}
+    return {"kind": "APIVersions", "versions": ["v1"],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server}]}
 
 
 def group(name: str, versions: list[str]) -> Object:
@@ -30,11 +34,13 @@ def group(name: str, versions: list[str]) -> Object:
 
 
 def group_list(registry: Registry) -> Object:
-    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [group(name, versions) for name, versions in registry.groups().items()]}
+    return {"kind": "APIGroupList", "apiVersion": "v1",
+            "groups": [group(name, versions) for name, versions in registry.groups().items()]}
 
 
 def _of(registry: Registry, name: str, version: str) -> list[Resource]:
-    return sorted((one for one in registry if one.group == name and version in one.versions), key=lambda one: one.plural)
+    return sorted((one for one in registry if one.group == name and version in one.versions),
+                  key=lambda one: one.plural)
 
 
 def resource_list(registry: Registry, name: str, version: str) -> Object:
@@ -42,7 +48,8 @@ def resource_list(registry: Registry, name: str, version: str) -> Object:
     listed = []
     for one in _of(registry, name, version):
         if one.plural != "bindings":
-            entry: Object = {"name": one.plural, "singularName": one.singular, "namespaced": one.namespaced, "kind": one.kind, "verbs": one.verbs}
+            entry: Object = {"name": one.plural, "singularName": one.singular, "namespaced": one.namespaced,
+                             "kind": one.kind, "verbs": one.verbs}
             if one.short:
                 entry["shortNames"] = list(one.short)
             if one.categories:
@@ -50,11 +57,14 @@ def resource_list(registry: Registry, name: str, version: str) -> Object:
             listed.append(entry)
         for sub in one.subresources:
             kind, verbs = _SUBRESOURCES.get(sub, ("", ["get"]))
-            about: Object = {"Eviction": {"group": "policy", "version": "v1"}, "TokenRequest": {"group": "authentication.k8s.io", "version": "v1"},
+            about: Object = {"Eviction": {"group": "policy", "version": "v1"},
+                             "TokenRequest": {"group": "authentication.k8s.io", "version": "v1"},
                              "Scale": {"group": "autoscaling", "version": "v1"}}.get(kind, {})
-            listed.append({"name": f"{one.plural}/{sub}", "singularName": "", "namespaced": one.namespaced, **about, "kind": kind or one.kind,
+            listed.append({"name": f"{one.plural}/{sub}", "singularName": "", "namespaced": one.namespaced, **about,
+                           "kind": kind or one.kind,
                            "verbs": verbs})
-    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": f"{name}/{version}" if name else version, "resources": listed}
+    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": f"{name}/{version}" if name else version,
+            "resources": listed}
 
 
 def aggregated(registry: Registry, core: bool) -> Object:
@@ -67,15 +77,19 @@ def aggregated(registry: Registry, core: bool) -> Object:
             resources = []
             for one in _of(registry, name, version):
                 kind = {"group": one.group, "version": version, "kind": one.kind}
-                entry: Object = {"resource": one.plural, "responseKind": kind, "scope": "Namespaced" if one.namespaced else "Cluster",
+                entry: Object = {"resource": one.plural, "responseKind": kind, "scope": "Namespaced" if one.namespaced
+                                 else "Cluster",
                                  "singularResource": one.singular, "verbs": one.verbs}
                 if one.short:
                     entry["shortNames"] = list(one.short)
                 if one.categories:
                     entry["categories"] = list(one.categories)
                 if one.subresources:
-                    entry["subresources"] = [{"subresource": sub, "responseKind": {**kind, "kind": _SUBRESOURCES.get(sub, ("", []))[0] or one.kind},
-                                              "verbs": _SUBRESOURCES.get(sub, ("", ["get"]))[1]} for sub in one.subresources]
+                    entry["subresources"] = [{"subresource": sub,
+                                              "responseKind": {**kind, "kind": _SUBRESOURCES.get(sub, ("", []))[0]
+                                                               or one.kind},
+                                              "verbs": _SUBRESOURCES.get(sub, ("", ["get"]))[1]}
+                                             for sub in one.subresources]
                 resources.append(entry)
             listed.append({"version": version, "freshness": "Current", "resources": resources})
         items.append({"metadata": {"name": name, "creationTimestamp": None}, "versions": listed})
@@ -86,7 +100,8 @@ def openapi_index(registry: Registry) -> Object:
     paths = {"api/v1": {"serverRelativeURL": f"/openapi/v3/api/v1?hash={registry.generation}"}}
     for name, versions in registry.groups().items():
         for version in versions:
-            paths[f"apis/{name}/{version}"] = {"serverRelativeURL": f"/openapi/v3/apis/{name}/{version}?hash={registry.generation}"}
+            path = f"apis/{name}/{version}"
+            paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={registry.generation}"}
     return {"paths": paths}
 
 
@@ -102,11 +117,13 @@ def openapi(registry: Registry, name: str, version: str) -> Object:
         root = dict(schema.of(one, version))
         components[title] = {**_public(root, components), "x-kubernetes-group-version-kind": [kind]}
         base = f"/apis/{name}/{version}" if name else f"/api/{version}"
-        at = f"{base}/namespaces/{{namespace}}/{one.plural}/{{name}}" if one.namespaced else f"{base}/{one.plural}/{{name}}"
-        operation = {"parameters": parameters, "x-kubernetes-group-version-kind": kind, "responses": {"200": {"description": "OK", "content": {
+        at = f"{base}/{'namespaces/{namespace}/' if one.namespaced else ''}{one.plural}/{{name}}"
+        operation = {"parameters": parameters, "x-kubernetes-group-version-kind": kind,
+                     "responses": {"200": {"description": "OK", "content": {
             "application/json": {"schema": {"$ref": f"#/components/schemas/{title}"}}}}}}
         paths[at] = {"get": {**operation, "x-kubernetes-action": "get", "parameters": []},
-                     "put": {**operation, "x-kubernetes-action": "put"}, "patch": {**operation, "x-kubernetes-action": "patch"}}
+                     "put": {**operation, "x-kubernetes-action": "put"},
+                     "patch": {**operation, "x-kubernetes-action": "patch"}}
         paths[at.removesuffix("/{name}")] = {"post": {**operation, "x-kubernetes-action": "post"}}
     return {"openapi": "3.0.0", "info": {"title": "meshtls lab", "version": VERSION["gitVersion"]}, "paths": paths,
             "components": {"schemas": components}}
@@ -121,7 +138,8 @@ def _public(node: Object, components: Object) -> Object:
             components[target] = _public(schema.model(node["$ref"]), components)
         told = {"description": node["description"]} if "description" in node else {}
         return {"allOf": [{"$ref": f"#/components/schemas/{target}"}], **told}
-    found = {key: value for key, value in node.items() if key not in ("x-model", "x-rules", "x-quantity", "properties", "items",
+    found = {key: value for key, value in node.items() if key
+             not in ("x-model", "x-rules", "x-quantity", "properties", "items",
                                                                      "additionalProperties")}
     if "properties" in node:
         found["properties"] = {key: _public(child, components) for key, child in node["properties"].items()}

@@ -1,4 +1,5 @@
-"""Faults on demand, for tests of what talks to the API: refuse, throttle, fail, hang or hang up on requests that match a rule."""
+"""Faults on demand, for tests of what talks to the API: refuse, throttle, fail, hang or hang up on requests that match
+a rule."""
 import re
 from typing import Any
 
@@ -6,8 +7,8 @@ import msgspec
 
 
 class Fault(msgspec.Struct):
-    """`method` and `path` (regular expressions, whole match; path without query) choose requests; `times` how many (0: all, after
-    letting `after` through). `act`: a status code, "hang" or "close"."""
+    """`method` and `path` (regular expressions, whole match; path without query) choose requests; `times` how many (0:
+    all, after letting `after` through). `act`: a status code, "hang" or "close"."""
 
     act: int | str
     method: str = ".*"

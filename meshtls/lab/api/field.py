@@ -1,7 +1,7 @@
 """What is wrong with one field, in the API server's words.
 
-A FieldError names a path, one of nine faults, the bad value and a detail; `str` gives the sentence that kubectl prints. Values are
-written as Go writes them: text quoted, lists and objects as JSON.
+A FieldError names a path, one of nine faults, the bad value and a detail; `str` gives the sentence that kubectl prints.
+Values are written as Go writes them: text quoted, lists and objects as JSON.
 """
 import json
 import re
@@ -13,7 +13,8 @@ OMITTED = object()
 """Stands for a value that is too large to be told (objects under a CEL rule)."""
 
 _WORDS = {
-    "FieldValueRequired": "Required value", "FieldValueInvalid": "Invalid value", "FieldValueNotSupported": "Unsupported value",
+    "FieldValueRequired": "Required value", "FieldValueInvalid": "Invalid value",
+    "FieldValueNotSupported": "Unsupported value",
     "FieldValueDuplicate": "Duplicate value", "FieldValueNotFound": "Not found", "FieldValueForbidden": "Forbidden",
     "FieldValueTooLong": "Too long", "FieldValueTooMany": "Too many", "FieldValueTypeInvalid": "Invalid value",
     "InternalError": "Internal error"}
@@ -52,7 +53,8 @@ def mistyped(path: str, value: Any, detail: str) -> FieldError:
 
 
 def unsupported(path: str, value: Any, known: tuple[str, ...] | list[str]) -> FieldError:
-    return FieldError(path, "FieldValueNotSupported", value, "supported values: " + ", ".join(quote(str(item)) for item in known))
+    return FieldError(path, "FieldValueNotSupported", value,
+                      "supported values: " + ", ".join(quote(str(item)) for item in known))
 
 
 def duplicate(path: str, value: Any) -> FieldError:
@@ -68,7 +70,8 @@ def forbidden(path: str, detail: str) -> FieldError:
 
 
 def too_long(path: str, limit: int, unit: str = "byte") -> FieldError:
-    return FieldError(path, "FieldValueTooLong", detail=f"may not be more than {limit} {unit}{'' if limit == 1 else 's'}")
+    return FieldError(path, "FieldValueTooLong",
+                      detail=f"may not be more than {limit} {unit}{'' if limit == 1 else 's'}")
 
 
 def too_many(path: str, count: int, limit: int) -> FieldError:
@@ -88,7 +91,8 @@ def shown(value: Any) -> str:
 
 def quote(text: str) -> str:
     """Text as Go's %q writes it."""
-    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\v": "\\v"}
+    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\a": "\\a", "\b": "\\b", "\f": "\\f",
+               "\v": "\\v"}
 
     def escaped(char: str) -> str:
         if char in escapes:
@@ -124,19 +128,22 @@ def label_1123(value: str) -> list[str]:
     if value and "." in value and re.fullmatch(_SUBDOMAIN, value) and len(value) <= 253:
         return ["must not contain dots"]
     return _formed(value, 63, _LABEL, _regex(
-        "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an "
+        "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end "
+        "with an "
         "alphanumeric character", _LABEL, "my-name", "123-abc"))
 
 
 def subdomain_1123(value: str) -> list[str]:
     return _formed(value, 253, _SUBDOMAIN, _regex(
-        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end "
+        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start "
+        "and end "
         "with an alphanumeric character", _SUBDOMAIN, "example.com"))
 
 
 def label_1035(value: str) -> list[str]:
     return _formed(value, 63, _LABEL_1035, _regex(
-        "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end "
+        "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic "
+        "character, and end "
         "with an alphanumeric character", _LABEL_1035, "my-name", "abc-123"))
 
 
@@ -149,7 +156,8 @@ def path_segment(value: str) -> list[str]:
 
 def qualified(value: str) -> list[str]:
     """Label and annotation keys, finalizers: [prefix/]name."""
-    form = _regex("must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character",
+    form = _regex("must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
+                  "alphanumeric character",
                   _QUALIFIED, "MyName", "my.name", "123-abc")
     prefix, slash, name = value.rpartition("/")
     if "/" in prefix:
@@ -166,7 +174,8 @@ def qualified(value: str) -> list[str]:
 
 def label_value(value: str) -> list[str]:
     return _formed(value, 63, _VALUE, _regex(
-        "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end "
+        "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start "
+        "and end "
         "with an alphanumeric character", _VALUE, "MyValue", "my_value", "12345"))
 
 
@@ -175,7 +184,8 @@ def env_name(value: str) -> list[str]:
     if not value:
         return ["environment variable name must be non-empty"]
     fine = all(" " <= char <= "~" and char != "=" for char in value)
-    return [] if fine else ["a valid environment variable name must consist only of printable ASCII characters other than '='"]
+    return [] if fine else ["a valid environment variable name must consist only of printable ASCII characters other "
+                            "than '='"]
 
 
 def config_key(value: str) -> list[str]:

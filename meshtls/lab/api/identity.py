@@ -1,7 +1,8 @@
 """Who asks: bearer tokens and impersonation.
 
-Static tokens belong to named users. Service account tokens are JWTs signed with the lab's own key (HS256): they name the account, die
-with it and expire. There are no client certificates and no anonymous requests, except for /version and health.
+Static tokens belong to named users. Service account tokens are JWTs signed with the lab's own key (HS256): they name
+the account, die with it and expire. There are no client certificates and no anonymous requests, except for /version and
+health.
 """
 import base64
 import hashlib
@@ -55,15 +56,18 @@ class Tokens:
 
     def mint(self, namespace: str, name: str, *, ttl_s: int = 3600, audiences: list[str] | None = None,
              bound: dict[str, Any] | None = None) -> str:
-        """A service account token. `bound` {"kind", "name", "uid"} ties it to a pod or secret. Raises LookupError without an account."""
+        """A service account token. `bound` {"kind", "name", "uid"} ties it to a pod or secret. Raises LookupError
+        without an account."""
         account = self._store.get("serviceaccounts", namespace, name)
         if account is None:
             raise LookupError(f'serviceaccount "{name}" not found')
         now = int(time.time())
-        private: dict[str, Any] = {"namespace": namespace, "serviceaccount": {"name": name, "uid": account["metadata"]["uid"]}}
+        private: dict[str, Any] = {"namespace": namespace,
+                                   "serviceaccount": {"name": name, "uid": account["metadata"]["uid"]}}
         if bound:
             private[bound["kind"].lower()] = {"name": bound["name"], "uid": bound.get("uid", "")}
-        claims = {"iss": ISSUER, "aud": audiences or [ISSUER], "sub": f"system:serviceaccount:{namespace}:{name}", "iat": now, "nbf": now,
+        claims = {"iss": ISSUER, "aud": audiences or [ISSUER], "sub": f"system:serviceaccount:{namespace}:{name}",
+                  "iat": now, "nbf": now,
                   "exp": now + ttl_s, "jti": str(uuid.uuid4()), "kubernetes.io": private}
         signed = f"{_b64(json.dumps({'alg': 'HS256', 'typ': 'JWT'}).encode())}.{_b64(json.dumps(claims).encode())}"
         return f"{signed}.{self._sign(signed)}"
@@ -105,6 +109,8 @@ def impersonated(headers: Mapping[str, str], groups: list[str]) -> User | None:
     if name.startswith("system:serviceaccount:") and name.count(":") == 3 and not groups:
         _, _, namespace, account = name.split(":")
         return service_account(namespace, account)
-    extra = {key.removeprefix("impersonate-extra-"): [value] for key, value in headers.items() if key.startswith("impersonate-extra-")}
-    given = [*groups, *(["system:authenticated"] if "system:authenticated" not in groups and name != "system:anonymous" else [])]
+    extra = {key.removeprefix("impersonate-extra-"): [value] for key, value in headers.items()
+             if key.startswith("impersonate-extra-")}
+    given = [*groups, *(["system:authenticated"] if "system:authenticated" not in groups and name != "system:anonymous"
+                        else [])]
     return User(name, tuple(given), headers.get("impersonate-uid", ""), extra)

@@ -13,17 +13,21 @@ Object = dict[str, Any]
 class LogSource(Protocol):
     """Whoever has the containers' output. Lines end with a newline; `limit_bytes` cuts the whole."""
 
-    def lines(self, namespace: str, pod: str, container: str, *, follow: bool, tail: int | None, since_seconds: int | None,
-              since_time: str | None, previous: bool, timestamps: bool, limit_bytes: int | None) -> AsyncIterator[bytes]:
+    def lines(self, namespace: str, pod: str, container: str, *, follow: bool, tail: int | None,
+              since_seconds: int | None,
+              since_time: str | None, previous: bool, timestamps: bool,
+              limit_bytes: int | None) -> AsyncIterator[bytes]:
         """May raise LookupError with the words for the client (no such container has run)."""
 
 
 def options(query: Mapping[str, str]) -> Object:
     """The query as keyword arguments of LogSource.lines. Raises ApiError 400 or 422."""
     found: Object = {"follow": query.get("follow") in ("true", "1"), "previous": query.get("previous") in ("true", "1"),
-                     "timestamps": query.get("timestamps") in ("true", "1"), "since_time": query.get("sinceTime") or None}
+                     "timestamps": query.get("timestamps") in ("true", "1"), "since_time": query.get("sinceTime")
+                     or None}
     wrong = []
-    for name, key, least in (("tailLines", "tail", 0), ("sinceSeconds", "since_seconds", 1), ("limitBytes", "limit_bytes", 1)):
+    for name, key, least in (("tailLines", "tail", 0), ("sinceSeconds", "since_seconds", 1),
+                             ("limitBytes", "limit_bytes", 1)):
         text = query.get(name)
         if text is None:
             found[key] = None
@@ -40,7 +44,8 @@ def options(query: Mapping[str, str]) -> Object:
         try:
             datetime.datetime.fromisoformat(found["since_time"].replace("Z", "+00:00"))
         except ValueError:
-            raise status.bad_request(f'parsing time "{found["since_time"]}" as "2006-01-02T15:04:05Z07:00": cannot parse') from None
+            raise status.bad_request(f'parsing time "{found["since_time"]}" as "2006-01-02T15:04:05Z07:00": cannot '
+                                     'parse') from None
     if wrong:
         raise status.invalid("PodLogOptions", "", "", wrong)
     return found
@@ -66,11 +71,13 @@ def container(store: Store, pod: Object, asked: str, previous: bool) -> str:
     if store.get("nodes", "", spec["nodeName"]) is None:
         raise status.not_found("pods", spec["nodeName"])
     held = pod.get("status") or {}
-    states = [*(held.get("containerStatuses") or ()), *(held.get("initContainerStatuses") or ()), *(held.get("ephemeralContainerStatuses") or ())]
+    states = [*(held.get("containerStatuses") or ()), *(held.get("initContainerStatuses") or ()),
+              *(held.get("ephemeralContainerStatuses") or ())]
     state = next((one for one in states if one["name"] == asked), None)
     if previous and not (state or {}).get("lastState", {}).get("terminated"):
         raise status.bad_request(f'previous terminated container "{asked}" in pod "{name}" not found')
     waiting = (state or {}).get("state", {}).get("waiting") if state else None
     if waiting and not (state or {}).get("lastState", {}).get("terminated"):
-        raise status.bad_request(f'container "{asked}" in pod "{name}" is waiting to start: {waiting.get("reason", "ContainerCreating")}')
+        raise status.bad_request(f'container "{asked}" in pod "{name}" is waiting to start: '
+                                 f'{waiting.get("reason", "ContainerCreating")}')
     return asked

@@ -31,9 +31,11 @@ class Request(msgspec.Struct):
         """The request as an AdmissionReview tells it, without uid and objects."""
         kind = {"group": self.resource.group, "version": self.version, "kind": self.resource.kind}
         resource = {"group": self.resource.group, "version": self.version, "resource": self.resource.plural}
-        found = {"kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource, "operation": self.operation,
+        found = {"kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
+                 "operation": self.operation,
                  "userInfo": self.user.info(), "dryRun": self.dry_run, "options": self.options}
-        texts = {"name": self.name, "namespace": self.namespace, "subResource": self.subresource, "requestSubResource": self.subresource}
+        texts = {"name": self.name, "namespace": self.namespace, "subResource": self.subresource,
+                 "requestSubResource": self.subresource}
         return {**found, **{key: text for key, text in texts.items() if text}}
 
     def variables(self) -> Object:
@@ -46,12 +48,14 @@ def ruled(rule: Object, request: Request, equivalent: bool) -> bool:
     """Does a rule (operations, apiGroups, apiVersions, resources, scope) name the request?"""
     def named(values: list[str], value: str) -> bool:
         return "*" in values or value in values
-    if not named(rule.get("operations") or [], request.operation) or not named(rule.get("apiGroups") or [], request.resource.group):
+    if not named(rule.get("operations") or [],
+                 request.operation) or not named(rule.get("apiGroups") or [], request.resource.group):
         return False
     versions = rule.get("apiVersions") or []
-    fits = named(versions, request.version) or (equivalent and any(version in request.resource.versions for version in versions))
+    fits = named(versions, request.version) or (equivalent and any(version in request.resource.versions
+                                                                   for version in versions))
     scope = rule.get("scope", "*")
-    if not fits or (scope == "Namespaced") and not request.resource.namespaced or scope == "Cluster" and request.resource.namespaced:
+    if not fits or scope not in ("*", "Namespaced" if request.resource.namespaced else "Cluster"):
         return False
     return any(_resource(text, request.resource.plural, request.subresource) for text in rule.get("resources") or ())
 

@@ -1,7 +1,8 @@
 """The three patches that say what to change: merge (RFC 7386), JSON (RFC 6902) and strategic merge.
 
-Each takes the current object and the parsed patch and returns a new object; the inputs stay as they are. The strategic merge is guided by
-the kind's schema: lists that are maps merge by their first key, sets unite, other lists are replaced.
+Each takes the current object and the parsed patch and returns a new object; the inputs stay as they are. The strategic
+merge is guided by the kind's schema: lists that are maps merge by their first key, sets unite, other lists are
+replaced.
 """
 import json
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from meshtls.lab.api import decode, schema, status
 from meshtls.lab.api.store import clone
 
-MERGE, JSON, STRATEGIC, APPLY = ("application/merge-patch+json", "application/json-patch+json", "application/strategic-merge-patch+json",
+MERGE, JSON, STRATEGIC, APPLY = ("application/merge-patch+json", "application/json-patch+json",
+                                 "application/strategic-merge-patch+json",
                                  "application/apply-patch+yaml")
 _ORDER, _DROP = "$setElementOrder/", "$deleteFromPrimitiveList/"
 
@@ -39,9 +41,11 @@ def json_patch(current: dict[str, Any], operations: Any) -> dict[str, Any]:
     import jsonpatch
     import jsonpointer
     if not isinstance(operations, list):
-        raise status.bad_request("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+        raise status.bad_request("error decoding patch: json: cannot unmarshal object into Go value of type "
+                                 "jsonpatch.Patch")
     if len(operations) > 10_000:
-        raise status.ApiError(413, "RequestEntityTooLarge", "Request entity too large: The allowed maximum operations in a JSON patch is "
+        raise status.ApiError(413, "RequestEntityTooLarge",
+                              "Request entity too large: The allowed maximum operations in a JSON patch is "
                               f"10000, got {len(operations)}")
     try:
         changed = jsonpatch.apply_patch(current, operations)
@@ -54,7 +58,8 @@ def json_patch(current: dict[str, Any], operations: Any) -> dict[str, Any]:
 
 def strategic(node: dict[str, Any], current: dict[str, Any], patch: Any) -> dict[str, Any]:
     if not isinstance(patch, dict):
-        raise status.bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}")
+        raise status.bad_request("error decoding patch: json: cannot unmarshal into Go value of type "
+                                 "map[string]interface {}")
     return _object(schema.resolve(node), clone(current), clone(patch))
 
 

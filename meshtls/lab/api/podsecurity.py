@@ -1,8 +1,8 @@
 """Pod Security Standards: what baseline and restricted refuse, in the words of the admission plugin.
 
-Each check takes a pod (metadata and spec) and returns its detail, or None when the pod is fine. CHECKS is in the order of telling:
-baseline first. `restricted` asks all of them except those that a stricter one replaces. Versions ("latest", "v1.29") are echoed but
-every version is judged by the newest checks.
+Each check takes a pod (metadata and spec) and returns its detail, or None when the pod is fine. CHECKS is in the order
+of telling: baseline first. `restricted` asks all of them except those that a stricter one replaces. Versions ("latest",
+"v1.29") are echoed but every version is judged by the newest checks.
 """
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -11,14 +11,19 @@ Object = dict[str, Any]
 LEVELS = ("privileged", "baseline", "restricted")
 PREFIX = "pod-security.kubernetes.io/"
 
-_DEFAULT_CAPABILITIES = {"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP", "SETGID",
+_DEFAULT_CAPABILITIES = {"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD",
+                         "NET_BIND_SERVICE", "SETFCAP", "SETGID",
                          "SETPCAP", "SETUID", "SYS_CHROOT"}
-_SAFE_SYSCTLS = {"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range",
-                 "net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_reserved_ports", "net.ipv4.tcp_keepalive_time",
-                 "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_rmem",
+_SAFE_SYSCTLS = {"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies",
+                 "net.ipv4.ping_group_range",
+                 "net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_reserved_ports",
+                 "net.ipv4.tcp_keepalive_time",
+                 "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes",
+                 "net.ipv4.tcp_rmem",
                  "net.ipv4.tcp_wmem", "net.ipv4.tcp_slow_start_after_idle", "net.ipv4.tcp_notsent_lowat"}
 _SELINUX_TYPES = {"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"}
-_FREE_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret"}
+_FREE_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim",
+                 "projected", "secret"}
 
 
 def _containers(spec: Object) -> Iterator[Object]:
@@ -55,12 +60,15 @@ def _app_armor(metadata: Object, spec: Object) -> str | None:
     def kind(holder: Object) -> str:
         return (_context(holder).get("appArmorProfile") or {}).get("type", "RuntimeDefault")
     fine = ("RuntimeDefault", "Localhost")
-    names, values = _bad(spec, lambda one: kind(one) not in fine), {kind(one) for one in [spec, *_containers(spec)]} - set(fine)
+    names, values = _bad(spec, lambda one: kind(one) not in fine), {kind(one)
+                                                                    for one in [spec, *_containers(spec)]} - set(fine)
     notes = sorted(f'{key}="{text}"' for key, text in (metadata.get("annotations") or {}).items()
                    if key.startswith("container.apparmor.security.beta.kubernetes.io/") and text != "runtime/default"
                    and text and not text.startswith("localhost/"))
-    setters = [text for text in (_setters(kind(spec) not in fine, names), _some("annotation", notes) if notes else "") if text]
-    return f"{' and '.join(setters)} must not set AppArmor profile type to {_quoted([*sorted(values), *notes])}" if setters else None
+    setters = [text for text in (_setters(kind(spec) not in fine, names), _some("annotation", notes) if notes else "")
+               if text]
+    told = f"{' and '.join(setters)} must not set AppArmor profile type to {_quoted([*sorted(values), *notes])}"
+    return told if setters else None
 
 
 def _capabilities(_: Object, spec: Object) -> str | None:
@@ -82,18 +90,22 @@ def _host_path(_: Object, spec: Object) -> str | None:
 
 def _host_ports(_: Object, spec: Object) -> str | None:
     names = _bad(spec, lambda one: any(port.get("hostPort") for port in one.get("ports") or ()))
-    ports = sorted({str(port["hostPort"]) for one in _containers(spec) for port in one.get("ports") or () if port.get("hostPort")})
-    return f"{_named(names)} {_some('uses', names, 'use')} {_some('hostPort', ports)} {', '.join(ports)}" if names else None
+    ports = sorted({str(port["hostPort"]) for one in _containers(spec) for port in one.get("ports") or ()
+                    if port.get("hostPort")})
+    told = f"{_named(names)} {_some('uses', names, 'use')} {_some('hostPort', ports)} {', '.join(ports)}"
+    return told if names else None
 
 
 def _probe_hosts(_: Object, spec: Object) -> str | None:
     def hosts(container: Object) -> set[str]:
         handlers = [container.get(name) or {} for name in ("livenessProbe", "readinessProbe", "startupProbe")]
         handlers += [handler for handler in (container.get("lifecycle") or {}).values() if isinstance(handler, dict)]
-        return {(handler.get(kind) or {}).get("host", "") for handler in handlers for kind in ("httpGet", "tcpSocket")} - {""}
+        return {(handler.get(kind) or {}).get("host", "") for handler in handlers
+                for kind in ("httpGet", "tcpSocket")} - {""}
     names = sorted(_bad(spec, hosts))
     values = sorted(set().union(*(hosts(one) for one in _containers(spec)))) if names else []
-    return (f"{_named(names)} {_some('uses', names, 'use')} {_some('probe or lifecycle host', values)} {_quoted(values)}"
+    return (f"{_named(names)} {_some('uses', names, 'use')} {_some('probe or lifecycle host', values)} "
+            f"{_quoted(values)}"
             if names else None)
 
 
@@ -160,17 +172,21 @@ def _escalation(_: Object, spec: Object) -> str | None:
 def _capabilities_restricted(_: Object, spec: Object) -> str | None:
     def held(container: Object, key: str) -> set[str]:
         return set((_context(container).get("capabilities") or {}).get(key) or ())
-    keeping, adding = _bad(spec, lambda one: "ALL" not in held(one, "drop")), _bad(spec, lambda one: held(one, "add") - {"NET_BIND_SERVICE"})
-    values = sorted(set().union(*(held(one, "add") for one in _containers(spec))) - {"NET_BIND_SERVICE"}) if adding else []
+    keeping, adding = _bad(spec, lambda one: "ALL"
+                           not in held(one, "drop")), _bad(spec, lambda one: held(one, "add") - {"NET_BIND_SERVICE"})
+    values = sorted(set().union(*(held(one, "add")
+                                  for one in _containers(spec))) - {"NET_BIND_SERVICE"}) if adding else []
     return "; ".join([*([f'{_named(keeping)} must set securityContext.capabilities.drop=["ALL"]'] if keeping else []),
-                      *([f"{_named(adding)} must not include {_quoted(values)} in securityContext.capabilities.add"] if adding else [])]) or None
+                      *([f"{_named(adding)} must not include {_quoted(values)} in securityContext.capabilities.add"]
+                        if adding else [])]) or None
 
 
 def _volumes(_: Object, spec: Object) -> str | None:
     bad = [volume for volume in spec.get("volumes") or () if not set(volume) & _FREE_VOLUMES]
     kinds = sorted({next(iter(set(volume) - {"name"}), "unknown") for volume in bad})
     names = [volume["name"] for volume in bad]
-    return (f"{_some('volume', names)} {_quoted(names)} {_some('uses', names, 'use')} {_some('restricted volume type', kinds)} {_quoted(kinds)}"
+    return (f"{_some('volume', names)} {_quoted(names)} {_some('uses', names, 'use')} "
+            f"{_some('restricted volume type', kinds)} {_quoted(kinds)}"
             if bad else None)
 
 
@@ -188,7 +204,8 @@ def _non_root(_: Object, spec: Object) -> str | None:
 def _root_user(_: Object, spec: Object) -> str | None:
     if spec.get("hostUsers") is False:
         return None
-    setters = _setters(_context(spec).get("runAsUser") == 0, _bad(spec, lambda one: _context(one).get("runAsUser") == 0))
+    setters = _setters(_context(spec).get("runAsUser") == 0,
+                       _bad(spec, lambda one: _context(one).get("runAsUser") == 0))
     return f"{setters} must not set runAsUser=0" if setters else None
 
 
@@ -197,7 +214,8 @@ def _seccomp_restricted(metadata: Object, spec: Object) -> str | None:
     if explicit:
         return explicit
     names = _bad(spec, lambda one: _seccomp(one) is None and _seccomp(spec) is None)
-    return f'pod or {_named(names)} must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost"' if names else None
+    told = f'pod or {_named(names)} must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost"'
+    return told if names else None
 
 
 Check = tuple[str, str, Callable[[Object, Object], str | None], bool]
@@ -239,7 +257,8 @@ def policy(namespace: Object, mode: str) -> tuple[str, str]:
     """(level, version) that a namespace's labels set for enforce or warn."""
     labels = (namespace.get("metadata") or {}).get("labels") or {}
     level = labels.get(PREFIX + mode, "privileged")
-    return (level if level in LEVELS else "restricted" if mode == "enforce" else "privileged"), labels.get(f"{PREFIX}{mode}-version", "latest")
+    return (level if level in LEVELS else "restricted" if mode == "enforce"
+            else "privileged"), labels.get(f"{PREFIX}{mode}-version", "latest")
 
 
 def judge(namespace: Object, metadata: Object, spec: Object, *, enforce: bool) -> tuple[str, list[str]]:
@@ -270,4 +289,5 @@ def namespace_warnings(old: Object, new: Object, pods: list[Object]) -> list[str
     def others(names: list[str]) -> str:
         return "" if len(names) == 1 else f" (and {len(names) - 1} other pod{'' if len(names) == 2 else 's'})"
     lines = sorted(f"{min(names)}{others(names)}: {reason}" for reason, names in held.items())
-    return [f'existing pods in namespace "{name}" violate the new PodSecurity enforce level "{after[0]}:{after[1]}"', *lines]
+    return [f'existing pods in namespace "{name}" violate the new PodSecurity enforce level "{after[0]}:{after[1]}"',
+            *lines]

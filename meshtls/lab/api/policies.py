@@ -1,7 +1,7 @@
 """ValidatingAdmissionPolicy and its bindings, by CEL.
 
-A policy judges a request only where a binding names it and both match. Actions: Deny refuses, Warn warns, Audit is silent here.
-An expression that cannot be evaluated counts as refused unless the policy's failurePolicy is Ignore.
+A policy judges a request only where a binding names it and both match. Actions: Deny refuses, Warn warns, Audit is
+silent here. An expression that cannot be evaluated counts as refused unless the policy's failurePolicy is Ignore.
 """
 from typing import Any
 
@@ -15,8 +15,8 @@ _CODES = {"Forbidden": 403, "Unauthorized": 401, "RequestEntityTooLarge": 413}
 
 
 def judge(store: Store, request: Request, find_params: Any) -> None:
-    """Raises ApiError for the first denial, in order of binding; adds warnings to the request. `find_params(api_version, kind, namespace,
-    name)` gives a parameter object or None."""
+    """Raises ApiError for the first denial, in order of binding; adds warnings to the request.
+    `find_params(api_version, kind, namespace, name)` gives a parameter object or None."""
     if request.resource.group == GROUP:
         return
     for binding in store.list(f"validatingadmissionpolicybindings.{GROUP}"):
@@ -27,7 +27,8 @@ def judge(store: Store, request: Request, find_params: Any) -> None:
         if spec.get("matchResources") and not _matches(spec["matchResources"], request):
             continue
         for message, reason in _failures(policy, binding, request, find_params):
-            told = f"ValidatingAdmissionPolicy '{policy['metadata']['name']}' with binding '{binding['metadata']['name']}'"
+            names = policy["metadata"]["name"], binding["metadata"]["name"]
+            told = "ValidatingAdmissionPolicy '%s' with binding '%s'" % names
             actions = spec.get("validationActions") or ()
             if "Warn" in actions:
                 request.warnings.append(f"Validation failed for {told}: {message}")
@@ -100,7 +101,8 @@ def _params(spec: Object, binding: Object, request: Request, find_params: Any) -
     kind, ref = spec.get("paramKind"), binding["spec"].get("paramRef")
     if not kind or not ref:
         return {}
-    found = find_params(kind["apiVersion"], kind["kind"], ref.get("namespace") or request.namespace, ref.get("name", ""))
+    found = find_params(kind["apiVersion"], kind["kind"], ref.get("namespace") or request.namespace,
+                        ref.get("name", ""))
     if found is None:
         if ref.get("parameterNotFoundAction") == "Allow":
             return {"params": None}

@@ -40,7 +40,8 @@ class Form(msgspec.Struct, frozen=True):
                 return cls("PartialObjectMetadata")
             if not word:
                 return cls()
-        raise status.not_acceptable("application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor")
+        raise status.not_acceptable("application/json, application/yaml, application/vnd.kubernetes.protobuf, "
+                                    "application/cbor")
 
 
 def single(obj: Object, target: Target, form: Form) -> Object:
@@ -59,7 +60,8 @@ def single(obj: Object, target: Target, form: Form) -> Object:
 def matcher(query: Mapping[str, str], resource: Resource, namespace: str = "") -> Match | None:
     """Both selectors as one predicate, None if everything matches. Raises ApiError 400."""
     found = [one for one in (select.labels(query.get("labelSelector", "")),
-                             select.fields(query.get("fieldSelector", ""), resource.kind, resource.custom)) if one is not None]
+                             select.fields(query.get("fieldSelector", ""), resource.kind, resource.custom)) if one
+             is not None]
     if not found:
         return None
     return found[0] if len(found) == 1 else lambda obj: all(one(obj) for one in found)
@@ -72,7 +74,8 @@ def listed(store: Store, target: Target, query: Mapping[str, str], form: Form) -
     version = version_of(asked)
     if version > store.version:
         error = status.timeout(f"Too large resource version: {version}, current: {store.version}")
-        error.details = {"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1}
+        error.details = {"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+                         "retryAfterSeconds": 1}
         raise error
     resource = target.resource
     matches = matcher(query, resource)
@@ -95,11 +98,14 @@ def listed(store: Store, target: Target, query: Mapping[str, str], form: Form) -
 def as_list(found: list[Object], target: Target, form: Form, metadata: Object) -> Object:
     resource = target.resource
     if form.kind == "Table":
-        rows = [{"kind": resource.kind, "apiVersion": target.api_version, **obj} for obj in found] if form.include == "Object" else found
+        rows = [{"kind": resource.kind, "apiVersion": target.api_version, **obj}
+                for obj in found] if form.include == "Object" else found
         return {**table.render(resource, target.version, rows, time.time(), include=form.include), "metadata": metadata}
     if form.kind:
-        items = [{"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]} for obj in found]
-        return {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items}
+        items = [{"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
+                 for obj in found]
+        return {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+                "items": items}
     if resource.custom:
         items = [{**obj, "apiVersion": target.api_version, "kind": resource.kind} for obj in found]
     else:
@@ -117,8 +123,10 @@ def watched(target: Target, query: Mapping[str, str], form: Form) -> Watch:
     matches = matcher(query, target.resource)
     if target.name:
         matches = lambda obj: obj["metadata"]["name"] == target.name  # noqa: E731
-    return Watch(target.resource.name, target.namespace, matches or (lambda obj: True), lambda obj: single(obj, target, form),
-                 None if version == 0 or initial else version, float(seconds) if seconds.isdigit() and int(seconds) else WATCH_LIMIT_S,
+    return Watch(target.resource.name, target.namespace, matches or (lambda obj: True),
+                 lambda obj: single(obj, target, form),
+                 None if version == 0 or initial else version, float(seconds) if seconds.isdigit() and int(seconds)
+                 else WATCH_LIMIT_S,
                  query.get("allowWatchBookmarks") in ("true", "1"), initial, target.resource.kind, target.api_version)
 
 
@@ -128,20 +136,25 @@ def _check(query: Mapping[str, str]) -> None:
     known = ("Exact", "NotOlderThan", "") if not watching else ("NotOlderThan",)
     if match:
         if watching and "sendInitialEvents" not in query:
-            errors.append(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"))
+            errors.append(forbidden("resourceVersionMatch",
+                                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"))
         if not watching and not query.get("resourceVersion"):
-            errors.append(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided"))
+            errors.append(forbidden("resourceVersionMatch",
+                                    "resourceVersionMatch is forbidden unless resourceVersion is provided"))
         if query.get("continue"):
-            errors.append(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided"))
+            errors.append(forbidden("resourceVersionMatch",
+                                    "resourceVersionMatch is forbidden when continue is provided"))
         if match not in known:
             errors.append(unsupported("resourceVersionMatch", match, known))
         if match == "Exact" and query.get("resourceVersion") == "0":
-            errors.append(forbidden("resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'))
+            errors.append(forbidden("resourceVersionMatch",
+                                    'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'))
     if "sendInitialEvents" in query:
         if not watching:
             errors.append(forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
         elif match != "NotOlderThan":
-            errors.append(forbidden("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
+            errors.append(forbidden("resourceVersionMatch",
+                                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
     if errors:
         raise status.invalid("ListOptions", "meta.k8s.io", "", errors)
     if query.get("continue") and query.get("resourceVersion", "0") not in ("", "0"):
@@ -173,7 +186,8 @@ def _resume(token: str) -> tuple[str, str]:
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     bad = next((place for place, char in enumerate(token) if char not in alphabet), None)
     if bad is not None or len(token) % 4 == 1:
-        raise status.bad_request(f"{told}: illegal base64 data at input byte {bad if bad is not None else len(token) - 1}")
+        raise status.bad_request(f"{told}: illegal base64 data at input byte "
+                                 f"{bad if bad is not None else len(token) - 1}")
     data = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
     try:
         found = json.loads(data)

@@ -1,7 +1,8 @@
 """Which kinds there are: one table, and what custom resource definitions add to it.
 
-A line of the table: group, versions (preferred first), plural, Kind, scope (n namespaced, c cluster), subresources, short names,
-categories. The kind's fields are named by `model`, the class of the official Python client that was generated from the API.
+A line of the table: group, versions (preferred first), plural, Kind, scope (n namespaced, c cluster), subresources,
+short names, categories. The kind's fields are named by `model`, the class of the official Python client that was
+generated from the API.
 """
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -51,54 +52,54 @@ class Resource(msgspec.Struct, frozen=True):
 
 
 _TABLE = """
--                             v1        bindings                          Binding                        n -              -          -    v
--                             v1        configmaps                        ConfigMap                      n -              cm         -
--                             v1        endpoints                         Endpoints                      n -              ep         -
--                             v1        events                            Event                          n -              ev         -
--                             v1        limitranges                       LimitRange                     n -              limits     -
--                             v1        namespaces                        Namespace                      c finalize,status ns        -
--                             v1        nodes                             Node                           c status         no         -
--                             v1        persistentvolumeclaims            PersistentVolumeClaim          n status         pvc        -
--                             v1        persistentvolumes                 PersistentVolume               c status         pv         -
--                             v1        pods                              Pod                            n status,log,binding,eviction,ephemeralcontainers po all
--                             v1        podtemplates                      PodTemplate                    n -              -          -
--                             v1        replicationcontrollers            ReplicationController          n status,scale   rc         all
--                             v1        resourcequotas                    ResourceQuota                  n status         quota      -
--                             v1        secrets                           Secret                         n -              -          -
--                             v1        serviceaccounts                   ServiceAccount                 n token          sa         -
--                             v1        services                          Service                        n status         svc        all
-admissionregistration.k8s.io  v1        mutatingwebhookconfigurations     MutatingWebhookConfiguration   c -              -          api-extensions
-admissionregistration.k8s.io  v1        validatingadmissionpolicies       ValidatingAdmissionPolicy      c status         -          api-extensions
-admissionregistration.k8s.io  v1        validatingadmissionpolicybindings ValidatingAdmissionPolicyBinding c -            -          api-extensions
-admissionregistration.k8s.io  v1        validatingwebhookconfigurations   ValidatingWebhookConfiguration c -              -          api-extensions
-apiextensions.k8s.io          v1        customresourcedefinitions         CustomResourceDefinition       c status         crd,crds   api-extensions
-apps                          v1        controllerrevisions               ControllerRevision             n -              -          -
-apps                          v1        daemonsets                        DaemonSet                      n status         ds         all
-apps                          v1        deployments                       Deployment                     n scale,status   deploy     all
-apps                          v1        replicasets                       ReplicaSet                     n scale,status   rs         all
-apps                          v1        statefulsets                      StatefulSet                    n scale,status   sts        all
-authentication.k8s.io         v1        selfsubjectreviews                SelfSubjectReview              c -              -          -    v
-authentication.k8s.io         v1        tokenreviews                      TokenReview                    c -              -          -    v
-authorization.k8s.io          v1        localsubjectaccessreviews         LocalSubjectAccessReview       n -              -          -    v
-authorization.k8s.io          v1        selfsubjectaccessreviews          SelfSubjectAccessReview        c -              -          -    v
-authorization.k8s.io          v1        selfsubjectrulesreviews           SelfSubjectRulesReview         c -              -          -    v
-authorization.k8s.io          v1        subjectaccessreviews              SubjectAccessReview            c -              -          -    v
-autoscaling                   v2        horizontalpodautoscalers          HorizontalPodAutoscaler        n status         hpa        all
-batch                         v1        cronjobs                          CronJob                        n status         cj         all
-batch                         v1        jobs                              Job                            n status         -          all
-coordination.k8s.io           v1        leases                            Lease                          n -              -          -
-discovery.k8s.io              v1        endpointslices                    EndpointSlice                  n -              -          -
-networking.k8s.io             v1        ingressclasses                    IngressClass                   c -              -          -
-networking.k8s.io             v1        ingresses                         Ingress                        n status         ing        -
-networking.k8s.io             v1        networkpolicies                   NetworkPolicy                  n -              netpol     -
-node.k8s.io                   v1        runtimeclasses                    RuntimeClass                   c -              -          -
-policy                        v1        poddisruptionbudgets              PodDisruptionBudget            n status         pdb        -
-rbac.authorization.k8s.io     v1        clusterrolebindings               ClusterRoleBinding             c -              -          -
-rbac.authorization.k8s.io     v1        clusterroles                      ClusterRole                    c -              -          -
-rbac.authorization.k8s.io     v1        rolebindings                      RoleBinding                    n -              -          -
-rbac.authorization.k8s.io     v1        roles                             Role                           n -              -          -
-scheduling.k8s.io             v1        priorityclasses                   PriorityClass                  c -              pc         -
-storage.k8s.io                v1        storageclasses                    StorageClass                   c -              sc         -
+-                            v1 bindings Binding n - - - v
+-                            v1 configmaps ConfigMap n - cm -
+-                            v1 endpoints Endpoints n - ep -
+-                            v1 events Event n - ev -
+-                            v1 limitranges LimitRange n - limits -
+-                            v1 namespaces Namespace c finalize,status ns -
+-                            v1 nodes Node c status no -
+-                            v1 persistentvolumeclaims PersistentVolumeClaim n status pvc -
+-                            v1 persistentvolumes PersistentVolume c status pv -
+-                            v1 pods Pod n status,log,binding,eviction,ephemeralcontainers po all
+-                            v1 podtemplates PodTemplate n - - -
+-                            v1 replicationcontrollers ReplicationController n status,scale rc all
+-                            v1 resourcequotas ResourceQuota n status quota -
+-                            v1 secrets Secret n - - -
+-                            v1 serviceaccounts ServiceAccount n token sa -
+-                            v1 services Service n status svc all
+admissionregistration.k8s.io v1 mutatingwebhookconfigurations MutatingWebhookConfiguration c - - api-extensions
+admissionregistration.k8s.io v1 validatingadmissionpolicies ValidatingAdmissionPolicy c status - api-extensions
+admissionregistration.k8s.io v1 validatingadmissionpolicybindings ValidatingAdmissionPolicyBinding c - - api-extensions
+admissionregistration.k8s.io v1 validatingwebhookconfigurations ValidatingWebhookConfiguration c - - api-extensions
+apiextensions.k8s.io         v1 customresourcedefinitions CustomResourceDefinition c status crd,crds api-extensions
+apps                         v1 controllerrevisions ControllerRevision n - - -
+apps                         v1 daemonsets DaemonSet n status ds all
+apps                         v1 deployments Deployment n scale,status deploy all
+apps                         v1 replicasets ReplicaSet n scale,status rs all
+apps                         v1 statefulsets StatefulSet n scale,status sts all
+authentication.k8s.io        v1 selfsubjectreviews SelfSubjectReview c - - - v
+authentication.k8s.io        v1 tokenreviews TokenReview c - - - v
+authorization.k8s.io         v1 localsubjectaccessreviews LocalSubjectAccessReview n - - - v
+authorization.k8s.io         v1 selfsubjectaccessreviews SelfSubjectAccessReview c - - - v
+authorization.k8s.io         v1 selfsubjectrulesreviews SelfSubjectRulesReview c - - - v
+authorization.k8s.io         v1 subjectaccessreviews SubjectAccessReview c - - - v
+autoscaling                  v2 horizontalpodautoscalers HorizontalPodAutoscaler n status hpa all
+batch                        v1 cronjobs CronJob n status cj all
+batch                        v1 jobs Job n status - all
+coordination.k8s.io          v1 leases Lease n - - -
+discovery.k8s.io             v1 endpointslices EndpointSlice n - - -
+networking.k8s.io            v1 ingressclasses IngressClass c - - -
+networking.k8s.io            v1 ingresses Ingress n status ing -
+networking.k8s.io            v1 networkpolicies NetworkPolicy n - netpol -
+node.k8s.io                  v1 runtimeclasses RuntimeClass c - - -
+policy                       v1 poddisruptionbudgets PodDisruptionBudget n status pdb -
+rbac.authorization.k8s.io    v1 clusterrolebindings ClusterRoleBinding c - - -
+rbac.authorization.k8s.io    v1 clusterroles ClusterRole c - - -
+rbac.authorization.k8s.io    v1 rolebindings RoleBinding n - - -
+rbac.authorization.k8s.io    v1 roles Role n - - -
+scheduling.k8s.io            v1 priorityclasses PriorityClass c - pc -
+storage.k8s.io               v1 storageclasses StorageClass c - sc -
 """
 
 MODELS = {("", "Event"): "CoreV1Event"}
@@ -112,7 +113,8 @@ def _words(text: str) -> tuple[str, ...]:
 def _builtin() -> Iterator[Resource]:
     for line in _TABLE.strip().splitlines():
         group, versions, plural, kind, scope, subresources, short, categories, *flags = line.split()
-        yield Resource("" if group == "-" else group, _words(versions), plural, kind, scope == "n", _words(subresources), _words(short),
+        yield Resource("" if group == "-" else group, _words(versions), plural, kind, scope == "n",
+                       _words(subresources), _words(short),
                        _words(categories), singular=kind.lower(), list_kind=kind + "List", virtual="v" in flags)
 
 
@@ -126,9 +128,11 @@ def from_definition(definition: dict[str, Any]) -> Resource:
     ordered = sorted(served, key=lambda version: _priority(version["name"]))
     parts = {part for version in served for part in version.get("subresources") or ()}
     return Resource(
-        spec["group"], tuple(version["name"] for version in ordered), names["plural"], names["kind"], spec["scope"] == "Namespaced",
+        spec["group"], tuple(version["name"] for version in ordered), names["plural"], names["kind"],
+        spec["scope"] == "Namespaced",
         tuple(sorted(parts)), tuple(names.get("shortNames") or ()), tuple(names.get("categories") or ()),
-        singular=names.get("singular") or names["kind"].lower(), list_kind=names.get("listKind") or names["kind"] + "List",
+        singular=names.get("singular") or names["kind"].lower(), list_kind=names.get("listKind")
+        or names["kind"] + "List",
         storage=next((version["name"] for version in spec["versions"] if version.get("storage")), ""),
         schemas={version["name"]: (version.get("schema") or {}).get("openAPIV3Schema") or {} for version in served},
         columns={version["name"]: version for version in served})

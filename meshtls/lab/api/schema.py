@@ -1,9 +1,9 @@
 """The fields of each kind, as JSON schema.
 
-Built-in kinds: read from the sources of the official Python client's models (generated from Kubernetes' OpenAPI document), one model
-at a time when first needed and without importing them. Custom kinds: the schema of their definition. What OpenAPI calls
-x-kubernetes-list-map-keys, -list-type and -map-type and the patch merge keys, which the models leave out, stands in the tables below
-(from the API reference).
+Built-in kinds: read from the sources of the official Python client's models (generated from Kubernetes' OpenAPI
+document), one model at a time when first needed and without importing them. Custom kinds: the schema of their
+definition. What OpenAPI calls x-kubernetes-list-map-keys, -list-type and -map-type and the patch merge keys, which the
+models leave out, stands in the tables below (from the API reference).
 
 A node is a dict: type, properties, items, additionalProperties, required, description, "$ref" (another model),
 "x-kubernetes-..." as in OpenAPI. `resolve` follows a "$ref".
@@ -20,24 +20,33 @@ from meshtls.lab.api.resources import MODELS, Resource
 Node = dict[str, Any]
 
 LIST_KEYS: dict[str, list[str]] = {
-    "containers": ["name"], "initContainers": ["name"], "ephemeralContainers": ["name"], "env": ["name"], "volumes": ["name"],
+    "containers": ["name"], "initContainers": ["name"], "ephemeralContainers": ["name"], "env": ["name"],
+    "volumes": ["name"],
     "volumeMounts": ["mountPath"], "volumeDevices": ["devicePath"], "imagePullSecrets": ["name"], "hostAliases": ["ip"],
-    "topologySpreadConstraints": ["topologyKey", "whenUnsatisfiable"], "conditions": ["type"], "podIPs": ["ip"], "hostIPs": ["ip"],
-    "ownerReferences": ["uid"], "secrets": ["name"], "webhooks": ["name"], "matchConditions": ["name"], "resourceClaims": ["name"],
-    "schedulingGates": ["name"], "claims": ["name"], "variables": ["name"], "V1ContainerPort": ["containerPort", "protocol"],
+    "topologySpreadConstraints": ["topologyKey", "whenUnsatisfiable"], "conditions": ["type"], "podIPs": ["ip"],
+    "hostIPs": ["ip"],
+    "ownerReferences": ["uid"], "secrets": ["name"], "webhooks": ["name"], "matchConditions": ["name"],
+    "resourceClaims": ["name"],
+    "schedulingGates": ["name"], "claims": ["name"], "variables": ["name"],
+    "V1ContainerPort": ["containerPort", "protocol"],
     "V1ServicePort": ["port", "protocol"]}
 """Lists that are maps, by property or by the items' model. The first key is the strategic merge key."""
 
 SET_LISTS = {"finalizers", "podCIDRs"}
 ATOMIC_MODELS = {
     "V1LabelSelector", "V1ObjectReference", "V1LocalObjectReference", "V1ConfigMapKeySelector", "V1SecretKeySelector",
-    "V1ObjectFieldSelector", "V1ResourceFieldSelector", "V1TypedLocalObjectReference", "V1NodeSelector", "V1NodeSelectorTerm",
+    "V1ObjectFieldSelector", "V1ResourceFieldSelector", "V1TypedLocalObjectReference", "V1NodeSelector",
+    "V1NodeSelectorTerm",
     "V1ScopeSelector", "V1RoleRef", "RbacV1Subject", "V1OwnerReference", "V1SecretReference", "V1FileKeySelector"}
-ATOMIC_MAPS = {("V1ServiceSpec", "selector"), ("V1PodSpec", "nodeSelector"), ("V1ReplicationControllerSpec", "selector")}
+ATOMIC_MAPS = {("V1ServiceSpec", "selector"), ("V1PodSpec", "nodeSelector"),
+               ("V1ReplicationControllerSpec", "selector")}
 INT_OR_STRING = {"targetPort", "port", "maxUnavailable", "maxSurge", "minAvailable"}
-INT64 = {"terminationGracePeriodSeconds", "activeDeadlineSeconds", "runAsUser", "runAsGroup", "fsGroup", "tolerationSeconds", "generation",
-         "observedGeneration", "deletionGracePeriodSeconds", "expirationSeconds", "startingDeadlineSeconds", "supplementalGroups"}
-QUANTITY_MAPS = {"limits", "requests", "capacity", "allocatable", "hard", "used", "overhead", "allocatedResources", "default",
+INT64 = {"terminationGracePeriodSeconds", "activeDeadlineSeconds", "runAsUser", "runAsGroup", "fsGroup",
+         "tolerationSeconds", "generation",
+         "observedGeneration", "deletionGracePeriodSeconds", "expirationSeconds", "startingDeadlineSeconds",
+         "supplementalGroups"}
+QUANTITY_MAPS = {"limits", "requests", "capacity", "allocatable", "hard", "used", "overhead", "allocatedResources",
+                 "default",
                  "defaultRequest", "max", "min", "maxLimitRequestRatio"}
 QUANTITIES = {"sizeLimit", "divisor"}
 KEY_DEFAULTS = {"protocol": "TCP"}
@@ -65,7 +74,8 @@ def model(name: str) -> Node:
     if not path.exists():
         return {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     text = path.read_text(encoding="utf-8")
-    types, keys = (ast.literal_eval(found[1]) if (found := re.search(attribute + r"[^=\n]*= (\{.*?\n?    \}|\{\})", text, re.S)) else {}
+    types, keys = (ast.literal_eval(found[1]) if (found := re.search(attribute + r"[^=\n]*= (\{.*?\n?    \}|\{\})",
+                                                                     text, re.S)) else {}
                    for attribute in ("openapi_types", "attribute_map"))
     node: Node = {"type": "object", "properties": {}, "x-model": name}
     wanted = []
@@ -121,7 +131,7 @@ def _plain(owner: str, key: str, kind: str) -> Node:
     if kind == "bool":
         return {"type": "boolean"}
     if kind == "object":
-        return {"x-kubernetes-int-or-string": True} if key in INT_OR_STRING else {"x-kubernetes-preserve-unknown-fields": True}
+        return {f"x-kubernetes-{'int-or-string' if key in INT_OR_STRING else 'preserve-unknown-fields'}": True}
     if re.match(r"[Ll]ist\[|[Dd]ict[\[(]", kind):
         return _property(owner, key, kind)
     return {"$ref": kind}
@@ -154,7 +164,8 @@ def _custom(name: str, version: str, schemas: dict[str, Any]) -> Node:
     if cached and cached[0] is raw:
         return cached[1]
     node = {**raw, "type": "object"}
-    node["properties"] = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, **(raw.get("properties") or {}), "metadata": META}
+    node["properties"] = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, **(raw.get("properties") or {}),
+                          "metadata": META}
     _custom_cache[(name, version)] = (raw, node)
     return node
 

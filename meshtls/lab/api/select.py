@@ -143,18 +143,23 @@ def selected(selector: Object | None, held: Labels) -> bool:
                for term in selector.get("matchExpressions") or ())
 
 
-_POD_FIELDS = ("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork", "status.phase",
+_POD_FIELDS = ("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName",
+               "spec.hostNetwork", "status.phase",
                "status.podIP", "status.nominatedNodeName")
-_EVENT_FIELDS = ("involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid", "involvedObject.apiVersion",
-                 "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source", "type")
+_EVENT_FIELDS = ("involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
+                 "involvedObject.apiVersion",
+                 "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source",
+                 "type")
 FIELDS: dict[str, tuple[str, ...]] = {
     "Pod": _POD_FIELDS, "Event": _EVENT_FIELDS, "Namespace": ("status.phase", "name"), "Node": ("spec.unschedulable",),
-    "Secret": ("type",), "Job": ("status.successful",), "ReplicaSet": ("status.replicas",), "Service": ("spec.clusterIP", "spec.type")}
+    "Secret": ("type",), "Job": ("status.successful",), "ReplicaSet": ("status.replicas",),
+    "Service": ("spec.clusterIP", "spec.type")}
 """What may be selected besides metadata.name and metadata.namespace."""
 
 
 def fields(text: str, kind: str, custom: bool = False) -> Match | None:
-    """A predicate for a field selector; None when everything matches. Raises ApiError 400 for fields that cannot be selected."""
+    """A predicate for a field selector; None when everything matches. Raises ApiError 400 for fields that cannot be
+    selected."""
     terms = []
     for part in re.split(r"(?<!\\),", text):
         if not part:

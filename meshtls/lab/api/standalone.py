@@ -1,6 +1,8 @@
-"""The API alone, without nodes, for tests: a thread with its own event loop, a free loopback port, throw-away certificates and tokens.
+"""The API alone, without nodes, for tests: a thread with its own event loop, a free loopback port, throw-away
+certificates and tokens.
 
-    with standalone() as api:                     # api.kubeconfig: a path; api.store, api.faults: call them through api.run
+    with standalone() as api:                     # api.kubeconfig: a path; api.store, api.faults: call them through
+    api.run
         subprocess.run(["kubectl", "--kubeconfig", api.kubeconfig, "get", "ns"])
 """
 import asyncio
@@ -34,9 +36,11 @@ def certificates(folder: Path, host: str = "127.0.0.1") -> tuple[Path, Path, Pat
     """(CA, certificate, key) files for a server on `host` and localhost, one day valid; files are 0600."""
     now = datetime.datetime.now(datetime.UTC)
 
-    def made(name: str, key: Any, issuer: x509.Name, signer: Any, extensions: list[tuple[x509.ExtensionType, bool]]) -> x509.Certificate:
+    def made(name: str, key: Any, issuer: x509.Name, signer: Any,
+             extensions: list[tuple[x509.ExtensionType, bool]]) -> x509.Certificate:
         builder = x509.CertificateBuilder(
-            subject_name=x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]), issuer_name=issuer, public_key=key.public_key(),
+            subject_name=x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]), issuer_name=issuer,
+            public_key=key.public_key(),
             serial_number=x509.random_serial_number(), not_valid_before=now - datetime.timedelta(minutes=5),
             not_valid_after=now + datetime.timedelta(days=1))
         for extension, critical in extensions:
@@ -46,14 +50,17 @@ def certificates(folder: Path, host: str = "127.0.0.1") -> tuple[Path, Path, Pat
     issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "meshtls lab API CA")])
     identifier = x509.SubjectKeyIdentifier.from_public_key(root_key.public_key())
     usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
-    root = made("meshtls lab API CA", root_key, issuer, root_key, [(x509.BasicConstraints(True, None), True), (usage, True), (identifier, False)])
+    root = made("meshtls lab API CA", root_key, issuer, root_key,
+                [(x509.BasicConstraints(True, None), True), (usage, True), (identifier, False)])
     names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.DNSName("kubernetes.default.svc"),
                                          x509.IPAddress(ipaddress.ip_address(host))])
     leaf = made("kube-apiserver", key, issuer, root_key, [
         (names, False), (x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), False),
         (x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]), False)])
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    files = {"ca.crt": root.public_bytes(serialization.Encoding.PEM), "server.crt": leaf.public_bytes(serialization.Encoding.PEM),
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+                                serialization.NoEncryption())
+    files = {"ca.crt": root.public_bytes(serialization.Encoding.PEM),
+             "server.crt": leaf.public_bytes(serialization.Encoding.PEM),
              "server.key": private}
     for name, data in files.items():
         write_private(folder / name, data)
@@ -73,7 +80,9 @@ def kubeconfig(server: str, ca: Path, token: str, name: str = "meshtls-lab", nam
     """A kubeconfig with one context, the CA embedded."""
     return yaml.safe_dump({
         "apiVersion": "v1", "kind": "Config", "current-context": name,
-        "clusters": [{"name": name, "cluster": {"server": server, "certificate-authority-data": base64.b64encode(ca.read_bytes()).decode()}}],
+        "clusters": [{"name": name,
+                      "cluster": {"server": server,
+                                  "certificate-authority-data": base64.b64encode(ca.read_bytes()).decode()}}],
         "users": [{"name": name, "user": {"token": token}}],
         "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": namespace}}]}).encode()
 
@@ -102,14 +111,16 @@ class Standalone:
 
 
 def caretaker(store: Store) -> Callable[[Event], None]:
-    """The least that namespaces need when no controllers run: a default service account, and an end when they are deleted."""
+    """The least that namespaces need when no controllers run: a default service account, and an end when they are
+    deleted."""
     def hear(event: Event) -> None:
         if event.resource != "namespaces" or event.type == "DELETED":
             return
         name = event.object["metadata"]["name"]
         if "deletionTimestamp" not in event.object["metadata"]:
             if event.type == "ADDED" and store.get("serviceaccounts", name, "default") is None:
-                store.create("serviceaccounts", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}})
+                store.create("serviceaccounts", {"apiVersion": "v1", "kind": "ServiceAccount",
+                                                 "metadata": {"name": "default", "namespace": name}})
             return
         for resource in store.resources():
             for obj in store.list(resource, name) if resource != "namespaces" else ():
@@ -119,7 +130,8 @@ def caretaker(store: Store) -> Callable[[Event], None]:
 
 
 @contextlib.contextmanager
-def standalone(*, log_source: LogSource | None = None, caretaking: bool = True, prepare: Callable[[Store], None] = lambda store: None,
+def standalone(*, log_source: LogSource | None = None, caretaking: bool = True,
+               prepare: Callable[[Store], None] = lambda store: None,
                **options: Any) -> Iterator[Standalone]:
     """Run an API in a thread until the block ends. `prepare` fills the store first; `options` go to Api."""
     ready: "threading.Event" = threading.Event()
@@ -135,7 +147,8 @@ def standalone(*, log_source: LogSource | None = None, caretaking: bool = True, 
             if caretaking:
                 store.subscribe(caretaker(store))
             for name in ("default", "kube-system", "kube-public", "istio-system"):
-                store.create("namespaces", {"apiVersion": "v1", "kind": "Namespace", "spec": {"finalizers": ["kubernetes"]}, "status": {
+                store.create("namespaces", {"apiVersion": "v1", "kind": "Namespace",
+                                            "spec": {"finalizers": ["kubernetes"]}, "status": {
                     "phase": "Active"}, "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}})
             prepare(store)
             held["standalone"] = Standalone(api, asyncio.get_running_loop(), folder)

@@ -1,6 +1,7 @@
 """Refusals: every error answer of the API is a Status object, and each has one function here.
 
-`qualified` is "plural" or "plural.group", as in the API server's messages: 'peerauthentications.security.istio.io "x" not found'.
+`qualified` is "plural" or "plural.group", as in the API server's messages: 'peerauthentications.security.istio.io "x"
+not found'.
 """
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +12,16 @@ from meshtls.lab.api.field import FieldError
 class ApiError(Exception):
     """A refusal that becomes a Status. `details` as in Status.details; `text` set means a plain-text body instead."""
 
-    def __init__(self, code: int, reason: str, message: str, *, details: dict[str, Any] | None = None, text: str = "") -> None:
+    def __init__(self, code: int, reason: str, message: str, *, details: dict[str, Any] | None = None,
+                 text: str = "") -> None:
         super().__init__(message)
         self.code, self.reason, self.message = code, reason, message
         self.details = {key: value for key, value in (details or {}).items() if value not in ("", None, [])}
         self.text = text
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message}
+        found: dict[str, Any] = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                                 "message": self.message}
         if self.reason:
             found["reason"] = self.reason
         if self.details:
@@ -59,7 +62,8 @@ def conflict(qualified: str, name: str, why: str) -> ApiError:
 
 
 def modified(qualified: str, name: str) -> ApiError:
-    return conflict(qualified, name, "the object has been modified; please apply your changes to the latest version and try again")
+    return conflict(qualified, name,
+                    "the object has been modified; please apply your changes to the latest version and try again")
 
 
 def bad_request(message: str) -> ApiError:
@@ -92,7 +96,8 @@ def unprocessable(message: str) -> ApiError:
 
 
 def internal(message: str) -> ApiError:
-    return ApiError(500, "InternalError", f"Internal error occurred: {message}", details={"causes": [{"message": message}]})
+    return ApiError(500, "InternalError", f"Internal error occurred: {message}",
+                    details={"causes": [{"message": message}]})
 
 
 def unsupported_media(message: str) -> ApiError:

@@ -1,15 +1,18 @@
 """The lab's only state: JSON objects by resource, namespace and name, under one increasing version.
 
 Laws:
-  1. Every write takes the next version and puts it into metadata.resourceVersion; a removal takes one too (its event carries it).
-  2. A stored object is never changed in place: whoever wants to change one copies it (`clone`) and calls `update`, or uses `mutate`.
+  1. Every write takes the next version and puts it into metadata.resourceVersion; a removal takes one too (its event
+     carries it).
+  2. A stored object is never changed in place: whoever wants to change one copies it (`clone`) and calls `update`, or
+     uses `mutate`.
   3. A write that changes nothing is no write: no version, no event.
-  4. Subscribers are called synchronously, in order of writing. A subscriber may write; what it writes is told after the event at hand.
+  4. Subscribers are called synchronously, in order of writing. A subscriber may write; what it writes is told after the
+     event at hand.
   5. An object with finalizers is only marked by `delete`; it goes when the last finalizer goes.
 
 `resource` is "plural" or "plural.group": "pods", "deployments.apps". Namespace "" is that of cluster-scoped objects.
-Writes through the store skip validation, admission and RBAC: they are the controllers' and the node's own. What must pass
-admission (a pod that a controller makes: defaults, Pod Security, injection, webhooks) goes through `submit`.
+Writes through the store skip validation, admission and RBAC: they are the controllers' and the node's own. What must
+pass admission (a pod that a controller makes: defaults, Pod Security, injection, webhooks) goes through `submit`.
 """
 import datetime
 import uuid
@@ -23,9 +26,11 @@ HISTORY = 20_000
 """Events kept for watches; an older resourceVersion is answered with 410 Gone."""
 
 NO_GENERATION = frozenset({
-    "namespaces", "configmaps", "secrets", "services", "serviceaccounts", "nodes", "events", "events.events.k8s.io", "endpoints",
+    "namespaces", "configmaps", "secrets", "services", "serviceaccounts", "nodes", "events", "events.events.k8s.io",
+    "endpoints",
     "persistentvolumes", "persistentvolumeclaims", "resourcequotas", "limitranges", "leases.coordination.k8s.io",
-    "roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io", "clusterroles.rbac.authorization.k8s.io",
+    "roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io",
+    "clusterroles.rbac.authorization.k8s.io",
     "clusterrolebindings.rbac.authorization.k8s.io", "runtimeclasses.node.k8s.io", "priorityclasses.scheduling.k8s.io",
     "storageclasses.storage.k8s.io"})
 
@@ -187,7 +192,8 @@ class Store:
         self._tell(Event("MODIFIED", resource, new, old))
         return new
 
-    def mutate(self, resource: str, namespace: str, name: str, change: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
+    def mutate(self, resource: str, namespace: str, name: str,
+               change: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
         """Read, copy, change, update. None if the object is gone; no event when nothing changed."""
         old = self.get(resource, namespace, name)
         if old is None:

@@ -1,4 +1,5 @@
-"""What a kind does with itself when it is created, changed or deleted: status kept apart, addresses allotted, selectors generated."""
+"""What a kind does with itself when it is created, changed or deleted: status kept apart, addresses allotted, selectors
+generated."""
 import ipaddress
 import uuid
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ from meshtls.lab.api.store import Store, clone
 Object = dict[str, Any]
 SERVICE_RANGE = ipaddress.ip_network("10.96.0.0/16")
 NODE_PORTS = range(30000, 32768)
-RETURNED_WHEN_DELETED = {"Pod", "PersistentVolumeClaim", "PersistentVolume", "ResourceQuota", "ServiceAccount", "PodTemplate", "Service",
+RETURNED_WHEN_DELETED = {"Pod", "PersistentVolumeClaim", "PersistentVolume", "ResourceQuota", "ServiceAccount",
+                         "PodTemplate", "Service",
                          "StorageClass", "Namespace"}
 """Kinds whose DELETE answers with the object even when it is gone."""
-NEEDS_VERSION = {"Lease", "RuntimeClass", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "CustomResourceDefinition",
+NEEDS_VERSION = {"Lease", "RuntimeClass", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration",
+                 "CustomResourceDefinition",
                  "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "PodDisruptionBudget"}
 """Kinds (and all custom ones) that a PUT without resourceVersion does not change."""
 
@@ -33,9 +36,8 @@ def created(resource: Resource, obj: Object, store: Store) -> None:
             spec["finalizers"] = sorted({"kubernetes", *(spec.get("finalizers") or ())})
         case "Service":
             obj["status"] = {"loadBalancer": {}}
-        case "Deployment" | "DaemonSet" | "Job" | "CronJob" | "Node" | "NetworkPolicy" | "PodDisruptionBudget" if not resource.custom:
-            if resource.kind not in ("NetworkPolicy", "Node"):
-                obj["status"] = {}
+        case "Deployment" | "DaemonSet" | "Job" | "CronJob" | "PodDisruptionBudget" if not resource.custom:
+            obj["status"] = {}
         case "ReplicaSet" | "StatefulSet":
             obj["status"] = {"replicas": 0}
     if resource.kind == "Job" and not resource.custom:
@@ -61,9 +63,11 @@ def _definition_status(obj: Object, store: Store) -> None:
     def condition(kind: str, reason: str, message: str) -> Object:
         return {"type": kind, "status": "True", "lastTransitionTime": store.now(), "reason": reason, "message": message}
     obj["status"] = {"acceptedNames": clone(spec.get("names") or {}),
-                     "storedVersions": [version.get("name", "") for version in spec.get("versions") or () if version.get("storage")],
+                     "storedVersions": [version.get("name", "") for version in spec.get("versions") or ()
+                                        if version.get("storage")],
                      "conditions": [condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-                                    condition("Established", "InitialNamesAccepted", "the initial names have been accepted")]}
+                                    condition("Established", "InitialNamesAccepted",
+                                              "the initial names have been accepted")]}
 
 
 def allot(resource: Resource, obj: Object, store: Store) -> Iterator[FieldError]:
@@ -71,7 +75,8 @@ def allot(resource: Resource, obj: Object, store: Store) -> Iterator[FieldError]
     if resource.kind != "Service" or resource.custom:
         return
     spec = obj["spec"]
-    others = [other["spec"] for other in store.list("services") if other["metadata"].get("uid") != obj["metadata"].get("uid")]
+    others = [other["spec"] for other in store.list("services")
+              if other["metadata"].get("uid") != obj["metadata"].get("uid")]
     if spec.get("type") == "ExternalName":
         return
     spec.setdefault("ipFamilyPolicy", "SingleStack")
@@ -85,13 +90,16 @@ def allot(resource: Resource, obj: Object, store: Store) -> Iterator[FieldError]
             yield invalid("spec.clusterIPs[0]", given, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
             return
         if not fine:
-            yield invalid("spec.clusterIPs", [given], f"failed to allocate IP {given}: the provided IP ({given}) is not in the valid range. "
+            yield invalid("spec.clusterIPs", [given],
+                          f"failed to allocate IP {given}: the provided IP ({given}) is not in the valid range. "
                           f"The range of valid IPs is {SERVICE_RANGE}")
         elif given in taken:
-            yield invalid("spec.clusterIPs", [given], f"failed to allocate IP {given}: provided IP is already allocated")
+            yield invalid("spec.clusterIPs", [given],
+                          f"failed to allocate IP {given}: provided IP is already allocated")
     elif not given:
         start = int(SERVICE_RANGE.network_address) + 10
-        given = next(text for place in range(60_000) if (text := str(ipaddress.ip_address(start + (len(others) + place) % 65_000))) not in taken)
+        given = next(text for place in range(60_000)
+                     if (text := str(ipaddress.ip_address(start + (len(others) + place) % 65_000))) not in taken)
     spec["clusterIP"], spec["clusterIPs"] = given, [given]
     if spec.get("type") in ("NodePort", "LoadBalancer"):
         used = {port.get("nodePort") for other in others for port in other.get("ports") or ()}
@@ -106,16 +114,20 @@ def updated(resource: Resource, obj: Object, old: Object, subresource: str) -> O
     before = old["metadata"]
     if subresource == "status":
         found = {**clone(old), **({"status": obj["status"]} if "status" in obj else {})}
-        found["metadata"] = {**clone(before), **{key: obj["metadata"][key] for key in ("managedFields", "resourceVersion") if key in obj["metadata"]}}
+        found["metadata"] = {**clone(before),
+                             **{key: obj["metadata"][key] for key in ("managedFields", "resourceVersion")
+                                if key in obj["metadata"]}}
         return found
     if subresource == "finalize":
-        return {**clone(old), "spec": {**(old.get("spec") or {}), "finalizers": (obj.get("spec") or {}).get("finalizers") or []}}
+        return {**clone(old),
+                "spec": {**(old.get("spec") or {}), "finalizers": (obj.get("spec") or {}).get("finalizers") or []}}
     if "status" in resource.subresources:
         obj.pop("status", None)
         if "status" in old:
             obj["status"] = clone(old["status"])
     metadata = obj.setdefault("metadata", {})
-    for key in ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
+    for key in ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds",
+                "selfLink"):
         metadata.pop(key, None)
         if key in before:
             metadata[key] = before[key]

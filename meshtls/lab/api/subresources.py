@@ -29,13 +29,15 @@ def delete_options(body: bytes, query: Mapping[str, str], options: Options) -> O
         try:
             wishes["gracePeriodSeconds"] = int(query["gracePeriodSeconds"])
         except ValueError:
-            raise status.bad_request(f'strconv.ParseInt: parsing "{query["gracePeriodSeconds"]}": invalid syntax') from None
+            text = query["gracePeriodSeconds"]
+            raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
     for key in ("propagationPolicy", "orphanDependents"):
         if query.get(key):
             wishes[key] = query[key] if key == "propagationPolicy" else query[key] == "true"
     policy, errors = wishes.get("propagationPolicy"), []
     if policy is not None and wishes.get("orphanDependents") is not None:
-        errors.append(invalid("propagationPolicy", policy, "orphanDependents and deletionPropagation cannot be both set"))
+        errors.append(invalid("propagationPolicy", policy,
+                              "orphanDependents and deletionPropagation cannot be both set"))
     if policy is not None and policy not in ("Foreground", "Background", "Orphan"):
         errors.append(unsupported("propagationPolicy", policy, ("Foreground", "Background", "Orphan", "nil")))
     if any(value != "All" for value in wishes.get("dryRun") or ()):
@@ -59,7 +61,8 @@ class Subresources:
             return {**obj, "metadata": {"creationTimestamp": self._store.now()}, "status": {"userInfo": user.info()}}
         if kind == "TokenReview":
             found = self._tokens.user((obj.get("spec") or {}).get("token", ""))
-            held = {"authenticated": True, "user": found.info()} if found else {"authenticated": False, "error": "invalid bearer token"}
+            held = {"authenticated": True,
+                    "user": found.info()} if found else {"authenticated": False, "error": "invalid bearer token"}
             return {**obj, "status": held}
         raise status.not_allowed(target.resource.name)
 
@@ -78,13 +81,15 @@ class Subresources:
                 return self._bind(target, held, decode.parse(body, "application/json", "Binding"), dry)
             case "eviction", "create":
                 wishes = decode.parse(body, "application/json", "Eviction")
-                await self._writes.delete(msgspec.structs.replace(target, subresource=""), wishes.get("deleteOptions") or {}, Options(user, dry_run=dry))
+                await self._writes.delete(msgspec.structs.replace(target, subresource=""), wishes.get("deleteOptions")
+                                          or {}, Options(user, dry_run=dry))
                 return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
             case "token", "create":
                 return self._token(target, decode.parse(body, "application/json", "TokenRequest"))
         raise status.not_allowed(target.resource.name)
 
-    async def _rescale(self, target: Target, held: Object, body: bytes, request: HttpRequest, user: User, dry: bool) -> Object:
+    async def _rescale(self, target: Target, held: Object, body: bytes, request: HttpRequest, user: User,
+                       dry: bool) -> Object:
         scale, content = _scale(held), request.headers.get("content-type", "").partition(";")[0]
         if request.method == "PUT":
             changed = decode.parse(body, "application/json", "Scale")
@@ -96,10 +101,13 @@ class Subresources:
             raise status.modified(target.resource.name, target.name)
         replicas = (changed.get("spec") or {}).get("replicas", 0)
         if not isinstance(replicas, int) or replicas < 0:
-            raise status.invalid("Scale", "autoscaling", target.name, [invalid("spec.replicas", replicas, "must be greater than or equal to 0")])
-        manager = request.query_params.get("fieldManager") or request.headers.get("user-agent", "unknown").partition("/")[0]
+            raise status.invalid("Scale", "autoscaling", target.name,
+                                 [invalid("spec.replicas", replicas, "must be greater than or equal to 0")])
+        manager = request.query_params.get("fieldManager") or request.headers.get("user-agent",
+                                                                                  "unknown").partition("/")[0]
         options = Options(user, manager=manager, dry_run=dry, content_type=patch.MERGE)
-        obj, _ = await self._writes.patch(msgspec.structs.replace(target, subresource=""), msgspec.json.encode({"spec": {"replicas": replicas}}), options)
+        obj, _ = await self._writes.patch(msgspec.structs.replace(target, subresource=""),
+                                          msgspec.json.encode({"spec": {"replicas": replicas}}), options)
         return _scale(obj)
 
     def _bind(self, target: Target, pod: Object, binding: Object, dry: bool) -> Response:
@@ -107,7 +115,8 @@ class Subresources:
         if not node:
             raise status.invalid("Binding", "", target.name, [required("target.name")])
         if pod["spec"].get("nodeName"):
-            raise status.conflict("pods/binding", target.name, f'pod {target.name} is already assigned to node "{pod["spec"]["nodeName"]}"')
+            raise status.conflict("pods/binding", target.name,
+                                  f'pod {target.name} is already assigned to node "{pod["spec"]["nodeName"]}"')
 
         def bound(obj: Object) -> None:
             obj["spec"]["nodeName"] = node
@@ -128,17 +137,21 @@ class Subresources:
                                   bound=spec.get("boundObjectRef"))
         end = datetime.datetime.fromtimestamp(time.time() + seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return _json({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
-                      "metadata": {"name": target.name, "namespace": target.namespace, "creationTimestamp": self._store.now()},
-                      "spec": {**spec, "expirationSeconds": seconds}, "status": {"token": token, "expirationTimestamp": end}}, 201)
+                      "metadata": {"name": target.name, "namespace": target.namespace,
+                                   "creationTimestamp": self._store.now()},
+                      "spec": {**spec, "expirationSeconds": seconds},
+                      "status": {"token": token, "expirationTimestamp": end}}, 201)
 
 
 def _scale(obj: Object) -> Object:
     metadata, spec, held = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
     labels = ((spec.get("selector") or {}).get("matchLabels")) or {}
     return {"kind": "Scale", "apiVersion": "autoscaling/v1",
-            "metadata": {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp") if key in metadata},
+            "metadata": {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion",
+                                                        "creationTimestamp") if key in metadata},
             "spec": {"replicas": spec.get("replicas", 0)},
-            "status": {"replicas": held.get("replicas", 0), "selector": ",".join(f"{key}={value}" for key, value in sorted(labels.items()))}}
+            "status": {"replicas": held.get("replicas", 0),
+                       "selector": ",".join(f"{key}={value}" for key, value in sorted(labels.items()))}}
 
 
 def _json(value: Object, code: int = 200) -> Response:

@@ -1,6 +1,8 @@
-"""Objects as the rows that kubectl prints: column definitions and cells per kind, custom kinds by their printer columns.
+"""Objects as the rows that kubectl prints: column definitions and cells per kind, custom kinds by their printer
+columns.
 
-COLUMNS names each column as `Name`, `Name*` (only with -o wide) and CELLS gives the cells; ages are human ("5m12s"), computed from `now`.
+COLUMNS names each column as `Name`, `Name*` (only with -o wide) and CELLS gives the cells; ages are human ("5m12s"),
+computed from `now`.
 """
 import datetime
 import json
@@ -89,9 +91,11 @@ def render(resource: Resource, version: str, objects: list[Object], now: float, 
         if include == "Object":
             row["object"] = obj
         elif include != "None":
-            row["object"] = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
+            row["object"] = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+                             "metadata": obj["metadata"]}
         rows.append(row)
-    return {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "columnDefinitions": definitions, "rows": rows}
+    return {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "columnDefinitions": definitions,
+            "rows": rows}
 
 
 def _plan(resource: Resource, version: str) -> tuple[list[Object], Callable[[Object, float], list[Any]]]:
@@ -101,7 +105,8 @@ def _plan(resource: Resource, version: str) -> tuple[list[Object], Callable[[Obj
         definitions = [_definition("Name"), *({
             "name": column["name"], "type": column["type"], "format": column.get("format", ""),
             "description": column.get("description", ""), "priority": column.get("priority", 0)} for column in extra)]
-        return definitions, lambda obj, now: [obj["metadata"]["name"], *(_custom_cell(column, obj, now) for column in extra)]
+        return definitions, lambda obj, now: [obj["metadata"]["name"],
+                                              *(_custom_cell(column, obj, now) for column in extra)]
     if resource.kind in COLUMNS:
         return [_definition(text) for text in COLUMNS[resource.kind].split(",")], CELLS[resource.kind]
     return ([_definition("Name"), {**_definition("Created At"), "type": "date"}],
@@ -110,7 +115,8 @@ def _plan(resource: Resource, version: str) -> tuple[list[Object], Callable[[Obj
 
 def _definition(text: str) -> Object:
     name = text.rstrip("*#")
-    return {"name": name, "type": "integer" if text.endswith("#") else "string", "format": "name" if name == "Name" else "",
+    return {"name": name, "type": "integer" if text.endswith("#") else "string", "format": "name" if name == "Name"
+            else "",
             "description": "", "priority": 1 if text.endswith("*") else 0}
 
 
@@ -164,13 +170,15 @@ def _selector(selector: Object | None) -> str:
     for term in selector.get("matchExpressions") or ():
         word = {"In": "in", "NotIn": "notin"}.get(term["operator"])
         values = ",".join(sorted(term.get("values") or ()))
-        terms.append(f"{term['key']} {word} ({values})" if word else ("!" if term["operator"] == "DoesNotExist" else "") + term["key"])
+        terms.append(f"{term['key']} {word} ({values})" if word else ("!" if term["operator"] == "DoesNotExist" else "")
+                     + term["key"])
     return ",".join(terms) or "<none>"
 
 
 def _images(template: Object) -> list[str]:
     containers = ((template.get("spec") or {}).get("containers")) or []
-    return [",".join(container.get("name", "") for container in containers), ",".join(container.get("image", "") for container in containers)]
+    return [",".join(container.get("name", "") for container in containers),
+            ",".join(container.get("image", "") for container in containers)]
 
 
 def _wide(obj: Object) -> list[str]:
@@ -221,7 +229,8 @@ def pod_status(pod: Object) -> tuple[int, int, str, int, str]:
                 running = True
                 ready += 1
         if reason == "Completed" and running:
-            fine = any(item.get("type") == "Ready" and item.get("status") == "True" for item in status.get("conditions") or ())
+            fine = any(item.get("type") == "Ready" and item.get("status") == "True" for item in status.get("conditions")
+                       or ())
             reason = "Running" if fine else "NotReady"
     if pod["metadata"].get("deletionTimestamp"):
         if status.get("reason") == "NodeLost":
@@ -242,20 +251,24 @@ def _pod(obj: Object, now: float) -> list[Any]:
     told = f"{restarts} ({age(last, now)} ago)" if restarts and last else str(restarts)
     status = obj.get("status") or {}
     gates = [gate["conditionType"] for gate in obj["spec"].get("readinessGates") or ()]
-    met = sum(any(item["type"] == gate and item["status"] == "True" for item in status.get("conditions") or ()) for gate in gates)
+    met = sum(any(item["type"] == gate and item["status"] == "True" for item in status.get("conditions") or ())
+              for gate in gates)
     return [_name(obj), f"{ready}/{total}", reason, told, _age(obj, now), status.get("podIP") or "<none>",
-            obj["spec"].get("nodeName") or "<none>", status.get("nominatedNodeName") or "<none>", f"{met}/{len(gates)}" if gates else "<none>"]
+            obj["spec"].get("nodeName") or "<none>", status.get("nominatedNodeName") or "<none>",
+            f"{met}/{len(gates)}" if gates else "<none>"]
 
 
 def _deployment(obj: Object, now: float) -> list[Any]:
     status = obj.get("status") or {}
-    return [_name(obj), f"{status.get('readyReplicas', 0)}/{obj['spec'].get('replicas', 0)}", status.get("updatedReplicas", 0),
+    return [_name(obj), f"{status.get('readyReplicas', 0)}/{obj['spec'].get('replicas', 0)}",
+            status.get("updatedReplicas", 0),
             status.get("availableReplicas", 0), _age(obj, now), *_wide(obj)]
 
 
 def _replicaset(obj: Object, now: float) -> list[Any]:
     status = obj.get("status") or {}
-    return [_name(obj), obj["spec"].get("replicas", 0), status.get("replicas", 0), status.get("readyReplicas", 0), _age(obj, now), *_wide(obj)]
+    return [_name(obj), obj["spec"].get("replicas", 0), status.get("replicas", 0), status.get("readyReplicas", 0),
+            _age(obj, now), *_wide(obj)]
 
 
 def _statefulset(obj: Object, now: float) -> list[Any]:
@@ -265,9 +278,11 @@ def _statefulset(obj: Object, now: float) -> list[Any]:
 
 def _daemonset(obj: Object, now: float) -> list[Any]:
     status = obj.get("status") or {}
-    counts = [status.get(key, 0) for key in ("desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled",
+    counts = [status.get(key, 0) for key in ("desiredNumberScheduled", "currentNumberScheduled", "numberReady",
+                                             "updatedNumberScheduled",
                                              "numberAvailable")]
-    return [_name(obj), *counts, _pairs(obj["spec"]["template"]["spec"].get("nodeSelector")), _age(obj, now), *_wide(obj)]
+    return [_name(obj), *counts, _pairs(obj["spec"]["template"]["spec"].get("nodeSelector")), _age(obj, now),
+            *_wide(obj)]
 
 
 def _job(obj: Object, now: float) -> list[Any]:
@@ -290,22 +305,27 @@ def _cronjob(obj: Object, now: float) -> list[Any]:
     spec, status = obj["spec"], obj.get("status") or {}
     last = age(status["lastScheduleTime"], now) if status.get("lastScheduleTime") else "<none>"
     return [_name(obj), spec.get("schedule", ""), spec.get("timeZone") or "<none>", str(bool(spec.get("suspend"))),
-            len(status.get("active") or ()), last, _age(obj, now), *_images(spec["jobTemplate"]["spec"].get("template") or {}),
+            len(status.get("active") or ()), last, _age(obj, now),
+            *_images(spec["jobTemplate"]["spec"].get("template") or {}),
             _selector(spec["jobTemplate"]["spec"].get("selector"))]
 
 
 def _service(obj: Object, now: float) -> list[Any]:
     spec = obj["spec"]
     kind = spec.get("type", "ClusterIP")
-    ports = ",".join(f"{port['port']}{':' + str(port['nodePort']) if port.get('nodePort') else ''}/{port.get('protocol', 'TCP')}"
-                     for port in spec.get("ports") or ()) or "<none>"
+    ports = []
+    for port in spec.get("ports") or ():
+        outside = f":{port['nodePort']}" if port.get("nodePort") else ""
+        ports.append(f"{port['port']}{outside}/{port.get('protocol', 'TCP')}")
     external = ",".join(spec.get("externalIPs") or ()) or "<none>"
     if kind == "ExternalName":
         external = spec.get("externalName", "<unknown>")
     elif kind == "LoadBalancer":
-        given = [item.get("ip") or item.get("hostname", "") for item in ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()]
+        given = [item.get("ip") or item.get("hostname", "")
+                 for item in ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()]
         external = ",".join(given) or "<pending>"
-    return [_name(obj), kind, spec.get("clusterIP") or "<none>", external, ports, _age(obj, now), _pairs(spec.get("selector"))]
+    return [_name(obj), kind, spec.get("clusterIP") or "<none>", external, ",".join(ports) or "<none>", _age(obj, now),
+            _pairs(spec.get("selector"))]
 
 
 def _few(items: list[str]) -> str:
@@ -313,7 +333,8 @@ def _few(items: list[str]) -> str:
 
 
 def _endpoints(obj: Object, now: float) -> list[Any]:
-    found = [f"{address['ip']}:{port['port']}" for subset in obj.get("subsets") or () for address in subset.get("addresses") or ()
+    found = [f"{address['ip']}:{port['port']}" for subset in obj.get("subsets") or ()
+             for address in subset.get("addresses") or ()
              for port in subset.get("ports") or ()]
     return [_name(obj), _few(found), _age(obj, now)]
 
@@ -321,19 +342,25 @@ def _endpoints(obj: Object, now: float) -> list[Any]:
 def _endpoint_slice(obj: Object, now: float) -> list[Any]:
     ports = [str(port.get("port", "*")) for port in obj.get("ports") or ()]
     addresses = [address for endpoint in obj.get("endpoints") or () for address in endpoint.get("addresses") or ()]
-    return [_name(obj), obj.get("addressType", ""), _few(ports) if ports else "<unset>", _few(addresses) if addresses else "<unset>",
+    return [_name(obj), obj.get("addressType", ""), _few(ports) if ports else "<unset>", _few(addresses) if addresses
+            else "<unset>",
             _age(obj, now)]
 
 
 def _node(obj: Object, now: float) -> list[Any]:
     status, labels = obj.get("status") or {}, obj["metadata"].get("labels") or {}
     ready = next((item["status"] for item in status.get("conditions") or () if item["type"] == "Ready"), "Unknown")
-    word = {"True": "Ready", "False": "NotReady"}.get(ready, "Unknown") + (",SchedulingDisabled" if obj.get("spec", {}).get("unschedulable") else "")
-    roles = sorted(key.removeprefix("node-role.kubernetes.io/") for key in labels if key.startswith("node-role.kubernetes.io/"))
+    word = {"True": "Ready", "False": "NotReady"}.get(ready,
+                                                      "Unknown") + (",SchedulingDisabled"
+                                                                    if obj.get("spec", {}).get("unschedulable") else "")
+    roles = sorted(key.removeprefix("node-role.kubernetes.io/") for key in labels
+                   if key.startswith("node-role.kubernetes.io/"))
     info = status.get("nodeInfo") or {}
     address = {item["type"]: item["address"] for item in status.get("addresses") or ()}
-    return [_name(obj), word, ",".join(roles) or "<none>", _age(obj, now), info.get("kubeletVersion", ""), address.get("InternalIP", "<none>"),
-            address.get("ExternalIP", "<none>"), info.get("osImage") or "<unknown>", info.get("kernelVersion") or "<unknown>",
+    return [_name(obj), word, ",".join(roles) or "<none>", _age(obj, now), info.get("kubeletVersion", ""),
+            address.get("InternalIP", "<none>"),
+            address.get("ExternalIP", "<none>"), info.get("osImage") or "<unknown>", info.get("kernelVersion")
+            or "<unknown>",
             info.get("containerRuntimeVersion") or "<unknown>"]
 
 
@@ -344,10 +371,13 @@ def _event(obj: Object, now: float) -> list[Any]:
     count = series.get("count") or obj.get("count") or obj.get("deprecatedCount") or 1
     about = obj.get("involvedObject") or obj.get("regarding") or {}
     source = obj.get("source") or {}
-    told = ", ".join(text for text in (source.get("component") or obj.get("reportingComponent", ""), source.get("host", "")) if text)
+    told = ", ".join(text for text in (source.get("component") or obj.get("reportingComponent", ""),
+                                       source.get("host", "")) if text)
     seen = f"{age(last, now)} (x{count} over {age(first, now)})" if series else age(last, now)
-    return [seen, obj.get("type", ""), obj.get("reason", ""), f"{about.get('kind', '').lower()}/{about.get('name', '')}",
-            about.get("fieldPath", ""), told, (obj.get("message") or obj.get("note") or "").strip(), age(first, now), count, _name(obj)]
+    return [seen, obj.get("type", ""), obj.get("reason", ""),
+            f"{about.get('kind', '').lower()}/{about.get('name', '')}",
+            about.get("fieldPath", ""), told, (obj.get("message") or obj.get("note") or "").strip(), age(first, now),
+            count, _name(obj)]
 
 
 def _binding(obj: Object, now: float) -> list[Any]:
@@ -356,7 +386,8 @@ def _binding(obj: Object, now: float) -> list[Any]:
     def named(kind: str) -> str:
         return ", ".join(f"{one['namespace']}/{one['name']}" if kind == "ServiceAccount" else one["name"]
                          for one in subjects if one["kind"] == kind)
-    return [_name(obj), f"{ref.get('kind')}/{ref.get('name')}", _age(obj, now), named("User"), named("Group"), named("ServiceAccount")]
+    return [_name(obj), f"{ref.get('kind')}/{ref.get('name')}", _age(obj, now), named("User"), named("Group"),
+            named("ServiceAccount")]
 
 
 def _spec(obj: Object, *path: str, otherwise: Any = "<unset>") -> Any:
@@ -365,27 +396,35 @@ def _spec(obj: Object, *path: str, otherwise: Any = "<unset>") -> Any:
 
 
 CELLS: dict[str, Callable[[Object, float], list[Any]]] = {
-    "Pod": _pod, "Deployment": _deployment, "ReplicaSet": _replicaset, "StatefulSet": _statefulset, "DaemonSet": _daemonset, "Job": _job,
-    "CronJob": _cronjob, "Service": _service, "Endpoints": _endpoints, "EndpointSlice": _endpoint_slice, "Node": _node, "Event": _event,
+    "Pod": _pod, "Deployment": _deployment, "ReplicaSet": _replicaset, "StatefulSet": _statefulset,
+    "DaemonSet": _daemonset, "Job": _job,
+    "CronJob": _cronjob, "Service": _service, "Endpoints": _endpoints, "EndpointSlice": _endpoint_slice, "Node": _node,
+    "Event": _event,
     "RoleBinding": _binding, "ClusterRoleBinding": _binding,
     "Namespace": lambda obj, now: [_name(obj), _spec(obj, "status.phase", otherwise=""), _age(obj, now)],
     "Secret": lambda obj, now: [_name(obj), obj.get("type", "Opaque"), len(obj.get("data") or {}), _age(obj, now)],
-    "ConfigMap": lambda obj, now: [_name(obj), str(len(obj.get("data") or {}) + len(obj.get("binaryData") or {})), _age(obj, now)],
+    "ConfigMap": lambda obj, now: [_name(obj), str(len(obj.get("data") or {}) + len(obj.get("binaryData") or {})),
+                                   _age(obj, now)],
     "ServiceAccount": lambda obj, now: [_name(obj), str(len(obj.get("secrets") or ())), _age(obj, now)],
     "NetworkPolicy": lambda obj, now: [_name(obj), _selector(obj["spec"].get("podSelector")), _age(obj, now)],
     "Lease": lambda obj, now: [_name(obj), _spec(obj, "spec.holderIdentity", otherwise=""), _age(obj, now)],
     "MutatingWebhookConfiguration": lambda obj, now: [_name(obj), len(obj.get("webhooks") or ()), _age(obj, now)],
     "ValidatingWebhookConfiguration": lambda obj, now: [_name(obj), len(obj.get("webhooks") or ()), _age(obj, now)],
-    "ValidatingAdmissionPolicy": lambda obj, now: [_name(obj), len(obj["spec"].get("validations") or ()), _spec(obj, "spec.paramKind.kind"),
+    "ValidatingAdmissionPolicy": lambda obj, now: [_name(obj), len(obj["spec"].get("validations") or ()),
+                                                   _spec(obj, "spec.paramKind.kind"),
                                                    _age(obj, now)],
-    "ValidatingAdmissionPolicyBinding": lambda obj, now: [_name(obj), _spec(obj, "spec.policyName"), _spec(obj, "spec.paramRef.name"),
+    "ValidatingAdmissionPolicyBinding": lambda obj, now: [_name(obj), _spec(obj, "spec.policyName"),
+                                                          _spec(obj, "spec.paramRef.name"),
                                                           _age(obj, now)],
     "RuntimeClass": lambda obj, now: [_name(obj), obj.get("handler", ""), _age(obj, now)],
     "ControllerRevision": lambda obj, now: [
-        _name(obj), next((f"{owner['kind'].lower()}.apps/{owner['name']}" for owner in obj["metadata"].get("ownerReferences") or ()
+        _name(obj),
+        next((f"{owner['kind'].lower()}.apps/{owner['name']}" for owner in obj["metadata"].get("ownerReferences") or ()
                           if owner.get("controller")), "<none>"), obj.get("revision", 0), _age(obj, now)],
     "PodDisruptionBudget": lambda obj, now: [
-        _name(obj), str(_spec(obj, "spec.minAvailable", otherwise="N/A")), str(_spec(obj, "spec.maxUnavailable", otherwise="N/A")),
+        _name(obj), str(_spec(obj, "spec.minAvailable", otherwise="N/A")),
+        str(_spec(obj, "spec.maxUnavailable", otherwise="N/A")),
         _spec(obj, "status.disruptionsAllowed", otherwise=0), _age(obj, now)],
-    "PriorityClass": lambda obj, now: [_name(obj), obj.get("value", 0), str(bool(obj.get("globalDefault"))).lower(), _age(obj, now),
+    "PriorityClass": lambda obj, now: [_name(obj), obj.get("value", 0), str(bool(obj.get("globalDefault"))).lower(),
+                                       _age(obj, now),
                                        obj.get("preemptionPolicy", "PreemptLowerPriority")]}

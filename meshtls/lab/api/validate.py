@@ -1,7 +1,7 @@
 """Is a built-in object good? A walk over its schema with tables, then what one kind alone demands.
 
-`errors(resource, version, obj, old)` gives every FieldError, old is None for a create. The tables name fields as Model.field
-(classes of the official client); messages are the API server's.
+`errors(resource, version, obj, old)` gives every FieldError, old is None for a create. The tables name fields as
+Model.field (classes of the official client); messages are the API server's.
 """
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,43 +26,56 @@ ENUMS: dict[str, tuple[str, ...]] = {
     "V1ServiceSpec.sessionAffinity": ("ClientIP", "None"),
     "V1DeploymentStrategy.type": ("Recreate", "RollingUpdate"),
     "V1StatefulSetSpec.podManagementPolicy": ("OrderedReady", "Parallel"),
-    "V1StatefulSetUpdateStrategy.type": ("OnDelete", "RollingUpdate"), "V1DaemonSetUpdateStrategy.type": ("OnDelete", "RollingUpdate"),
+    "V1StatefulSetUpdateStrategy.type": ("OnDelete", "RollingUpdate"),
+    "V1DaemonSetUpdateStrategy.type": ("OnDelete", "RollingUpdate"),
     "V1JobSpec.completionMode": ("Indexed", "NonIndexed"),
     "V1CronJobSpec.concurrencyPolicy": ("Allow", "Forbid", "Replace"),
     "V1EndpointSlice.addressType": ("FQDN", "IPv4", "IPv6"),
     "V1MutatingWebhook.failurePolicy": ("Fail", "Ignore"), "V1ValidatingWebhook.failurePolicy": ("Fail", "Ignore"),
-    "V1MutatingWebhook.matchPolicy": ("Equivalent", "Exact"), "V1ValidatingWebhook.matchPolicy": ("Equivalent", "Exact"),
-    "V1MutatingWebhook.sideEffects": ("None", "NoneOnDryRun"), "V1ValidatingWebhook.sideEffects": ("None", "NoneOnDryRun"),
+    "V1MutatingWebhook.matchPolicy": ("Equivalent", "Exact"),
+    "V1ValidatingWebhook.matchPolicy": ("Equivalent", "Exact"),
+    "V1MutatingWebhook.sideEffects": ("None", "NoneOnDryRun"),
+    "V1ValidatingWebhook.sideEffects": ("None", "NoneOnDryRun"),
     "V1MutatingWebhook.reinvocationPolicy": ("IfNeeded", "Never"),
     "V1RuleWithOperations.scope": ("*", "Cluster", "Namespaced"),
     "V1NamedRuleWithOperations.scope": ("*", "Cluster", "Namespaced"),
     "V1ValidatingAdmissionPolicySpec.failurePolicy": ("Fail", "Ignore"),
     "V1CustomResourceDefinitionSpec.scope": ("Cluster", "Namespaced"),
-    "RbacV1Subject.kind": ("Group", "ServiceAccount", "User"), "V1IngressBackend.pathType": ("Exact", "ImplementationSpecific", "Prefix")}
+    "RbacV1Subject.kind": ("Group", "ServiceAccount", "User"),
+    "V1IngressBackend.pathType": ("Exact", "ImplementationSpecific", "Prefix")}
 ITEM_ENUMS: dict[str, tuple[str, ...]] = {
     "V1NetworkPolicySpec.policyTypes": ("Egress", "Ingress"),
     "V1RuleWithOperations.operations": ("*", "CONNECT", "CREATE", "DELETE", "UPDATE"),
     "V1NamedRuleWithOperations.operations": ("*", "CONNECT", "CREATE", "DELETE", "UPDATE"),
     "V1ValidatingAdmissionPolicyBindingSpec.validationActions": ("Audit", "Deny", "Warn")}
 NAMES: dict[str, Callable[[str], list[str]]] = {
-    "V1Container.name": field.label_1123, "V1EphemeralContainer.name": field.label_1123, "V1Volume.name": field.label_1123,
+    "V1Container.name": field.label_1123, "V1EphemeralContainer.name": field.label_1123,
+    "V1Volume.name": field.label_1123,
     "V1ContainerPort.name": field.port_name, "V1EnvVar.name": field.env_name, "V1ServicePort.name": field.label_1123,
-    "V1PodSpec.serviceAccountName": field.subdomain_1123, "V1PodSpec.hostname": field.label_1123, "V1PodSpec.subdomain": field.label_1123,
+    "V1PodSpec.serviceAccountName": field.subdomain_1123, "V1PodSpec.hostname": field.label_1123,
+    "V1PodSpec.subdomain": field.label_1123,
     "V1PodSpec.nodeName": field.subdomain_1123, "V1LabelSelectorRequirement.key": field.qualified}
-NONNEGATIVE = {"V1DeploymentSpec.replicas", "V1ReplicaSetSpec.replicas", "V1StatefulSetSpec.replicas", "V1JobSpec.completions",
-               "V1JobSpec.parallelism", "V1JobSpec.backoffLimit", "V1JobSpec.activeDeadlineSeconds", "V1JobSpec.ttlSecondsAfterFinished",
-               "V1DeploymentSpec.minReadySeconds", "V1DeploymentSpec.revisionHistoryLimit", "V1Probe.initialDelaySeconds",
-               "V1Probe.timeoutSeconds", "V1Probe.periodSeconds", "V1Probe.successThreshold", "V1Probe.failureThreshold",
-               "V1CronJobSpec.successfulJobsHistoryLimit", "V1CronJobSpec.failedJobsHistoryLimit", "V1CronJobSpec.startingDeadlineSeconds",
+NONNEGATIVE = {"V1DeploymentSpec.replicas", "V1ReplicaSetSpec.replicas", "V1StatefulSetSpec.replicas",
+               "V1JobSpec.completions",
+               "V1JobSpec.parallelism", "V1JobSpec.backoffLimit", "V1JobSpec.activeDeadlineSeconds",
+               "V1JobSpec.ttlSecondsAfterFinished",
+               "V1DeploymentSpec.minReadySeconds", "V1DeploymentSpec.revisionHistoryLimit",
+               "V1Probe.initialDelaySeconds",
+               "V1Probe.timeoutSeconds", "V1Probe.periodSeconds", "V1Probe.successThreshold",
+               "V1Probe.failureThreshold",
+               "V1CronJobSpec.successfulJobsHistoryLimit", "V1CronJobSpec.failedJobsHistoryLimit",
+               "V1CronJobSpec.startingDeadlineSeconds",
                "V1LeaseSpec.leaseTransitions", "V1PodSpec.terminationGracePeriodSeconds"}
 POSITIVE = {"V1LeaseSpec.leaseDurationSeconds"}
 PORTS = {"V1ContainerPort.containerPort", "V1ServicePort.port"}
-OPTIONAL = {"V1ServicePort.port", "V1ContainerPort.containerPort", "V1DeploymentSpec.template", "V1JobSpec.template", "V1Probe.port",
+OPTIONAL = {"V1ServicePort.port", "V1ContainerPort.containerPort", "V1DeploymentSpec.template", "V1JobSpec.template",
+            "V1Probe.port",
             "CoreV1Event.metadata", "V1PolicyRule.verbs", "V1PodSpec.containers"}
 """Required by the model, but judged in other words below (or filled in)."""
 
 _NAME_RULES: dict[str, Callable[[str], list[str]]] = {
-    "Namespace": field.label_1123, "Service": field.label_1035, "Role": field.path_segment, "ClusterRole": field.path_segment,
+    "Namespace": field.label_1123, "Service": field.label_1035, "Role": field.path_segment,
+    "ClusterRole": field.path_segment,
     "RoleBinding": field.path_segment, "ClusterRoleBinding": field.path_segment, "StatefulSet": field.label_1123}
 SELECTED = {"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"}
 
@@ -93,8 +106,10 @@ def metadata(resource: Resource, obj: Object, old: Object | None) -> Iterator[Fi
                 yield required(f"metadata.ownerReferences[{place}].{key}", "must not be empty")
     for finalizer in meta.get("finalizers") or ():
         yield from (invalid("metadata.finalizers", finalizer, told) for told in field.qualified(finalizer))
-        if "/" not in finalizer and finalizer not in ("orphan", "foregroundDeletion", "kubernetes") and not resource.custom:
-            yield invalid("metadata.finalizers", finalizer, "name is neither a standard finalizer name nor is it fully qualified")
+        if "/" not in finalizer and finalizer not in ("orphan", "foregroundDeletion",
+                                                      "kubernetes") and not resource.custom:
+            yield invalid("metadata.finalizers", finalizer,
+                          "name is neither a standard finalizer name nor is it fully qualified")
     if old is not None:
         before = old["metadata"]
         for key in ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
@@ -105,7 +120,8 @@ def metadata(resource: Resource, obj: Object, old: Object | None) -> Iterator[Fi
             if added:
                 told = "[]string{" + ", ".join(field.quote(text) for text in added) + "}"
                 yield forbidden("metadata.finalizers",
-                                f"no new finalizers can be added if the object is being deleted, found new finalizers {told}")
+                                f"no new finalizers can be added if the object is being deleted, found new finalizers "
+                                f"{told}")
 
 
 def errors(resource: Resource, version: str, obj: Object, old: Object | None) -> list[FieldError]:
@@ -197,12 +213,16 @@ def _workload(obj: Object, old: Object | None) -> Iterator[FieldError]:
     if old is not None and old["spec"].get("selector") != selector:
         yield invalid("spec.selector", selector, IMMUTABLE)
     if old is not None and obj["kind"] == "StatefulSet":
-        free = ("replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy",
+        free = ("replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit",
+                "persistentVolumeClaimRetentionPolicy",
                 "minReadySeconds")
         if {key: item for key, item in spec.items() if key not in free} != {
                 key: item for key, item in old["spec"].items() if key not in free}:
-            yield forbidden("spec", "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
-                                    "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden")
+            yield forbidden("spec",
+                            "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', "
+                            "'updateStrategy', "
+                                    "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and "
+                                    "'minReadySeconds' are forbidden")
     strategy = spec.get("strategy") or {}
     if strategy.get("type") == "Recreate" and "rollingUpdate" in strategy:
         yield forbidden("spec.strategy.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'")
@@ -260,7 +280,8 @@ def _service(obj: Object, old: Object | None) -> Iterator[FieldError]:
     for label, text in (spec.get("selector") or {}).items():
         yield from (invalid("spec.selector", label, told) for told in field.qualified(label))
         yield from (invalid("spec.selector", text, told) for told in field.label_value(text))
-    if old is not None and old["spec"].get("type") == kind == "ClusterIP" and old["spec"].get("clusterIP") != spec.get("clusterIP"):
+    before = old["spec"] if old is not None else spec
+    if before.get("type") == kind == "ClusterIP" and before.get("clusterIP") != spec.get("clusterIP"):
         yield invalid("spec.clusterIPs[0]", [spec.get("clusterIP")] if spec.get("clusterIP") else None,
                       "may not change once set")
 
@@ -287,7 +308,8 @@ def _cronjob(obj: Object, old: Object | None) -> Iterator[FieldError]:
         yield invalid("spec.schedule", text, f"expected exactly 5 fields, found {len(text.split())}: [{text}]")
     template = ((((spec.get("jobTemplate") or {}).get("spec") or {}).get("template") or {}).get("spec")) or {}
     if template.get("restartPolicy") not in ("OnFailure", "Never"):
-        yield unsupported("spec.jobTemplate.spec.template.spec.restartPolicy", template.get("restartPolicy"), ("OnFailure", "Never"))
+        yield unsupported("spec.jobTemplate.spec.template.spec.restartPolicy", template.get("restartPolicy"),
+                          ("OnFailure", "Never"))
     if len(obj["metadata"].get("name") or "") > 52:
         yield invalid("metadata.name", obj["metadata"]["name"], "must be no more than 52 characters")
 
@@ -299,7 +321,8 @@ def _role(obj: Object, old: Object | None) -> Iterator[FieldError]:
             yield required(f"{at}.verbs", "verbs must contain at least one value")
         if rule.get("nonResourceURLs"):
             if obj["kind"] == "Role":
-                yield invalid(f"{at}.nonResourceURLs", rule["nonResourceURLs"], "namespaced rules cannot apply to non-resource URLs")
+                yield invalid(f"{at}.nonResourceURLs", rule["nonResourceURLs"],
+                              "namespaced rules cannot apply to non-resource URLs")
             if rule.get("apiGroups") or rule.get("resources"):
                 yield invalid(f"{at}.nonResourceURLs", rule["nonResourceURLs"],
                               "rules cannot apply to both regular resources and non-resource URLs")
@@ -330,7 +353,8 @@ def _webhooks(obj: Object, old: Object | None) -> Iterator[FieldError]:
         at = f"webhooks[{place}]"
         name = hook.get("name") or ""
         if name and (field.subdomain_1123(name) or name.count(".") < 2):
-            told = ",".join(field.subdomain_1123(name)) or "should be a domain with at least three segments separated by dots"
+            told = (",".join(field.subdomain_1123(name))
+                    or "should be a domain with at least three segments separated by dots")
             yield invalid(f"{at}.name", name, told)
         if name in names:
             yield field.duplicate(f"{at}.name", name)
@@ -339,13 +363,15 @@ def _webhooks(obj: Object, old: Object | None) -> Iterator[FieldError]:
             yield invalid(f"{at}.admissionReviewVersions", hook["admissionReviewVersions"],
                           "must include at least one of v1, v1beta1")
         if not 1 <= hook.get("timeoutSeconds", 10) <= 30:
-            yield invalid(f"{at}.timeoutSeconds", hook["timeoutSeconds"], "the timeout value must be between 1 and 30 seconds")
+            yield invalid(f"{at}.timeoutSeconds", hook["timeoutSeconds"],
+                          "the timeout value must be between 1 and 30 seconds")
         config = hook.get("clientConfig") or {}
         if ("url" in config) == ("service" in config):
             yield required(f"{at}.clientConfig", "exactly one of url or service is required")
         elif "url" in config and not config["url"].startswith("https://"):
             scheme = config["url"].partition("://")[0] if "://" in config["url"] else ""
-            yield invalid(f"{at}.clientConfig.url", scheme or config["url"], "'https' is the only allowed URL scheme; desired format: https://host[/path]")
+            yield invalid(f"{at}.clientConfig.url", scheme or config["url"],
+                          "'https' is the only allowed URL scheme; desired format: https://host[/path]")
 
 
 def _namespace(obj: Object, old: Object | None) -> Iterator[FieldError]:
@@ -353,7 +379,8 @@ def _namespace(obj: Object, old: Object | None) -> Iterator[FieldError]:
     for mode in ("enforce", "audit", "warn"):
         key = f"pod-security.kubernetes.io/{mode}"
         value = (obj["metadata"].get("labels") or {}).get(key)
-        if value is not None and value not in levels and (old is None or (old["metadata"].get("labels") or {}).get(key) != value):
+        if value is not None and value not in levels and (old is None
+                                                          or (old["metadata"].get("labels") or {}).get(key) != value):
             yield invalid(f"metadata.labels[{key}]", value, "must be one of privileged, baseline, restricted")
 
 
@@ -382,6 +409,8 @@ def _definition(obj: Object, old: Object | None) -> Iterator[FieldError]:
 
 
 KINDS: dict[str, Callable[[Object, Object | None], Iterator[FieldError]]] = {
-    "ConfigMap": _config, "Secret": _config, "Service": _service, "Job": _job, "CronJob": _cronjob, "Role": _role, "ClusterRole": _role,
+    "ConfigMap": _config, "Secret": _config, "Service": _service, "Job": _job, "CronJob": _cronjob, "Role": _role,
+    "ClusterRole": _role,
     "RoleBinding": _binding, "ClusterRoleBinding": _binding, "MutatingWebhookConfiguration": _webhooks,
-    "ValidatingWebhookConfiguration": _webhooks, "Namespace": _namespace, "Pod": _pod_update, "Event": _event, "CustomResourceDefinition": _definition}
+    "ValidatingWebhookConfiguration": _webhooks, "Namespace": _namespace, "Pod": _pod_update, "Event": _event,
+    "CustomResourceDefinition": _definition}

@@ -44,9 +44,11 @@ def spec(spec: Object, path: str) -> Iterator[FieldError]:
         yield from (invalid(f"{path}.nodeSelector", text, told) for told in field.label_value(text))
     for place, toleration in enumerate(spec.get("tolerations") or ()):
         if toleration.get("operator") == "Exists" and toleration.get("value"):
-            yield invalid(f"{path}.tolerations[{place}].operator", toleration, "value must be empty when `operator` is 'Exists'")
+            yield invalid(f"{path}.tolerations[{place}].operator", toleration,
+                          "value must be empty when `operator` is 'Exists'")
         if toleration.get("operator", "Equal") not in ("Equal", "Exists", "", "Lt", "Gt"):
-            yield field.unsupported(f"{path}.tolerations[{place}].operator", toleration["operator"], ("Equal", "Exists"))
+            yield field.unsupported(f"{path}.tolerations[{place}].operator", toleration["operator"],
+                                    ("Equal", "Exists"))
 
 
 def _container(container: Object, path: str, volumes: set[str], spec: Object, initial: bool) -> Iterator[FieldError]:
@@ -69,8 +71,10 @@ def _container(container: Object, path: str, volumes: set[str], spec: Object, in
     for place, variable in enumerate(container.get("env") or ()):
         at, source = f"{path}.env[{place}]", variable.get("valueFrom")
         if source is not None and len(source) != 1:
-            told = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
-            yield invalid(f"{at}.valueFrom", "", told if not source else "may not have more than one field specified at a time")
+            told = ("must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or "
+                    "`fileKeyRef`")
+            yield invalid(f"{at}.valueFrom", "",
+                          told if not source else "may not have more than one field specified at a time")
         if source and variable.get("value"):
             yield invalid(f"{at}.valueFrom", "", "may not be specified when `value` is not empty")
     mounts: set[str] = set()
@@ -99,18 +103,21 @@ def _container(container: Object, path: str, volumes: set[str], spec: Object, in
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     for key, text in requests.items():
         if key in limits and _amount(text) > _amount(limits[key]):
-            yield invalid(f"{path}.resources.requests", text, f"must be less than or equal to {key} limit of {limits[key]}")
+            yield invalid(f"{path}.resources.requests", text,
+                          f"must be less than or equal to {key} limit of {limits[key]}")
     context = container.get("securityContext") or {}
     if context.get("allowPrivilegeEscalation") is False:
         if context.get("privileged"):
-            yield invalid(f"{path}.securityContext", context, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true")
+            yield invalid(f"{path}.securityContext", context,
+                          "cannot set `allowPrivilegeEscalation` to false and `privileged` to true")
         added = (context.get("capabilities") or {}).get("add") or ()
         if "SYS_ADMIN" in added or "CAP_SYS_ADMIN" in added:
             yield invalid(f"{path}.securityContext", context,
                           "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN")
 
 
-def _handler(probe: Object, path: str, kinds: tuple[str, ...] = ("exec", "httpGet", "tcpSocket", "grpc")) -> Iterator[FieldError]:
+def _handler(probe: Object, path: str, kinds: tuple[str, ...] = ("exec", "httpGet", "tcpSocket",
+                                                                 "grpc")) -> Iterator[FieldError]:
     given = [kind for kind in kinds if kind in probe]
     if not given:
         yield required(path, "must specify a handler type")
@@ -125,7 +132,8 @@ def _handler(probe: Object, path: str, kinds: tuple[str, ...] = ("exec", "httpGe
 
 def _amount(text: str) -> Decimal:
     digits = text.rstrip("numkKMGTPEi")
-    powers = {"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
+    powers = {"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": 1, "k": 10**3, "M": 10**6,
+              "G": 10**9, "T": 10**12,
               "P": 10**15, "E": 10**18, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
     try:
         return Decimal(digits) * powers.get(text[len(digits):], 1)
@@ -148,11 +156,13 @@ def update(pod: Object, old: Object) -> Iterator[FieldError]:
 
 
 def _fixed(spec: Object) -> Object:
-    found = {key: value for key, value in spec.items() if key not in ("activeDeadlineSeconds", "tolerations", "schedulingGates",
+    found = {key: value for key, value in spec.items() if key
+             not in ("activeDeadlineSeconds", "tolerations", "schedulingGates",
                                                                       "ephemeralContainers", "serviceAccount")}
     for group in ("containers", "initContainers"):
         if group in found:
-            found[group] = [{key: value for key, value in container.items() if key != "image"} for container in found[group]]
+            found[group] = [{key: value for key, value in container.items() if key != "image"}
+                            for container in found[group]]
     return found
 
 

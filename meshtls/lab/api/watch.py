@@ -1,8 +1,8 @@
 """Watches: what happened after a version, then what happens, as one JSON line an event.
 
 Laws:
-  1. Version "" or "0" begins with an ADDED for everything there is; any other begins after that version, or with an ERROR 410 event
-     when the history is shorter.
+  1. Version "" or "0" begins with an ADDED for everything there is; any other begins after that version, or with an
+     ERROR 410 event when the history is shorter.
   2. An object that begins to match the selectors is ADDED, one that ceases to is DELETED, whatever it was in the store.
   3. A client that does not read is cut off once its queue is full: it lists again.
 """
@@ -40,7 +40,9 @@ class Watch(msgspec.Struct, frozen=True):
 def version_of(text: str) -> int:
     """Raises ApiError 500, as the API server does for a resourceVersion that is no number."""
     if not text.isascii() or not text.isdigit():
-        raise status.ApiError(500, "", f'resourceVersion: Invalid value: {json.dumps(text)}: strconv.ParseUint: parsing {json.dumps(text)}: '
+        raise status.ApiError(500, "",
+                              f'resourceVersion: Invalid value: {json.dumps(text)}: strconv.ParseUint: parsing '
+                              f'{json.dumps(text)}: '
                               "invalid syntax")
     return int(text)
 
@@ -116,7 +118,8 @@ def _told(watch: Watch, events: Iterable[Event]) -> Iterable[bytes]:
 
 
 def _bookmark(watch: Watch, version: int) -> Object:
-    return {"kind": watch.kind, "apiVersion": watch.api_version, "metadata": {"resourceVersion": str(version), "creationTimestamp": None}}
+    return {"kind": watch.kind, "apiVersion": watch.api_version,
+            "metadata": {"resourceVersion": str(version), "creationTimestamp": None}}
 
 
 def _line(kind: str, obj: Object) -> bytes:

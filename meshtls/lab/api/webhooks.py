@@ -1,7 +1,8 @@
 """Admission webhooks, really called: AdmissionReview v1 over HTTPS with the webhook's own CA bundle and timeout.
 
-Services are reached through `dial`, which the lab supplies: a coroutine (namespace, service, port) -> a connected socket, raising
-LookupError (no such service, no endpoints) or OSError. A hook of Istio's injector is answered in process by `inject`.
+Services are reached through `dial`, which the lab supplies: a coroutine (namespace, service, port) -> a connected
+socket, raising LookupError (no such service, no endpoints) or OSError. A hook of Istio's injector is answered in
+process by `inject`.
 """
 import asyncio
 import base64
@@ -54,7 +55,8 @@ class Webhooks:
     async def validate(self, request: Request) -> None:
         """Ask every matching validating webhook at once; the first refusal (in their order) counts."""
         hooks = [hook for hook in self._hooks("validatingwebhookconfigurations", request) if _asked(hook, request)]
-        answers = await asyncio.gather(*(self._review(hook, request, mutating=False) for hook in hooks), return_exceptions=True)
+        answers = await asyncio.gather(*(self._review(hook, request, mutating=False) for hook in hooks),
+                                       return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
@@ -123,7 +125,8 @@ class Webhooks:
 
 def _asked(hook: Object, request: Request) -> bool:
     equivalent = hook.get("matchPolicy", "Equivalent") == "Equivalent"
-    if not any(matching.ruled(rule, request, equivalent) for rule in hook.get("rules") or ()) or not matching.selected(hook, request):
+    if not any(matching.ruled(rule, request, equivalent) for rule in hook.get("rules")
+               or ()) or not matching.selected(hook, request):
         return False
     try:
         return matching.conditions(hook, request)
@@ -133,7 +136,8 @@ def _asked(hook: Object, request: Request) -> bool:
         raise status.forbidden(request.resource.name, request.name, str(error)) from error
 
 
-async def _post(connected: socket.socket | None, context: ssl.SSLContext, host: str, port: int, target: str, body: Object) -> Any:
+async def _post(connected: socket.socket | None, context: ssl.SSLContext, host: str, port: int, target: str,
+                body: Object) -> Any:
     """One POST over a fresh TLS connection; the parsed JSON body of a 200."""
     if connected is not None:
         reader, writer = await asyncio.open_connection(sock=connected, ssl=context, server_hostname=host)
@@ -142,8 +146,10 @@ async def _post(connected: socket.socket | None, context: ssl.SSLContext, host: 
     try:
         http, data = h11.Connection(h11.CLIENT), json.dumps(body).encode()
         headers = [("Host", f"{host}:{port}"), ("Content-Type", "application/json"), ("Accept", "application/json"),
-                   ("Content-Length", str(len(data))), ("Connection", "close"), ("User-Agent", "kube-apiserver-admission")]
-        writer.write((http.send(h11.Request(method="POST", target=target, headers=headers)) or b"") + (http.send(h11.Data(data=data)) or b"")
+                   ("Content-Length", str(len(data))), ("Connection", "close"),
+                   ("User-Agent", "kube-apiserver-admission")]
+        writer.write((http.send(h11.Request(method="POST", target=target, headers=headers)) or b"")
+                     + (http.send(h11.Data(data=data)) or b"")
                      + (http.send(h11.EndOfMessage()) or b""))
         await writer.drain()
         code, parts, size = 0, [], 0
@@ -162,9 +168,11 @@ async def _post(connected: socket.socket | None, context: ssl.SSLContext, host: 
     finally:
         writer.close()
     if code != 200:
-        raise CallFailed({404: "the server could not find the requested resource", 401: "Unauthorized", 403: "unknown"}.get(
+        raise CallFailed({404: "the server could not find the requested resource", 401: "Unauthorized",
+                          403: "unknown"}.get(
             code, "the server rejected our request for an unknown reason" if code == 400 else
-            f'an error on the server ("{b"".join(parts)[:100].decode(errors="replace")}") has prevented the request from succeeding'))
+            f'an error on the server ("{b"".join(parts)[:100].decode(errors="replace")}") has prevented the request '
+            'from succeeding'))
     try:
         return json.loads(b"".join(parts))
     except ValueError as error:
@@ -184,10 +192,12 @@ def _checked(answer: Any, uid: str) -> Object:
     if not isinstance(response, dict):
         raise CallFailed("received invalid webhook response: webhook response was absent")
     if answer.get("apiVersion") != "admission.k8s.io/v1" or answer.get("kind") != "AdmissionReview":
-        raise CallFailed("received invalid webhook response: expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got "
+        raise CallFailed("received invalid webhook response: expected webhook response of admission.k8s.io/v1, "
+                         "Kind=AdmissionReview, got "
                          f"{answer.get('apiVersion', '/')}, Kind={answer.get('kind', '')}")
     if response.get("uid") != uid:
-        raise CallFailed(f"received invalid webhook response: expected response.uid={quote(uid)}, got {quote(str(response.get('uid') or ''))}")
+        raise CallFailed(f"received invalid webhook response: expected response.uid={quote(uid)}, got "
+                         f"{quote(str(response.get('uid') or ''))}")
     return response
 
 
@@ -195,7 +205,8 @@ def _denied(name: str, result: Object) -> status.ApiError:
     told = f"admission webhook {quote(name)} denied the request"
     said = result.get("message") or result.get("reason")
     code = result.get("code") or 0
-    return status.ApiError(code if code >= 400 else 400, result.get("reason", ""), f"{told}: {said}" if said else f"{told} without explanation",
+    return status.ApiError(code if code >= 400 else 400, result.get("reason", ""), f"{told}: {said}" if said
+                           else f"{told} without explanation",
                            details=result.get("details") or {})
 
 
@@ -206,4 +217,5 @@ def _patched(name: str, obj: Object | None, response: Object) -> Object:
         operations = json.loads(base64.b64decode(response["patch"]))
         return dict(jsonpatch.apply_patch(obj, operations))
     except (ValueError, TypeError, jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
-        raise status.internal(f"failed calling webhook {quote(name)}: received undecodable patch in webhook response: {error}") from error
+        raise status.internal(f"failed calling webhook {quote(name)}: received undecodable patch in webhook response: "
+                              f"{error}") from error

@@ -1,7 +1,7 @@
 """Create, replace, patch and delete: the steps of a write, in the API server's order.
 
-    decode -> fields known -> names fit -> defaults -> admission (mutating) -> defaults -> validation -> owners of fields
-    -> admission (validating) -> the store, unless it is a dry run
+    decode -> fields known -> names fit -> defaults -> admission (mutating) -> defaults -> validation -> owners of
+    fields -> admission (validating) -> the store, unless it is a dry run
 """
 import asyncio
 import re
@@ -24,7 +24,8 @@ from meshtls.lab.api.store import Exists, Missing, Stale, Store, clone
 
 Object = dict[str, Any]
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
-_RBAC_GUARDED = {f"{plural}.{authz.RBAC}" for plural in ("roles", "clusterroles", "rolebindings", "clusterrolebindings")}
+_RBAC_GUARDED = {f"{plural}.{authz.RBAC}" for plural in ("roles", "clusterroles", "rolebindings",
+                                                         "clusterrolebindings")}
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -54,7 +55,8 @@ class Options(msgspec.Struct):
 
     def told(self, kind: str) -> Object:
         found: Object = {"kind": kind, "apiVersion": "meta.k8s.io/v1"}
-        return {**found, **({"dryRun": ["All"]} if self.dry_run else {}), **({} if kind == "DeleteOptions" else {"fieldManager": self.manager})}
+        return {**found, **({"dryRun": ["All"]} if self.dry_run else {}),
+                **({} if kind == "DeleteOptions" else {"fieldManager": self.manager})}
 
 
 class Writes:
@@ -76,7 +78,8 @@ class Writes:
         _fit_namespace(metadata, target)
         if metadata.get("resourceVersion"):
             raise status.ApiError(500, "", "resourceVersion should not be set on objects to be created")
-        for key in ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"):
+        for key in ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation",
+                    "selfLink"):
             metadata.pop(key, None)
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = metadata["generateName"][:58] + "".join(secrets.choice(_LETTERS) for _ in range(5))
@@ -95,7 +98,8 @@ class Writes:
         if errors:
             raise status.invalid(resource.kind, resource.group, metadata.get("name", ""), errors)
         if not applied:
-            apply.updated(schema.of(resource, target.version), None, obj, options.manager, target.api_version, "", self._store.now())
+            apply.updated(schema.of(resource, target.version), None, obj, options.manager, target.api_version, "",
+                          self._store.now())
         if resource.name in _RBAC_GUARDED:
             authz.check_escalation(self._rbac, options.user, resource.name, obj, target.namespace)
         request.name = metadata["name"]
@@ -115,7 +119,8 @@ class Writes:
         _fit_name(metadata, target)
         _fit_namespace(metadata, target)
         old = self._held(target)
-        if not metadata.get("resourceVersion") and (target.resource.custom or target.resource.kind in strategy.NEEDS_VERSION):
+        if not metadata.get("resourceVersion") and (target.resource.custom
+                                                    or target.resource.kind in strategy.NEEDS_VERSION):
             raise status.invalid(target.resource.kind, target.resource.group, target.name, [
                 invalid("metadata.resourceVersion", 0, "must be specified for an update")])
         return await self._change(target, old, obj, options, "UpdateOptions")
@@ -128,11 +133,13 @@ class Writes:
         if kind not in (patch.MERGE, patch.JSON, patch.STRATEGIC):
             raise status.unsupported_media("415: Unsupported Media Type")
         if kind == patch.STRATEGIC and target.resource.custom:
-            raise status.unsupported_media("the body of the request was in an unknown format - accepted media types include: "
+            raise status.unsupported_media("the body of the request was in an unknown format - accepted media types "
+                                           "include: "
                                            f"{patch.JSON}, {patch.MERGE}, {patch.APPLY}")
         change = patch.parse(body)
         if kind == patch.MERGE and not isinstance(change, dict):
-            raise status.bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}")
+            raise status.bad_request("error decoding patch: json: cannot unmarshal into Go value of type "
+                                     "map[string]interface {}")
         for attempt in range(5):
             old = self._held(target)
             node = schema.of(target.resource, target.version)
@@ -154,7 +161,8 @@ class Writes:
         """A patched object with known fields only; complaints name the patch."""
         try:
             obj, complaints = decode.shape(made, target.resource, target.version)
-            fault = f"strict decoding error: {', '.join(complaints)}" if complaints and options.validation == "Strict" else ""
+            strict = complaints and options.validation == "Strict"
+            fault = f"strict decoding error: {', '.join(complaints)}" if strict else ""
         except status.ApiError as error:
             fault = error.message.partition(f"cannot be handled as a {target.resource.kind}: ")[2] or error.message
         if fault:
@@ -170,7 +178,8 @@ class Writes:
         except yaml.YAMLError as error:
             raise status.bad_request(f"error decoding YAML: {error}") from error
         if not isinstance(config, dict) or not config.get("apiVersion") or not config.get("kind"):
-            raise status.bad_request(f"invalid object type: {target.api_version}, Kind={target.resource.kind}: apiVersion and kind are required")
+            raise status.bad_request(f"invalid object type: {target.api_version}, Kind={target.resource.kind}: "
+                                     "apiVersion and kind are required")
         config = msgspec.json.decode(msgspec.json.encode(config))
         decode.check_kind(config, target.resource, target.version, self._registry)
         shaped, complaints = decode.shape(config, target.resource, target.version)
@@ -182,7 +191,9 @@ class Writes:
         if complaints:
             path = re.sub(r"^\w+ field \"(.*)\"$", r"\1", complaints[0])
             group, _, version = target.api_version.rpartition("/")
-            raise status.ApiError(500, "", f"failed to create typed patch object ({target.namespace}/{target.name}; {group}/{version}, "
+            raise status.ApiError(500, "",
+                                  f"failed to create typed patch object ({target.namespace}/{target.name}; "
+                                  f"{group}/{version}, "
                                   f"Kind={target.resource.kind}): .{path}: field not declared in schema")
         old = self._store.get(target.resource.name, target.namespace, target.name)
         if old is None and target.subresource:
@@ -192,16 +203,19 @@ class Writes:
         wanted = {key: value for key, value in shaped.items() if target.subresource != "status" or key != "spec"}
         if not target.subresource and "status" in target.resource.subresources:
             wanted.pop("status", None)
-        made = apply.applied(node, live, wanted, options.manager, target.api_version, options.force, self._store.now(), target.subresource)
+        made = apply.applied(node, live, wanted, options.manager, target.api_version, options.force, self._store.now(),
+                             target.subresource)
         if old is None:
             made.update(apiVersion=target.api_version, kind=target.resource.kind)
             return await self.create(target, made, options, applied=True), True
         return await self._change(target, old, made, options, "PatchOptions", applied=True), False
 
-    async def _change(self, target: Target, old: Object, obj: Object, options: Options, kind: str, *, applied: bool = False) -> Object:
+    async def _change(self, target: Target, old: Object, obj: Object, options: Options, kind: str, *,
+                      applied: bool = False) -> Object:
         resource, metadata = target.resource, obj["metadata"]
         if metadata.get("uid") and metadata["uid"] != old["metadata"]["uid"]:
-            raise status.conflict(resource.name, target.name, f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: "
+            raise status.conflict(resource.name, target.name,
+                                  f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: "
                                   f"{old['metadata']['uid']}")
         given = metadata.get("resourceVersion")
         if given and given != old["metadata"]["resourceVersion"]:
@@ -216,12 +230,12 @@ class Writes:
         if errors:
             raise status.invalid(resource.kind, resource.group, target.name, errors)
         if not applied:
-            held = None if obj["metadata"].get("managedFields") == old["metadata"].get("managedFields") else obj["metadata"].get("managedFields")
-            obj["metadata"].pop("managedFields", None)
-            if held is not None:
-                obj["metadata"]["managedFields"] = held
-            apply.updated(schema.of(resource, target.version), old, obj, options.manager, target.api_version, target.subresource, self._store.now())
-        if resource.name in _RBAC_GUARDED and obj.get("rules", obj.get("roleRef")) != old.get("rules", old.get("roleRef")):
+            if metadata.get("managedFields") == old["metadata"].get("managedFields"):
+                obj["metadata"].pop("managedFields", None)
+            apply.updated(schema.of(resource, target.version), old, obj, options.manager, target.api_version,
+                          target.subresource, self._store.now())
+        if resource.name in _RBAC_GUARDED and obj.get("rules",
+                                                      obj.get("roleRef")) != old.get("rules", old.get("roleRef")):
             authz.check_escalation(self._rbac, options.user, resource.name, obj, target.namespace)
         await self._admission.validate(request)
         obj["apiVersion"] = resource.stored_version
@@ -244,7 +258,8 @@ class Writes:
         for key, word, tail in (("uid", "UID", "The object might have been deleted and then recreated"),
                                 ("resourceVersion", "ResourceVersion", "The object might have been modified")):
             if condition.get(key) and condition[key] != old["metadata"][key]:
-                raise status.conflict(qualified, target.name, f"the {word} in the precondition ({condition[key]}) does not match the {word} in "
+                raise status.conflict(qualified, target.name,
+                                      f"the {word} in the precondition ({condition[key]}) does not match the {word} in "
                                       f"record ({old['metadata'][key]}). {tail}")
         request = self._request(target, "DELETE", None, old, options, {**options.told("DeleteOptions"), **wishes})
         await self._admission.mutate(request)
@@ -268,7 +283,8 @@ class Writes:
     async def delete_all(self, target: Target, matches: Match, wishes: Object, options: Options) -> list[Object]:
         found = [obj for obj in self._store.list(target.resource.name, target.namespace) if matches(obj)]
         for obj in found:
-            one = msgspec.structs.replace(target, name=obj["metadata"]["name"], namespace=obj["metadata"].get("namespace", ""))
+            one = msgspec.structs.replace(target, name=obj["metadata"]["name"],
+                                          namespace=obj["metadata"].get("namespace", ""))
             try:
                 await self.delete(one, wishes, options)
             except status.ApiError as error:
@@ -311,11 +327,14 @@ class Writes:
         if not resource.custom:
             return validate.errors(resource, target.version, obj, old)
         found = list(validate.metadata(resource, obj, old))
-        return found + custom.validate(schema.of(resource, target.version), obj, old, "status" if target.subresource == "status" else "")
+        return found + custom.validate(schema.of(resource, target.version), obj, old,
+                                       "status" if target.subresource == "status" else "")
 
-    def _request(self, target: Target, operation: str, obj: Object | None, old: Object | None, options: Options, told: Object) -> Request:
+    def _request(self, target: Target, operation: str, obj: Object | None, old: Object | None, options: Options,
+                 told: Object) -> Request:
         name = target.name or ((obj or {}).get("metadata") or {}).get("name", "")
-        return Request(target.resource, target.version, target.subresource, operation, target.namespace, name, options.user, obj, old, told,
+        return Request(target.resource, target.version, target.subresource, operation, target.namespace, name,
+                       options.user, obj, old, told,
                        options.dry_run, options.warnings)
 
 
@@ -328,7 +347,8 @@ def _fit_name(metadata: Object, target: Target) -> None:
 def _fit_namespace(metadata: Object, target: Target) -> None:
     given = metadata.get("namespace") or ""
     if given and given != target.namespace:
-        raise status.bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        raise status.bad_request("the namespace of the provided object does not match the namespace sent on the "
+                                 "request")
     metadata.pop("namespace", None)
     if target.namespace:
         metadata["namespace"] = target.namespace
@@ -340,5 +360,6 @@ def _go(value: Any) -> str:
         return "map[" + " ".join(f"{key}:{_go(item)}" for key, item in sorted(value.items())) + "]"
     if isinstance(value, list):
         return "[" + " ".join(map(_go, value)) + "]"
-    return {True: "true", False: "false", None: "<nil>"}.get(value, str(value)) if not isinstance(value, (int, float, str)) or isinstance(
+    return {True: "true", False: "false",
+            None: "<nil>"}.get(value, str(value)) if not isinstance(value, (int, float, str)) or isinstance(
         value, bool) else str(value)
