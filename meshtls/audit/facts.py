@@ -15,7 +15,7 @@ from meshtls.model.mesh import Mesh, by_namespace
 from meshtls.model.workload import Workload
 from meshtls.policy import dataplane
 from meshtls.policy.ambient import Ambient
-from meshtls.policy.authn import Authn, is_wide
+from meshtls.policy.authn import Authn, Effective, is_wide
 from meshtls.policy.inject import Injector
 from meshtls.policy.registry import target_port
 from meshtls.policy.select import age
@@ -33,9 +33,8 @@ class Facts:
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
-        self._faces: dict[str, tuple[o.Pod, ...]] = {}
+        self._known: dict[int, _Known] = {}
         self._behind: dict[str, tuple[Workload, ...]] = {}
-        self._planes: dict[str, str] = {}
         self._memos: dict[str, dict[str, Any]] = {}
 
     def memo(self, name: str) -> dict[str, Any]:
@@ -57,23 +56,27 @@ class Facts:
             found.setdefault(w.namespace, []).append(w)
         return {ns: tuple(ws) for ns, ws in found.items()}
 
+    def _of(self, w: Workload) -> "_Known":
+        """What is known of a workload of the mesh; by identity, since nothing is asked as often."""
+        known = self._known.get(id(w))
+        if known is None:
+            known = self._known[id(w)] = _Known(w)
+        return known
+
     def faces(self, w: Workload) -> tuple[o.Pod, ...]:
         """Pods of `w` that differ in labels, annotations or containers; at most four."""
-        found = self._faces.get(w.ref)
-        if found is None:
-            found = self._faces[w.ref] = w.faces if len(w.pods) < 2 else _distinct(w.pods)
-        return found
+        return self._of(w).faces
 
     def face(self, w: Workload) -> o.Pod:
         """The first of them."""
-        return self.faces(w)[0]
+        return self._of(w).faces[0]
 
     def plane(self, w: Workload) -> str:
         """`sidecar`, `native-sidecar`, `ambient`, `gateway`, `proxyless` or `none`: of its pods, or of what they would be."""
-        found = self._planes.get(w.ref)
-        if found is None:
-            found = self._planes[w.ref] = self.plane_of(self.face(w), w.ref)
-        return found
+        known = self._of(w)
+        if not known.plane:
+            known.plane = self.plane_of(known.faces[0], w.ref)
+        return known.plane
 
     def plane_of(self, pod: o.Pod, ref: str = "") -> str:
         """The same of one pod, or of one to be."""
@@ -121,10 +124,20 @@ class Facts:
             selector = service.spec.selector
             found = ()
             if selector:
-                candidates = self.workloads_in.get(service.namespace, ())
-                found = tuple(w for w in candidates if w.kind not in ("Job", "CronJob")
-                              and any(matches(selector, face.metadata.labels) for face in self.faces(w)))
+                first = next(iter(selector.items()))
+                found = tuple(w for w in self._labelled.get((service.namespace, *first), ())
+                              if any(matches(selector, face.metadata.labels) for face in self.faces(w)))
             self._behind[service.ref] = found
+        return found
+
+    @cached_property
+    def _labelled(self) -> dict[tuple[str, str, str], list[Workload]]:
+        """(namespace, label, value) -> the workloads, other than jobs, with such a pod."""
+        found: dict[tuple[str, str, str], list[Workload]] = {}
+        for w in self.mesh.workloads:
+            if w.kind not in ("Job", "CronJob"):
+                for pair in dict.fromkeys(pair for face in self.faces(w) for pair in face.metadata.labels.items()):
+                    found.setdefault((w.namespace, *pair), []).append(w)
         return found
 
     @cached_property
@@ -142,16 +155,19 @@ class Facts:
 
     def ports(self, w: Workload) -> dict[int, tuple[str, str]]:
         """TCP ports of the pod that a Service or a container names: number -> (name, appProtocol), a Service's first."""
-        found: dict[int, tuple[str, str]] = {}
-        for service in self.services_of.get(w.ref, ()):
-            for port in service.spec.ports:
-                if port.protocol in ("TCP", "") and (number := self.target(port, w)):
-                    found.setdefault(number, (port.name, port.app_protocol))
-        for container in application(self.face(w)):
-            for port in container.ports:
-                if port.protocol in ("TCP", ""):
-                    found.setdefault(port.container_port, (port.name, ""))
-        return found
+        known = self._of(w)
+        if known.ports is None:
+            found: dict[int, tuple[str, str]] = {}
+            for service in self.services_of.get(w.ref, ()):
+                for port in service.spec.ports:
+                    if port.protocol in ("TCP", "") and (number := self.target(port, w)):
+                        found.setdefault(number, (port.name, port.app_protocol))
+            for container in application(self.face(w)):
+                for port in container.ports:
+                    if port.protocol in ("TCP", ""):
+                        found.setdefault(port.container_port, (port.name, ""))
+            known.ports = found
+        return known.ports
 
     def service(self, host: str, namespace: str) -> o.Service | None:
         """The Service that a host name means for a configuration object in `namespace`; None for anything else."""
@@ -191,7 +207,10 @@ class Facts:
 
     def own(self, w: Workload) -> tuple[o.PeerAuthentication, ...]:
         """The policies with a selector that match `w`, the winner first; none in the root namespace."""
-        return tuple(self._now[0].selects(w.namespace, self.face(w).metadata.labels))
+        known = self._of(w)
+        if known.own is None:
+            known.own = tuple(self._now[0].selects(w.namespace, known.faces[0].metadata.labels))
+        return known.own
 
     def namespace_mode(self, namespace: str) -> str:
         """The mode that mesh and namespace policies give."""
@@ -199,7 +218,10 @@ class Facts:
 
     def mode(self, w: Workload, port: int = 0) -> str:
         """The mode in force for `w` (and one of its ports): STRICT, PERMISSIVE or DISABLE."""
-        return self._effective(self._now, w, port)
+        known = self._of(w)
+        if known.now is None:
+            known.now = self._effective(self._now, w)
+        return known.now.on(port)
 
     def written(self, w: Workload) -> str:
         """The mode that its policies add up to, whatever its data plane makes of it."""
@@ -207,11 +229,14 @@ class Facts:
 
     def after(self, w: Workload, port: int = 0) -> str:
         """The same once its namespace's policy says STRICT: what workload policies except stays excepted."""
-        return self._effective(self._strict, w, port)
+        known = self._of(w)
+        if known.strict is None:
+            known.strict = self._effective(self._strict, w)
+        return known.strict.on(port)
 
-    def _effective(self, engines: tuple[Authn, Ambient], w: Workload, port: int) -> str:
+    def _effective(self, engines: tuple[Authn, Ambient], w: Workload) -> Effective:
         engine = engines[1] if self.plane(w) == "ambient" else engines[0]
-        return engine.effective(w.namespace, self.face(w).metadata.labels).on(port)
+        return engine.effective(w.namespace, self.face(w).metadata.labels)
 
     def refuses(self, w: Workload, port: int = 0) -> bool:
         """Would STRICT in its namespace make `w` refuse plaintext on `port`? False where it is not captured."""
@@ -220,6 +245,21 @@ class Facts:
     def skipped(self, w: Workload, port: int) -> bool:
         """Does the traffic to `port` reach the application past its sidecar?"""
         return self.sidecar(w) and dataplane.takes_inbound(self.face(w), port) is not None
+
+
+class _Known:
+    """The memory of one workload; what is None was not asked yet."""
+
+    __slots__ = ("faces", "now", "own", "plane", "ports", "strict", "workload")
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        self.faces = workload.faces if len(workload.pods) < 2 else _distinct(workload.pods)
+        self.plane = ""
+        self.ports: dict[int, tuple[str, str]] | None = None
+        self.own: tuple[o.PeerAuthentication, ...] | None = None
+        self.now: Effective | None = None
+        self.strict: Effective | None = None
 
 
 def application(pod: o.Pod) -> tuple[o.Container, ...]:

@@ -1,6 +1,7 @@
 """`meshtls audit [PATH...]`: what would break under STRICT, and why."""
 
 import datetime
+import gc
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -31,6 +32,7 @@ def audit(options: Options, paths: tuple[str, ...], baseline: str | None, fail_o
         return
     if fail_on_new and not baseline:
         raise click.UsageError("--fail-on-new needs --baseline FILE")
+    gc.disable()  # a short life: walking all that was read, again and again, would cost more than it frees
     with output.session(options, kind="AuditReport", title="Audit") as draft:
         accepted = [entry for path in suppress for entry in _suppressions(path)]
         held = _baseline(baseline) if baseline else None

@@ -13,14 +13,14 @@ ANNOTATION = "networking.istio.io/exportTo"
 def find(facts: Facts) -> Iterator[Flaw]:
     config = facts.mesh.config
     for service in facts.mesh.services:
-        meshed = [w for w in facts.behind(service) if facts.refuses(w)]
-        if not meshed:
-            continue
         text = service.annotations.get(ANNOTATION)
         scopes = [part.strip() for part in text.split(",")] if text else list(config.default_service_export_to)
         labels = facts.mesh.namespace_labels.get(service.namespace)
         unseen = bool(config.discovery_selectors) and labels is not None and not any(chosen(s, labels) for s in config.discovery_selectors)
         if not unseen and (not scopes or "*" in scopes):
+            continue
+        meshed = [w for w in facts.behind(service) if facts.refuses(w)]
+        if not meshed:
             continue
         where = "nowhere: discoverySelectors leave its namespace out" if unseen else f"only in {', '.join(scopes)}"
         yield Flaw(
