@@ -5,6 +5,7 @@ would become. So ten thousand equal pods cost as much as one. Which mode is in f
 answered by `meshtls.policy`, never here.
 """
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -58,10 +59,11 @@ class Facts:
 
     def _of(self, w: Workload) -> "_Known":
         """What is known of a workload of the mesh; by identity, since nothing is asked as often."""
-        known = self._known.get(id(w))
-        if known is None:
+        try:
+            return self._known[id(w)]
+        except KeyError:
             known = self._known[id(w)] = _Known(w)
-        return known
+            return known
 
     def faces(self, w: Workload) -> tuple[o.Pod, ...]:
         """Pods of `w` that differ in labels, annotations or containers; at most four."""
@@ -106,9 +108,24 @@ class Facts:
         return self.plane(w) in ("sidecar", "native-sidecar", "ambient")
 
     @cached_property
+    def sidecars(self) -> tuple[Workload, ...]:
+        """Workloads with a sidecar."""
+        return tuple(w for w in self.workloads if self.sidecar(w))
+
+    @cached_property
+    def ambient(self) -> tuple[Workload, ...]:
+        """Workloads that ztunnel captures."""
+        return tuple(w for w in self.workloads if self.plane(w) == "ambient")
+
+    @cached_property
+    def in_mesh(self) -> tuple[Workload, ...]:
+        """Both of them."""
+        return tuple(w for w in self.workloads if self.meshed(w))
+
+    @cached_property
     def meshed_namespaces(self) -> frozenset[str]:
         """Namespaces with at least one workload in the mesh."""
-        return frozenset(w.namespace for w in self.workloads if self.meshed(w))
+        return frozenset(w.namespace for w in self.in_mesh)
 
     @cached_property
     def lone(self) -> frozenset[str]:
@@ -122,22 +139,28 @@ class Facts:
         found = self._behind.get(service.ref)
         if found is None:
             selector = service.spec.selector
-            found = ()
-            if selector:
-                first = next(iter(selector.items()))
-                found = tuple(w for w in self._labelled.get((service.namespace, *first), ())
-                              if any(matches(selector, face.metadata.labels) for face in self.faces(w)))
-            self._behind[service.ref] = found
+            found = self._behind[service.ref] = tuple(
+                w for w in self.selected(service.namespace, selector) if w.kind not in ("Job", "CronJob")) if selector else ()
         return found
+
+    def selected(self, namespace: str, labels: dict[str, str]) -> Iterator[Workload]:
+        """Workloads of a namespace that have a pod with all of `labels`, which must not be empty."""
+        first = next(iter(labels.items()))
+        for w in self._labelled.get((namespace, *first), ()):
+            if len(labels) == 1 or any(matches(labels, face.metadata.labels) for face in self.faces(w)):
+                yield w
 
     @cached_property
     def _labelled(self) -> dict[tuple[str, str, str], list[Workload]]:
-        """(namespace, label, value) -> the workloads, other than jobs, with such a pod."""
+        """(namespace, label, value) -> the workloads with such a pod."""
         found: dict[tuple[str, str, str], list[Workload]] = {}
         for w in self.mesh.workloads:
-            if w.kind not in ("Job", "CronJob"):
-                for pair in dict.fromkeys(pair for face in self.faces(w) for pair in face.metadata.labels.items()):
-                    found.setdefault((w.namespace, *pair), []).append(w)
+            faces = self.faces(w)
+            pairs = faces[0].metadata.labels.items()
+            if len(faces) > 1:
+                pairs = {pair: None for face in faces for pair in face.metadata.labels.items()}.keys()
+            for key, value in pairs:
+                found.setdefault((w.namespace, key, value), []).append(w)
         return found
 
     @cached_property

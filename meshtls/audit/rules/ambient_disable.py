@@ -9,8 +9,8 @@ from meshtls.policy.authn import mode_of as mode
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    for w in facts.workloads:
-        if facts.plane(w) != "ambient" or facts.written(w) != "DISABLE":
+    for w in facts.ambient:
+        if facts.written(w) != "DISABLE":
             continue
         policies = facts.own(w)
         decided = policies[0] if policies and mode(policies[0]) == "DISABLE" else facts.wide(w.namespace) or facts.wide(facts.mesh.root)

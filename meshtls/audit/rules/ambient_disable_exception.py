@@ -12,8 +12,8 @@ from meshtls.policy.authn import mode_of as mode
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    for w in facts.workloads:
-        if facts.plane(w) != "ambient" or not (own := facts.own(w)) or mode(own[0]) != "UNSET":
+    for w in facts.ambient:
+        if not (own := facts.own(w)) or mode(own[0]) != "UNSET":
             continue
         ports = own[0].spec.port_level_mtls
         disabled = [port for port, entry in ports.items() if entry.mode == "DISABLE"]

@@ -15,9 +15,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
     if any(e.name == VARIABLE and e.value == "true" for d in facts.mesh.deployments if d.name.startswith("istiod")
            for c in d.template.spec.containers for e in c.env):
         return
-    for w in facts.workloads:
-        if not facts.sidecar(w):
-            continue
+    for w in facts.sidecars:
         for pod in facts.faces(w):
             families = {":" in entry.ip for entry in pod.status.pod_ips}
             if len(families) == 2 and VARIABLE not in pod.metadata.annotations.get("proxy.istio.io/config", ""):

@@ -11,8 +11,8 @@ OPEN = ("PERMISSIVE", "DISABLE")
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    for w in facts.workloads:
-        if not facts.meshed(w) or not (own := facts.own(w)):
+    for w in facts.in_mesh:
+        if not (own := facts.own(w)):
             continue
         policy = own[0]
         strict = facts.namespace_mode(w.namespace) == "STRICT"

@@ -13,9 +13,7 @@ PREFIX = "traffic.sidecar.istio.io/"
 
 def find(facts: Facts) -> Iterator[Flaw]:
     served = {port.port for s in facts.mesh.services if any(facts.meshed(w) for w in facts.behind(s)) for port in s.spec.ports}
-    for w in facts.workloads:
-        if not facts.sidecar(w):
-            continue
+    for w in facts.sidecars:
         notes = facts.face(w).metadata.annotations
         excluded = sorted(numbers(notes.get(PREFIX + "excludeOutboundPorts", "")) & served)
         if excluded:

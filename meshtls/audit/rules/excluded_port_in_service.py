@@ -8,9 +8,7 @@ from meshtls.model.check import Severity
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    for w in facts.workloads:
-        if not facts.sidecar(w):
-            continue
+    for w in facts.sidecars:
         for service in facts.services_of.get(w.ref, ()):
             for port in service.spec.ports:
                 target = facts.target(port, w)

@@ -10,9 +10,7 @@ KEYS = ("traffic.sidecar.istio.io/excludeInterfaces", "k8s.v1.cni.cncf.io/networ
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    for w in facts.workloads:
-        if not facts.sidecar(w):
-            continue
+    for w in facts.sidecars:
         notes = facts.face(w).metadata.annotations
         for key in KEYS:
             if notes.get(key):

@@ -8,8 +8,8 @@ from meshtls.model.check import Confidence, Severity
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    for w in facts.workloads:
-        if not facts.meshed(w) or facts.face(w).spec.host_network:
+    for w in facts.in_mesh:
+        if facts.face(w).spec.host_network:
             continue
         for container in application(facts.face(w)):
             for port in container.ports:

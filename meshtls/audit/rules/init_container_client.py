@@ -12,7 +12,7 @@ ISTIO = ("istio-init", "istio-validation", "istio-proxy")
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    for w in facts.workloads:
+    for w in facts.sidecars:
         if not facts.classic(w):
             continue
         names = [c.name for c in facts.face(w).spec.init_containers if c.name not in ISTIO and c.restart_policy != "Always"]

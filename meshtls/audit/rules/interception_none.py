@@ -11,9 +11,7 @@ KEY = "sidecar.istio.io/interceptionMode"
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    for w in facts.workloads:
-        if not facts.sidecar(w):
-            continue
+    for w in facts.sidecars:
         meta = facts.face(w).metadata
         said = meta.annotations.get(KEY, facts.mesh.config.default_config.interception_mode)
         if said != "NONE":

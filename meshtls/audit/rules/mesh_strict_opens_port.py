@@ -17,8 +17,8 @@ def find(facts: Facts) -> Iterator[Flaw]:
     root = facts.wide(facts.mesh.root)
     if root is None or mode(root) != "STRICT" or root.spec.selector is not None:
         return
-    for w in facts.workloads:
-        if facts.plane(w) != "ambient" or not (own := facts.own(w)) or mode(own[0]) not in ("PERMISSIVE", "DISABLE"):
+    for w in facts.ambient:
+        if not (own := facts.own(w)) or mode(own[0]) not in ("PERMISSIVE", "DISABLE"):
             continue
         namespace = facts.wide(w.namespace)
         if namespace is not None and mode(namespace) != "UNSET":

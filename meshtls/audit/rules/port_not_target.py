@@ -10,16 +10,14 @@ from meshtls.audit import say
 from meshtls.audit.facts import Facts, selective
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
-from meshtls.policy.select import subset as matches
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
     for policy in facts.mesh.peer_authentications:
-        if not selective(policy) or policy.namespace == facts.mesh.root:
+        if not policy.spec.port_level_mtls or not selective(policy) or policy.namespace == facts.mesh.root:
             continue
         wanted = policy.spec.selector.match_labels  # type: ignore[union-attr]
-        workloads = [w for w in facts.workloads_in.get(policy.namespace, ())
-                     if any(matches(wanted, face.metadata.labels) for face in facts.faces(w))]
+        workloads = list(facts.selected(policy.namespace, wanted))
         for key, setting in policy.spec.port_level_mtls.items():
             for w in workloads:
                 ports = facts.ports(w)

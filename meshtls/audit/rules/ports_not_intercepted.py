@@ -12,9 +12,7 @@ OWN = frozenset({15020, 15021, 15090})
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    for w in facts.workloads:
-        if not facts.sidecar(w):
-            continue
+    for w in facts.sidecars:
         notes = facts.face(w).metadata.annotations
         excluded = sorted(numbers(notes.get(EXCLUDE, "")) - OWN)
         if excluded:

@@ -16,9 +16,7 @@ STATUS_PORT = 15020
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    for w in facts.workloads:
-        if not facts.sidecar(w):
-            continue
+    for w in facts.sidecars:
         for face in facts.faces(w):
             off = face.metadata.annotations.get(KEY) == "false"
             live = bool(w.pods)

@@ -11,9 +11,7 @@ PROXY = 1337
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    for w in facts.workloads:
-        if not facts.sidecar(w):
-            continue
+    for w in facts.sidecars:
         spec = facts.face(w).spec
         pod = spec.security_context
         for field, containers in (("containers", application(facts.face(w))), ("initContainers", spec.init_containers)):

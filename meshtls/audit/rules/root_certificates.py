@@ -1,6 +1,5 @@
 """Namespaces that trust different root certificates: mTLS between them fails once it is demanded."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 
@@ -12,6 +11,8 @@ NAME, KEY = "istio-ca-root-cert", "root-cert.pem"
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
+    import hashlib
+
     roots = {c.namespace: hashlib.sha256(" ".join(c.data[KEY].split()).encode()).hexdigest()[:12]
              for c in facts.mesh.config_maps if c.name == NAME and c.data.get(KEY)}
     if len(set(roots.values())) < 2:

@@ -19,9 +19,7 @@ OWN = ("15020", "15090")
 
 def find(facts: Facts) -> Iterator[Flaw]:
     monitored = _monitored(facts)
-    for w in facts.workloads:
-        if not facts.meshed(w):
-            continue
+    for w in facts.in_mesh:
         said: dict[int, str] = {}
         for port, monitor in monitored.get(w.ref, ()):
             said.setdefault(port, monitor)
@@ -31,7 +29,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
         if notes.get("prometheus.io/scrape") == "true" and annotated.isdigit() and annotated not in OWN and (unmerged or w.pods):
             said.setdefault(int(annotated), "annotation prometheus.io/port")
         for port, (name, _) in facts.ports(w).items():
-            if "metrics" in name.split("-") or "prometheus" in name.split("-") or name in ("prom", "http-prom"):
+            if ("metrics" in name or "prom" in name) and not {"metrics", "prometheus", "prom"}.isdisjoint(name.split("-")):
                 said.setdefault(port, f"port name {name}")
         lost = {port: why for port, why in said.items() if facts.refuses(w, port)}
         if lost:

@@ -17,7 +17,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
         workloads = facts.workloads_in.get(policy.namespace, ())
         if not facts.mesh.live and not workloads:
             continue
-        if any(matches(wanted, face.metadata.labels) for w in workloads for face in facts.faces(w)):
+        if next(facts.selected(policy.namespace, wanted), None):
             continue
         if any(matches(wanted, w.template.metadata.labels) for w in workloads if w.template):
             continue

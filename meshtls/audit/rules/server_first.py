@@ -15,9 +15,7 @@ DECLARED = ("http", "http2", "https", "grpc", "tls")
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    for w in facts.workloads:
-        if not facts.sidecar(w):
-            continue
+    for w in facts.sidecars:
         for port, (name, app) in facts.ports(w).items():
             words = [*name.split("-"), app]
             if words[0] in DECLARED:

@@ -18,8 +18,8 @@ from meshtls.policy.select import subset as matches
 def find(facts: Facts) -> Iterator[Flaw]:
     if not facts.mesh.sidecars:
         return
-    for w in facts.workloads:
-        if not facts.sidecar(w) or not (scope := _scope(facts, w)) or not scope.spec.egress:
+    for w in facts.sidecars:
+        if not (scope := _scope(facts, w)) or not scope.spec.egress:
             continue
         for service, said in callees(facts, w):
             if service.namespace == w.namespace and _imports(scope, w.namespace, service):

@@ -8,7 +8,7 @@ from meshtls.model.check import Severity
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    for w in facts.workloads:
+    for w in facts.sidecars:
         if not facts.classic(w):
             continue
         face = facts.face(w)
