@@ -10,21 +10,20 @@ import asyncio
 import contextlib
 import json
 import logging
-import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-import msgspec
 from starlette.requests import ClientDisconnect, Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from meshtls.lab.api import authz, discovery, istio, logs, patch, protobuf, reads, select, status, subresources, watch
+from meshtls.lab.api import (answers, authz, discovery, istio, logs, patch, protobuf, reads, select, status,
+                             subresources, watch)
 from meshtls.lab.api.admission import Admission
 from meshtls.lab.api.authz import Attributes, Rbac
 from meshtls.lab.api.faults import Faults
-from meshtls.lab.api.field import invalid, quote, required, too_long, unsupported, forbidden
+from meshtls.lab.api.field import forbidden, invalid, required, too_long, unsupported
 from meshtls.lab.api.identity import Tokens, User, impersonated
 from meshtls.lab.api.reads import Form
 from meshtls.lab.api.resources import Registry, from_definition
@@ -34,7 +33,6 @@ from meshtls.lab.api.writes import Options, Target, Writes
 
 Object = dict[str, Any]
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"
-GZIP_FROM_BYTES = 128 * 1024
 _PUBLIC = ("/healthz", "/livez", "/readyz", "/version")
 _log = logging.getLogger(__name__)
 
@@ -82,12 +80,12 @@ class Api:
         try:
             response = await self._answer(request)
         except status.ApiError as error:
-            response = _refused(error)
+            response = answers.refused(error)
         except ClientDisconnect:
             return
         except Exception:
             _log.exception("%s %s", request.method, request.url.path)
-            response = _refused(status.internal("the lab's API failed on this request; its log says how"))
+            response = answers.refused(status.internal("the lab's API failed on this request; its log says how"))
         if response is not None:
             await response(scope, receive, send)
 
@@ -97,7 +95,7 @@ class Api:
         if fault is not None and path != "/lab/faults":
             return await self._fail(fault, request)
         if path in _PUBLIC or path.rstrip("/") in _PUBLIC:
-            return _json(discovery.VERSION,
+            return answers.plain(discovery.VERSION,
                          request) if path.startswith("/version") else Response("ok", media_type="text/plain")
         user = self._who(request)
         if path == "/lab/faults":
@@ -109,7 +107,7 @@ class Api:
         verdict = self.rbac.allowed(user, Attributes(verb, path=path))
         if not verdict.allowed:
             raise authz.refusal(user, Attributes(verb, path=path), verdict.reason)
-        return _json(self._document(parts, request), request)
+        return answers.plain(self._document(parts, request), request)
 
     def _who(self, request: HttpRequest) -> User:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -189,19 +187,19 @@ class Api:
             if verb != "create":
                 raise status.not_allowed(target.resource.name)
             obj = self.writes.read(await request.body(), target, _options(request, user, "CreateOptions"))
-            return _json(self._subresources.review(target, obj, user), request, 201)
+            return answers.plain(self._subresources.review(target, obj, user), request, 201)
         if target.subresource and target.subresource not in ("status", "finalize", "ephemeralcontainers"):
             if target.subresource == "log" and verb == "get":
                 return await self._log(target, query)
             return await self._subresources.answer(verb, target, user, request)
         match verb:
             case "get":
-                obj = self.store.get(target.resource.name, target.namespace, target.name)
-                if obj is None:
+                held = self.store.get(target.resource.name, target.namespace, target.name)
+                if held is None:
                     raise status.not_found(target.resource.name, target.name)
-                return await _form(obj, target, form, request)
+                return answers.plain(reads.single(held, target, form), request)
             case "list":
-                return await _json_or_gzip(reads.listed(self.store, target, query, form), request)
+                return await answers.compressed(reads.listed(self.store, target, query, form), request)
             case "watch":
                 wishes = reads.watched(target, query, form)
                 return StreamingResponse(watch.lines(self.store, wishes, self.closing), media_type="application/json",
@@ -209,16 +207,16 @@ class Api:
             case "create" if not target.name:
                 options = _options(request, user, "CreateOptions")
                 obj = await self.writes.create(target, self.writes.read(await request.body(), target, options), options)
-                return await _form(obj, target, form, request, 201, options.warnings)
+                return answers.plain(reads.single(obj, target, form), request, 201, options.warnings)
             case "update" if target.name:
                 options = _options(request, user, "UpdateOptions")
                 obj = await self.writes.replace(target, self.writes.read(await request.body(), target, options),
                                                 options)
-                return await _form(obj, target, form, request, 200, options.warnings)
+                return answers.plain(reads.single(obj, target, form), request, 200, options.warnings)
             case "patch" if target.name:
                 options = _options(request, user, "PatchOptions")
                 obj, made = await self.writes.patch(target, await request.body(), options)
-                return await _form(obj, target, form, request, 201 if made else 200, options.warnings)
+                return answers.plain(reads.single(obj, target, form), request, 201 if made else 200, options.warnings)
             case "delete" | "deletecollection" if not target.subresource:
                 return await self._delete(verb, target, user, request, form)
         raise status.not_allowed(target.resource.name)
@@ -229,13 +227,15 @@ class Api:
         if verb == "deletecollection":
             matches = reads.matcher(request.query_params, target.resource) or (lambda obj: True)
             gone = await self.writes.delete_all(target, matches, wishes, options)
-            return _json(reads.as_list(gone, target, form, {"resourceVersion": str(self.store.version)}), request, 200,
+            return answers.plain(reads.as_list(gone, target, form, {"resourceVersion": str(self.store.version)}),
+                                 request, 200,
                          options.warnings)
         obj, removed = await self.writes.delete(target, wishes, options)
         if removed and target.resource.kind not in subresources.RETURNED_WHEN_DELETED:
-            return _json(status.success(target.resource.name, target.name, obj["metadata"]["uid"]), request, 200,
+            return answers.plain(status.success(target.resource.name, target.name, obj["metadata"]["uid"]), request,
+                                 200,
                          options.warnings)
-        return await _form(obj, target, form, request, 200, options.warnings)
+        return answers.plain(reads.single(obj, target, form), request, 200, options.warnings)
 
     async def _log(self, target: Target, query: Mapping[str, str]) -> Response:
         pod = self.store.get("pods", target.namespace, target.name)
@@ -250,19 +250,19 @@ class Api:
             first = await anext(lines, None)
         except LookupError as error:
             raise status.bad_request(str(error.args[0]) if error.args else "no log") from error
-        return StreamingResponse(_until(self.closing, first, lines), media_type="text/plain")
+        return StreamingResponse(logs.until(self.closing, first, lines), media_type="text/plain")
 
     async def _fail(self, fault: Any, request: HttpRequest) -> Response | None:
         if fault.act == "hang":
             await self.closing.wait()
             return None
         if fault.act == "close":
-            return _Cut()
+            return answers.Cut()
         words = {409: "Conflict", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable",
                  401: "Unauthorized", 403: "Forbidden"}
         error = status.ApiError(fault.act, words.get(fault.act, ""), fault.message or f"fault on demand: {fault.act}",
                                 details={"retryAfterSeconds": fault.retry_after_s} if fault.act in (429, 503) else None)
-        response = _refused(error)
+        response = answers.refused(error)
         if fault.act in (429, 503):
             response.headers["Retry-After"] = str(fault.retry_after_s)
         return response
@@ -279,7 +279,7 @@ class Api:
                     self.faults.add(**wish)
             except (ValueError, TypeError) as error:
                 raise status.bad_request(f"no fault that can be made: {error}") from error
-        return _json({"faults": self.faults.listed()}, request)
+        return answers.plain({"faults": self.faults.listed()}, request)
 
     async def serve(self, host: str, port: int, certfile: str, keyfile: str, *, sockets: list[Any] | None = None,
                     started: Callable[[int], None] = lambda port: None) -> None:
@@ -291,7 +291,7 @@ class Api:
                                 lifespan="off", ws="none", server_header=False, log_level="critical",
                                 timeout_keep_alive=90, timeout_graceful_shutdown=1, loop="asyncio")
         self._server = uvicorn.Server(config)
-        self._server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]  # signals are the owner's
+        self._server.capture_signals = contextlib.nullcontext  # signals are the owner's
         self.address = f"{host}:{port}"
         running = asyncio.ensure_future(self._server.serve(sockets=sockets))
         while not self._server.started and not running.done():
@@ -311,13 +311,6 @@ class Api:
         if self._server is not None:
             self._open = list(self._server.server_state.connections)
             self._server.should_exit = True
-
-
-class _Cut(Response):
-    """Begins an answer and never ends it: the server then closes the connection."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000")]})
 
 
 def _verb(method: str, name: str, query: Mapping[str, str]) -> str:
@@ -358,74 +351,3 @@ def _options(request: HttpRequest, user: User, kind: str) -> Options:
                                        "application/yaml, application/vnd.kubernetes.protobuf, application/cbor")
     agent = request.headers.get("user-agent", "unknown").partition("/")[0][:128]
     return Options(user, manager or agent, bool(dry), level or "Warn", query.get("force") in ("true", "1"), content, [])
-
-
-async def _form(obj: Object, target: Target, form: Form, request: HttpRequest, code: int = 200,
-                warnings: list[str] = []) -> Response:
-    return _json(reads.single(obj, target, form), request, code, warnings)
-
-
-def _json(value: Object, request: HttpRequest, code: int = 200, warnings: list[str] = []) -> Response:
-    accept = request.headers.get("accept", "")
-    if accept.startswith("application/yaml"):
-        import yaml
-        response = Response(yaml.safe_dump(value), code, media_type="application/yaml")
-    else:
-        kind = "application/json"
-        if discovery.AGGREGATED in accept and value.get("kind") == "APIGroupDiscoveryList":
-            kind += ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-        response = Response(msgspec.json.encode(value), code, media_type=kind)
-    response.headers["Cache-Control"] = "no-cache, private"
-    for text in dict.fromkeys(warnings):
-        response.headers.append("Warning", f"299 - {quote(text)}")
-    return response
-
-
-async def _json_or_gzip(value: Object, request: HttpRequest) -> Response:
-    response = _json(value, request)
-    body = bytes(response.body)
-    if len(body) < GZIP_FROM_BYTES or "gzip" not in request.headers.get("accept-encoding", ""):
-        return response
-    packed = await asyncio.get_running_loop().run_in_executor(None, _gzip, body)
-    headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding", "Cache-Control": "no-cache, private"}
-    return Response(packed, response.status_code, headers, media_type=response.headers["content-type"])
-
-
-def _gzip(body: bytes) -> bytes:
-    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
-    return packer.compress(body) + packer.flush()
-
-
-def _refused(error: status.ApiError) -> Response:
-    if error.text:
-        return Response(error.text, error.code, {"X-Content-Type-Options": "nosniff"}, media_type="text/plain")
-    response = Response(msgspec.json.encode(error.status()), error.code, media_type="application/json")
-    seconds = error.details.get("retryAfterSeconds")
-    if seconds:
-        response.headers["Retry-After"] = str(seconds)
-    return response
-
-
-async def _until(closing: asyncio.Event, first: bytes | None, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """A log's lines until it ends or the server stops."""
-    if first is None:
-        return
-    yield first
-    stopped = asyncio.ensure_future(closing.wait())
-    try:
-        while True:
-            following = asyncio.ensure_future(anext(lines, None))
-            done, _ = await asyncio.wait((following, stopped), return_when=asyncio.FIRST_COMPLETED)
-            if following not in done:
-                following.cancel()
-                return
-            line = following.result()
-            if line is None:
-                return
-            yield line
-    finally:
-        stopped.cancel()
-        close = getattr(lines, "aclose", None)
-        if close is not None:
-            with contextlib.suppress(RuntimeError, asyncio.CancelledError):
-                await close()

@@ -244,10 +244,9 @@ def _merged(node: dict[str, Any], base: Any, config: Any) -> Any:
         keys, items = schema.merge_keys(node), schema.resolve(node.get("items") or {})
         held = {_element(keys, item): item for item in base}
         given = {_element(keys, item): item for item in config}
-        merged = {mark: _merged(items, held[mark], item) if mark in held and keys else clone(item) for mark,
-                  item in given.items()}
-        found = [merged.pop(mark, item) for mark, item in held.items()]
-        return found + list(merged.values())
+        merged = {mark: _merged(items, held[mark], item) if mark in held and keys else clone(item)
+                  for mark, item in given.items()}
+        return [merged.pop(mark, item) for mark, item in held.items()] + list(merged.values())
     return clone(config)
 
 

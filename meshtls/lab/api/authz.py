@@ -214,6 +214,7 @@ def review(kind: str, obj: Object, user: User, rbac: Rbac, namespace: str) -> Ob
                             asked.get("subresource", ""),
                             namespace or asked.get("namespace", ""), asked.get("name", ""))
     else:
+        url = url or {}
         wanted = Attributes(url.get("verb", ""), path=url.get("path", ""))
     verdict = rbac.allowed(user, wanted)
     return {**obj, "status": {"allowed": verdict.allowed, **({"reason": verdict.reason} if verdict.reason else {})}}

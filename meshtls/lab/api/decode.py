@@ -32,7 +32,7 @@ _INTERNAL = {"": "core", "rbac.authorization.k8s.io": "rbac", "networking.k8s.io
              "node.k8s.io": "node"}
 
 
-class Repeated(dict):
+class Repeated(dict[str, Any]):
     """A JSON object in which some keys stood twice (the last one holds)."""
 
     keys_twice: tuple[str, ...] = ()
@@ -302,14 +302,14 @@ def _json_type(value: Any, node: dict[str, Any] | None = None) -> str:
 def _go_type(node: dict[str, Any]) -> str:
     node = schema.resolve(node)
     if "x-model" in node:
-        return "v1." + node["x-model"].lstrip("V0123456789")
+        return f"v1.{node['x-model'].lstrip('V0123456789')}"
     match node.get("type"):
         case "array":
             return "[]" + _go_type(node["items"])
         case "object":
             return "map[string]" + _go_type(node.get("additionalProperties") or {"type": "string"})
         case "integer":
-            return node.get("format", "int32")
+            return str(node.get("format", "int32"))
         case "boolean":
             return "bool"
         case "number":

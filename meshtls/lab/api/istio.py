@@ -1,12 +1,9 @@
 """Istio's custom resources as the lab serves them: names, printed columns, fields and rules.
 
 The table is written in a short notation (from Istio's API reference): `name: type`, where a type is s string, i
-integer, u
-integer >= 0, n number, b boolean, d duration, `A|B` one of, [T] list, {T} map of, (fields) object, Name another line, *
-anything. A
-leading `!` makes a field required, `~` nullable. Rules that Istio states in CEL are Python here: RULES names them by
-the
-type that they hold for.
+integer, u integer >= 0, n number, b boolean, d duration, `A|B` one of, [T] list, {T} map of, (fields) object, Name
+another line, * anything. A leading `!` makes a field required, `~` nullable; an indented line goes on with the line
+before. Rules that Istio states in CEL are Python here: RULES names them by the type that they hold for.
 """
 import re
 from collections.abc import Callable, Iterator
@@ -244,7 +241,8 @@ class _Reader:
     """Reads the notation into JSON schema; `x-rules` names the rules of a node."""
 
     def __init__(self, lines: dict[str, str]) -> None:
-        self._lines, self._made = lines, {}
+        self._lines = lines
+        self._made: dict[str, dict[str, Any]] = {}
 
     def fields(self, text: str, owner: str) -> dict[str, Any]:
         node: dict[str, Any] = {"type": "object", "properties": {}}

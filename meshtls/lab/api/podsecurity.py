@@ -58,7 +58,7 @@ def _setters(pod: bool, names: list[str]) -> str:
 
 def _app_armor(metadata: Object, spec: Object) -> str | None:
     def kind(holder: Object) -> str:
-        return (_context(holder).get("appArmorProfile") or {}).get("type", "RuntimeDefault")
+        return str((_context(holder).get("appArmorProfile") or {}).get("type", "RuntimeDefault"))
     fine = ("RuntimeDefault", "Localhost")
     names, values = _bad(spec, lambda one: kind(one) not in fine), {kind(one)
                                                                     for one in [spec, *_containers(spec)]} - set(fine)
@@ -116,7 +116,7 @@ def _privileged(_: Object, spec: Object) -> str | None:
 
 def _proc_mount(_: Object, spec: Object) -> str | None:
     def kind(container: Object) -> str:
-        return _context(container).get("procMount", "Default")
+        return str(_context(container).get("procMount", "Default"))
     names = _bad(spec, lambda one: kind(one) != "Default")
     values = sorted({kind(one) for one in _containers(spec)} - {"Default"})
     return f"{_named(names)} must not set securityContext.procMount to {_quoted(values)}" if names else None

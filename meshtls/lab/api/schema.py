@@ -178,5 +178,5 @@ def merge_keys(node: Node) -> list[str] | None:
 def is_atomic(node: Node) -> bool:
     """Owned and replaced as one."""
     if node.get("type") == "array":
-        return node.get("x-kubernetes-list-type", "atomic") == "atomic"
-    return node.get("x-kubernetes-map-type") == "atomic"
+        return bool(node.get("x-kubernetes-list-type", "atomic") == "atomic")
+    return bool(node.get("x-kubernetes-map-type") == "atomic")

@@ -131,12 +131,15 @@ def _handler(probe: Object, path: str, kinds: tuple[str, ...] = ("exec", "httpGe
 
 
 def _amount(text: str) -> Decimal:
+    """A canonical quantity as a number; 0 for what is none."""
     digits = text.rstrip("numkKMGTPEi")
-    powers = {"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": 1, "k": 10**3, "M": 10**6,
-              "G": 10**9, "T": 10**12,
-              "P": 10**15, "E": 10**18, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
+    unit = text[len(digits):]
+    if unit.endswith("i"):
+        power = Decimal(1024) ** (" KMGTPE".index(unit[0]))
+    else:
+        power = Decimal(1000) ** ("num kMGTPE".index(unit or " ") - 3)
     try:
-        return Decimal(digits) * powers.get(text[len(digits):], 1)
+        return Decimal(digits) * power
     except ArithmeticError:
         return Decimal(0)
 

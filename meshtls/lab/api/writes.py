@@ -142,10 +142,11 @@ class Writes:
                                      "map[string]interface {}")
         for attempt in range(5):
             old = self._held(target)
-            node = schema.of(target.resource, target.version)
             current = {**old, "apiVersion": target.api_version, "kind": target.resource.kind}
-            made = {patch.MERGE: patch.merge, patch.JSON: patch.json_patch,
-                    patch.STRATEGIC: lambda held, wanted: patch.strategic(node, held, wanted)}[kind](current, change)
+            if kind == patch.STRATEGIC:
+                made = patch.strategic(schema.of(target.resource, target.version), current, change)
+            else:
+                made = patch.merge(current, change) if kind == patch.MERGE else patch.json_patch(current, change)
             obj = self._reshaped(target, made, change if kind == patch.STRATEGIC else None, options)
             _fit_name(obj.setdefault("metadata", {}), target)
             named = isinstance(change, dict) and (change.get("metadata") or {}).get("resourceVersion")

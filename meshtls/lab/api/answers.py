@@ -1,0 +1,67 @@
+"""HTTP answers: JSON or YAML, packed when large, with Warning headers; refusals as Status objects."""
+import asyncio
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import yaml
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from meshtls.lab.api import discovery, status
+from meshtls.lab.api.field import quote
+
+Object = dict[str, Any]
+GZIP_FROM_BYTES = 128 * 1024
+
+
+def plain(value: Object, request: Request, code: int = 200, warnings: Sequence[str] = ()) -> Response:
+    """A value as JSON (YAML when that is asked for first), warnings as headers."""
+    accept = request.headers.get("accept", "")
+    if accept.startswith("application/yaml"):
+        response = Response(yaml.safe_dump(value), code, media_type="application/yaml")
+    else:
+        kind = "application/json"
+        if discovery.AGGREGATED in accept and value.get("kind") == "APIGroupDiscoveryList":
+            kind += ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        response = Response(msgspec.json.encode(value), code, media_type=kind)
+    response.headers["Cache-Control"] = "no-cache, private"
+    for text in dict.fromkeys(warnings):
+        response.headers.append("Warning", f"299 - {quote(text)}")
+    return response
+
+
+async def compressed(value: Object, request: Request) -> Response:
+    """The same, packed when it is large and the client takes gzip."""
+    response = plain(value, request)
+    body = bytes(response.body)
+    if len(body) < GZIP_FROM_BYTES or "gzip" not in request.headers.get("accept-encoding", ""):
+        return response
+    packed = await asyncio.get_running_loop().run_in_executor(None, _gzip, body)
+    headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding", "Cache-Control": "no-cache, private"}
+    return Response(packed, response.status_code, headers, media_type=response.headers["content-type"])
+
+
+def _gzip(body: bytes) -> bytes:
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    return packer.compress(body) + packer.flush()
+
+
+def refused(error: status.ApiError) -> Response:
+    """An ApiError as its Status."""
+    if error.text:
+        return Response(error.text, error.code, {"X-Content-Type-Options": "nosniff"}, media_type="text/plain")
+    response = Response(msgspec.json.encode(error.status()), error.code, media_type="application/json")
+    seconds = error.details.get("retryAfterSeconds")
+    if seconds:
+        response.headers["Retry-After"] = str(seconds)
+    return response
+
+
+class Cut(Response):
+    """Begins an answer and never ends it: the server then closes the connection."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000")]})
