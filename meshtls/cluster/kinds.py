@@ -115,6 +115,15 @@ _ALL = (
     Kind("gateway.networking.k8s.io", "v1", "gateways", "Gateway", True),
     Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute", True),
     Kind("gateway.networking.k8s.io", "v1", "grpcroutes", "GRPCRoute", True),
+    Kind("gateway.networking.k8s.io", "v1", "gatewayclasses", "GatewayClass", False),
+    Kind("gateway.networking.k8s.io", "v1alpha2", "tcproutes", "TCPRoute", True),
+    Kind("gateway.networking.k8s.io", "v1alpha2", "tlsroutes", "TLSRoute", True),
+    Kind("gateway.networking.k8s.io", "v1", "backendtlspolicies", "BackendTLSPolicy", True),
+    Kind("", "v1", "replicationcontrollers", "ReplicationController", True),
+    Kind("networking.k8s.io", "v1", "ingressclasses", "IngressClass", False),
+    Kind("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", False),
+    Kind("monitoring.coreos.com", "v1", "servicemonitors", "ServiceMonitor", True),
+    Kind("monitoring.coreos.com", "v1", "podmonitors", "PodMonitor", True),
 )
 
 KINDS: dict[str, Kind] = {}

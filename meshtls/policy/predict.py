@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from meshtls.model.mesh import Mesh
-from meshtls.model.objects import Service
 from meshtls.model.workload import Workload
 from meshtls.policy.because import Because
 from meshtls.policy.calls import Calls, Kind, Outcome, Where, join
@@ -28,7 +27,6 @@ class Group(msgspec.Struct, frozen=True):
     target: str
     outcome: Outcome
     was: Outcome | None = None
-    namespace: str = ""
 
     @property
     def sends(self) -> str:
@@ -52,7 +50,7 @@ class Prediction(msgspec.Struct, frozen=True, rename="camel"):
     fix: str
 
 
-Filter = Callable[[Workload], bool]
+Filter = Callable[[dict[str, str]], bool]
 
 
 class Table:
@@ -86,9 +84,6 @@ class Table:
         faces = self.engine.faces[workload.ref]
         return join([self.calls.to_pod(kind, face.pod, port) for kind in self._kinds[key] for face in faces])
 
-    def key_of(self, workload: Workload) -> tuple[object, ...]:
-        return tuple(k.key for k in self.calls.kinds(self.engine.faces[workload.ref]))
-
     def ports_of(self, workload: Workload) -> tuple[int, ...]:
         found: set[int] = set()
         for face in self.engine.faces[workload.ref]:
@@ -103,40 +98,46 @@ def groups(
     *,
     direct: bool = False,
     clients: Filter | None = None,
+    namespaces: frozenset[str] | None = None,
     server_namespaces: frozenset[str] | None = None,
 ) -> Iterator[Group]:
     """Every answer, by class of client and port; with `before`, every answer that it would have given differently.
 
-    A workload whose class differs between the two meshes is compared by itself. `direct` adds calls by pod address.
+    `direct` adds calls by pod address; `clients` takes the labels of a client's pods; `namespaces` keeps calls that begin or
+    end in one of them, `server_namespaces` those that end there. A workload whose class differs between the two meshes is compared by itself.
     """
     table = Table(mesh)
     old = Table(before) if before is not None else None
-    joined = _classes(table, old, clients)
-    wheres = [w for w in table.calls.ports() if server_namespaces is None or w.host.namespace in server_namespaces]
+    rows = _rows(table, old, clients)
+    inside = [(k, o, kept) for k, o, m in rows if (kept := tuple(r for r in m if _within(r, namespaces)))]
     known = {(w.host.ref, w.port.number): w for w in old.calls.ports()} if old else {}
-    for where in wheres:
+    for where in table.calls.ports():
+        if server_namespaces is not None and where.host.namespace not in server_namespaces:
+            continue
         earlier = known.get((where.host.ref, where.port.number))
-        for key, old_key, members in joined:
+        for key, old_key, members in rows if namespaces is None or where.host.namespace in namespaces else inside:
             outcome = table.outcome(key, where)
             was = old.outcome(old_key, earlier) if old and old_key is not None and earlier else None
             if old is None or _changed(outcome, was):
-                yield Group(members, where.host.ref, where.port.number, where.target, outcome, was, where.host.namespace)
+                yield Group(members, where.host.ref, where.port.number, where.target, outcome, was)
     if direct:
-        yield from _direct(table, old, joined, server_namespaces)
+        yield from (g for g in _direct(table, old, rows, inside, namespaces) if _within(g.server, server_namespaces))
+
+
+Row = tuple[tuple[object, ...], tuple[object, ...] | None, tuple[str, ...]]
+
+
+def _within(ref: str, namespaces: frozenset[str] | None) -> bool:
+    return namespaces is None or ref.split("/")[1] in namespaces
 
 
 def _direct(
-    table: Table,
-    old: Table | None,
-    joined: list[tuple[tuple[object, ...], tuple[object, ...] | None, tuple[str, ...]]],
-    namespaces: frozenset[str] | None,
+    table: Table, old: Table | None, rows: list[Row], inside: list[Row], namespaces: frozenset[str] | None
 ) -> Iterator[Group]:
     earlier = {w.ref: w for w in old.mesh.workloads} if old else {}
     for workload in table.mesh.workloads:
-        if namespaces is not None and workload.namespace not in namespaces:
-            continue
         for port in table.ports_of(workload):
-            for key, old_key, members in joined:
+            for key, old_key, members in rows if _within(workload.ref, namespaces) else inside:
                 others = tuple(m for m in members if m != workload.ref)
                 if not others:
                     continue
@@ -145,39 +146,29 @@ def _direct(
                 if old and old_key is not None and workload.ref in earlier:
                     was = old.direct(old_key, earlier[workload.ref], port)
                 if old is None or _changed(outcome, was):
-                    yield Group(others, workload.ref, port, str(port), outcome, was, workload.namespace)
+                    yield Group(others, workload.ref, port, str(port), outcome, was)
 
 
 def _changed(outcome: Outcome, was: Outcome | None) -> bool:
     return was is None or (outcome.sends, outcome.verdict) != (was.sends, was.verdict)
 
 
-def _classes(
-    table: Table, old: Table | None, clients: Filter | None
-) -> list[tuple[tuple[object, ...], tuple[object, ...] | None, tuple[str, ...]]]:
+def _rows(table: Table, old: Table | None, clients: Filter | None) -> list[Row]:
     """(class, its class before, members): one row for all workloads that share both."""
-    wanted = {w.ref for w in table.mesh.workloads if clients is None or clients(w)}
     before = {ref: key for key in old.classes for ref in old.members(key)} if old else {}
     rows: dict[tuple[tuple[object, ...], tuple[object, ...] | None], list[str]] = {}
     for key in table.classes:
         for ref in table.members(key):
-            if ref in wanted:
+            if clients is None or any(clients(f.pod.labels) for f in table.engine.faces[ref]):
                 rows.setdefault((key, before.get(ref)), []).append(ref)
     return [(key, was, tuple(members)) for (key, was), members in rows.items()]
 
 
-def predict(
-    mesh: Mesh,
-    before: Mesh | None = None,
-    *,
-    direct: bool = False,
-    clients: Filter | None = None,
-    server_namespaces: frozenset[str] | None = None,
-) -> Iterator[Prediction]:
-    """The same, one client at a time, as it is streamed to JSON."""
+def expand(mesh: Mesh, found: Iterable[Group]) -> Iterator[Prediction]:
+    """Groups, one client at a time, as they are streamed to JSON."""
     from meshtls.policy.fix import fix_for
 
-    for group in groups(mesh, before, direct=direct, clients=clients, server_namespaces=server_namespaces):
+    for group in found:
         target: int | str = int(group.target) if group.target.isdigit() else group.target
         fix = fix_for(mesh, group)
         for client in group.clients:
@@ -186,9 +177,13 @@ def predict(
             )
 
 
-def own_services(mesh: Mesh, workload: Workload) -> tuple[Service, ...]:
-    """The Services that select a workload's pods."""
-    engine = Engine.of(mesh)
-    registry = engine.control("").registry
-    names = {host.ref for face in engine.faces[workload.ref] for host, _, _ in registry.serving(face.pod)}
-    return tuple(s for s in mesh.services if s.ref in names)
+def predict(
+    mesh: Mesh,
+    before: Mesh | None = None,
+    *,
+    direct: bool = False,
+    clients: Filter | None = None,
+    namespaces: frozenset[str] | None = None,
+) -> Iterator[Prediction]:
+    """Every client workload and port by itself; the arguments are those of `groups`."""
+    return expand(mesh, groups(mesh, before, direct=direct, clients=clients, namespaces=namespaces))

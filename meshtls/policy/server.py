@@ -155,9 +155,13 @@ class Server:
             if inbound.protocol in HTTP:
                 return BREAKS, Because(self.pod.ref, "", f"port {port} is HTTP to its proxy: TLS that is not Istio's is refused")
             return UNKNOWN, Because(self.pod.ref, "", "TLS that is not Istio's reaches the application: it decides")
-        if inbound.protocol in HTTP and sends == MTLS and not http:
+        if inbound.protocol in HTTP and sends == MTLS and not http and not self._serves_http(port):
             return BREAKS, Because(self.pod.ref, "", f"port {port} is HTTP to its proxy, and the caller's proxy sends it as TCP")
         return WORKS, None
+
+    def _serves_http(self, port: int) -> bool:
+        """Whether the oldest Service says that HTTP is spoken here, whatever a Sidecar's ingress says."""
+        return next((p.protocol in HTTP for _, p, t in self.control.registry.serving(self.pod) if t == port), False)
 
 
 def _decided(inbound: Inbound, port: int, says: str) -> Because:

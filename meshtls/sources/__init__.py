@@ -6,6 +6,7 @@ from typing import Any
 from meshtls.model.mesh import Mesh
 from meshtls.sources import files
 from meshtls.sources.build import build
+from meshtls.sources.document import DumpHead
 
 __all__ = ["load"]
 
@@ -25,4 +26,8 @@ def load(
         from meshtls.sources import live
 
         return live.read(client, namespaces, overlay=files.read(overlay))
-    return build(files.read(paths), overlay=files.read(overlay))
+    dumped: list[DumpHead] = []
+    documents = list(files.read(paths, dumped))
+    absent = {kind: reason for head in dumped for kind, reason in head.absent.items()}
+    live = len(paths) == len(dumped) == 1 and dumped[0].live
+    return build(documents, overlay=files.read(overlay), absent=absent, live=live)

@@ -34,6 +34,14 @@ class _Head(msgspec.Struct, gc=False, rename="camel"):
     items: list[msgspec.Raw] | None = None
 
 
+class DumpHead(msgspec.Struct, gc=False, frozen=True):
+    """What a dump says about itself: kinds that could not be read, and why; whether a cluster was read."""
+
+    kind: str = ""
+    absent: dict[str, str] = {}
+    live: bool = False
+
+
 class _ItemHead(msgspec.Struct, gc=False, rename="camel"):
     api_version: str = ""
     kind: str = ""
@@ -56,6 +64,16 @@ def _resolvers() -> dict[str, list[tuple[str, Any]]]:
 
 _Loader.yaml_implicit_resolvers = _resolvers()
 _Loader.add_constructor("tag:yaml.org,2002:value", yaml.CSafeLoader.construct_yaml_str)
+
+
+def dump_head(data: bytes) -> DumpHead | None:
+    """The head of a dump, None if `data` is none."""
+    if b'"kind":"Dump"' not in data[:200]:
+        return None
+    try:
+        return msgspec.json.decode(data, type=DumpHead)
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def parse(data: bytes, file: str) -> Iterator[Document]:

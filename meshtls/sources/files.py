@@ -9,16 +9,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from meshtls.errors import InputError
-from meshtls.sources.document import Document, parse
+from meshtls.sources.document import Document, DumpHead, dump_head, parse
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
-def read(paths: Iterable[str]) -> Iterator[Document]:
-    """Every object in `paths`. Raises InputError for what is missing, unreadable or broken."""
+def read(paths: Iterable[str], dumped: list[DumpHead] | None = None) -> Iterator[Document]:
+    """Every object in `paths`; the heads of dumps among them are added to `dumped`. Raises InputError for what is broken."""
     for path in paths:
         if path == "-":
-            yield from _named(parse(sys.stdin.buffer.read(), "<stdin>"), "<stdin>")
+            data = sys.stdin.buffer.read()
+            _note(data, dumped)
+            yield from _named(parse(data, "<stdin>"), "<stdin>")
             continue
         where = Path(path)
         if where.is_dir():
@@ -28,7 +30,15 @@ def read(paths: Iterable[str]) -> Iterator[Document]:
             for file in files:
                 yield from (d for d in parse(contents(file), str(file)) if d.kind)
         else:
-            yield from _named(parse(contents(where), path), path)
+            data = contents(where)
+            _note(data, dumped)
+            yield from _named(parse(data, path), path)
+
+
+def _note(data: bytes, dumped: list[DumpHead] | None) -> None:
+    head = dump_head(data) if dumped is not None else None
+    if head is not None and dumped is not None:
+        dumped.append(head)
 
 
 def contents(path: Path) -> bytes:

@@ -1,0 +1,59 @@
+"""Reading a mesh for a verb: from PATHs, or from the cluster that the flags name; and which namespaces were asked about."""
+
+from collections.abc import Sequence
+
+from meshtls.cli.options import Options
+from meshtls.errors import InputError
+from meshtls.model.mesh import Mesh
+
+
+def read(options: Options, paths: Sequence[str], overlay: Sequence[str] = ()) -> tuple[Mesh, frozenset[str] | None]:
+    """(the mesh, the namespaces that are meant; None: all). Raises InputError or ClusterError.
+
+    Files mean all namespaces unless -n says less; a cluster means the context's unless -n or -A says otherwise.
+    """
+    from meshtls import sources
+
+    if paths:
+        mesh, wanted = sources.load(paths, overlay=overlay), options.namespaces
+    else:
+        from meshtls.cluster.client import Client
+
+        with Client.connect(options.kubeconfig, options.context) as client:
+            mesh = sources.load(client=client, namespaces=options.namespaces or None, overlay=overlay)
+            wanted = options.namespaces or ((client.namespace or "default",) if not options.all_namespaces else ())
+    for name in wanted:
+        known(mesh, name)
+    return mesh, frozenset(wanted) if wanted and not options.all_namespaces else None
+
+
+def known(mesh: Mesh, namespace: str) -> None:
+    """Raises InputError for a namespace that does not exist."""
+    if namespace not in mesh.namespace_names:
+        where = "the cluster" if mesh.live else "the input"
+        raise InputError(f"no namespace {namespace} in {where}", "see the spelling, or use -A for all")
+
+
+def chosen(options: Options, labels: dict[str, str]) -> bool:
+    """Whether labels satisfy `-l a=b,c!=d,e,!f`. Raises InputError for a selector that cannot be read."""
+    for part in filter(None, (p.strip() for p in options.selector.split(","))):
+        key, equals, value = part.partition("=")
+        if equals:
+            negated = key.endswith("!")
+            key, value = key.rstrip("!").strip(), value.lstrip("=").strip()
+            if not key:
+                raise InputError(f"{options.selector!r} is no label selector", "write app=shop, app!=shop, app or !app")
+            if (labels.get(key) == value) == negated:
+                return False
+        elif (part.lstrip("!") in labels) == part.startswith("!"):
+            return False
+    return True
+
+
+def columns(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
+    """Rows as text in aligned columns, with every character made safe to look at."""
+    from meshtls.report.text import line
+
+    table = [tuple(line(cell) for cell in row) for row in (head, *rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+    return "".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() + "\n" for row in table)

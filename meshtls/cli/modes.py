@@ -1,0 +1,62 @@
+"""`meshtls modes [PATH...]`: the effective mTLS mode of every workload and port, with the object that decided."""
+
+from typing import Any
+
+import click
+
+from meshtls.cli import output
+from meshtls.cli.options import Options, shared
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@shared("cluster", "scope", "output", "timeout")
+def modes(options: Options, paths: tuple[str, ...]) -> None:
+    """The effective mTLS mode of every workload and port, with the object that decided.
+
+    PATH is a manifest, a directory of them, a dump made by `meshtls dump`, or - for standard input. Without PATH the cluster
+    is read. A workload in a file counts as what would run: with a sidecar where its namespace injects.
+    """
+    with output.stops(options.timeout_s):
+        from meshtls.cli import meshes
+        from meshtls.model.workload import Workload
+        from meshtls.policy.engine import Engine
+        from meshtls.policy.inject import ASSUMED
+        from meshtls.policy.server import modes as answer
+
+        mesh, namespaces = meshes.read(options, paths)
+        found = answer(mesh, namespaces)
+        if options.selector:
+            engine = Engine.of(mesh)
+            labels = {
+                (w.namespace, w.label): any(meshes.chosen(options, f.pod.labels) for f in engine.faces[w.ref])
+                for w in mesh.workloads
+                if isinstance(w, Workload)
+            }
+            found = [m for m in found if labels.get((m.namespace, m.workload))]
+        notes = list(mesh.notes)
+        if Engine.of(mesh).injector.assumed and not all(w.pods for w in mesh.workloads):
+            notes.append(ASSUMED)
+        document: dict[str, Any] = {"apiVersion": "meshtls.dev/v1", "kind": "ModeList", "items": found}
+        if notes:
+            document["notes"] = notes
+        if mesh.absent:
+            document["absent"] = mesh.absent
+        output.emit_document(document, options, lambda: _table(found, options.output == "wide"))
+        for note in notes if options.output in ("table", "wide") else ():
+            click.echo(f"note: {note}", err=True)
+
+
+def _table(found: list[Any], wide: bool) -> str:
+    from meshtls.cli.meshes import columns
+
+    rows = []
+    for each in found:
+        other = [f"{port}={mode}" for port, mode in each.ports.items() if wide or mode != each.mode]
+        why = "; ".join(str(b) for b in (each.because if wide else each.because[:1]))
+        row = [each.namespace, each.workload, each.dataplane, each.mode, ",".join(other) or "-", why]
+        if wide:
+            row.append("; ".join(str(b) for b in each.shadowed) or "-")
+        rows.append(row)
+    head = ["NAMESPACE", "WORKLOAD", "DATA PLANE", "MODE", "PORTS" if wide else "OTHER PORTS", "BECAUSE"]
+    return columns(rows, [*head, "SHADOWED"] if wide else head) if rows else "no workloads\n"

@@ -1,0 +1,92 @@
+"""`meshtls predict [PATH...]`: who can call whom, now or as it would be after a change."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import msgspec
+
+from meshtls.cli import output
+from meshtls.cli.options import Options, shared
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@shared("cluster", "scope", "output", "timeout")
+@click.option("--strict", "strict", multiple=True, metavar="NS", help="As if this namespace had gone STRICT; only what changes is shown.")
+@click.option("--apply", "overlay", multiple=True, metavar="FILE", help="As if these manifests were applied; only what changes is shown.")
+@click.option("--all", "everything", is_flag=True, help="With --strict or --apply: show what stays the same, too.")
+@click.option("--direct", is_flag=True, help="Also calls by pod address.")
+def predict(
+    options: Options, paths: tuple[str, ...], strict: tuple[str, ...], overlay: tuple[str, ...], everything: bool, direct: bool
+) -> None:
+    """Who can call whom, now or as it would be after a change.
+
+    PATH is a manifest, a directory of them, a dump made by `meshtls dump`, or - for standard input. Without PATH the cluster
+    is read. With -n, calls from and to these namespaces are shown.
+    """
+    with output.stops(options.timeout_s):
+        from meshtls.cli import meshes
+        from meshtls.policy import change
+        from meshtls.policy.predict import groups
+
+        before, namespaces = meshes.read(options, paths)
+        after = meshes.read(options, paths, overlay)[0] if overlay else before
+        names = tuple(n.strip() for value in strict for n in value.split(",") if n.strip())
+        for name in names:
+            meshes.known(after, name)
+        if names:
+            after = change.strict(after, names)
+        changed = bool(strict or overlay)
+        found = groups(
+            after,
+            before if changed and not everything else None,
+            direct=direct,
+            clients=(lambda labels: meshes.chosen(options, labels)) if options.selector else None,
+            namespaces=namespaces,
+        )
+        if options.output in ("json", "yaml"):
+            _stream(options, after, found)
+        else:
+            output.echo(_table(list(found), options.output == "wide", changed))
+
+
+def _stream(options: Options, mesh: Any, found: Iterator[Any]) -> None:
+    """Items are written as they are found: a large mesh has many, and none of them has to be kept."""
+    from meshtls.policy.predict import expand
+
+    if options.output == "yaml":
+        output.emit_document({"apiVersion": "meshtls.dev/v1", "kind": "PredictionList", "items": list(expand(mesh, found))}, options, str)
+        return
+    sys.stdout.write('{"apiVersion": "meshtls.dev/v1", "kind": "PredictionList", "items": [')
+    start = "\n"
+    buffer: list[str] = []
+    for item in expand(mesh, found):
+        buffer.append(start + msgspec.json.encode(item).decode())
+        start = ",\n"
+        if len(buffer) > 500:
+            sys.stdout.write("".join(buffer))
+            buffer.clear()
+    sys.stdout.write("".join(buffer) + "\n]}\n")
+    sys.stdout.flush()
+
+
+def _table(found: list[Any], wide: bool, changed: bool) -> str:
+    from meshtls.cli.meshes import columns
+
+    if not found:
+        return "nothing changes\n" if changed else "no calls: no Service with a TCP port, or no workload\n"
+    order = {"BREAKS": 0, "UNKNOWN": 1, "WORKS": 2}
+    found.sort(key=lambda g: (order[g.verdict], g.server, g.port, g.clients))
+    rows = []
+    for each in found:
+        who = ", ".join(each.clients) if wide or len(each.clients) <= 2 else f"{each.clients[0]} and {len(each.clients) - 1} more"
+        was = f"{each.was.sends} {each.was.verdict}" if each.was else "-"
+        why = "; ".join(str(b) for b in (each.outcome.because if wide else each.outcome.because[-1:]))
+        row = [each.verdict, each.sends, f"{each.server}:{each.port}", who, why]
+        rows.append([*row[:2], was, *row[2:]] if changed else row)
+    head = ["VERDICT", "SENDS", "SERVER", "CLIENTS", "BECAUSE"]
+    count = {v: sum(len(g.clients) for g in found if g.verdict == v) for v in order}
+    said = ", ".join(f"{n} {v}" for v, n in count.items() if n)
+    return columns(rows, [*head[:2], "WAS", *head[2:]] if changed else head) + f"{said}\n"

@@ -1,0 +1,50 @@
+"""The difference between two meshes: what their workloads enforce, and which calls have another outcome."""
+
+import msgspec
+
+from meshtls.model.mesh import Mesh
+from meshtls.policy.because import Because
+from meshtls.policy.predict import Group, groups
+from meshtls.policy.server import WorkloadMode, modes
+
+
+class ModeChange(msgspec.Struct, frozen=True):
+    """One workload and port ("*": every port that nothing declares). `before` or `after` is "" where there is none."""
+
+    workload: str
+    port: str
+    before: str
+    after: str
+    because: tuple[Because, ...]
+
+
+def mode_changes(before: Mesh, after: Mesh, namespaces: frozenset[str] | None = None) -> list[ModeChange]:
+    """Every port whose mode differs, ordered by workload and port."""
+    old = {_ref(m): m for m in modes(before, namespaces)}
+    new = {_ref(m): m for m in modes(after, namespaces)}
+    found = []
+    for ref in sorted(old.keys() | new.keys()):
+        was, now = old.get(ref), new.get(ref)
+        ports = sorted({*(was.ports if was else ()), *(now.ports if now else ())}, key=int)
+        for port in ("*", *ports):
+            a, b = _mode(was, port), _mode(now, port)
+            if a != b:
+                whose = now or was
+                found.append(ModeChange(ref, port, a, b, whose.because if whose else ()))
+    return found
+
+
+def _ref(mode: WorkloadMode) -> str:
+    kind, _, name = mode.workload.partition("/")
+    return f"{kind}/{mode.namespace}/{name}"
+
+
+def _mode(mode: WorkloadMode | None, port: str) -> str:
+    if mode is None:
+        return ""
+    return mode.mode if port == "*" else mode.ports.get(port, mode.mode)
+
+
+def call_changes(before: Mesh, after: Mesh, namespaces: frozenset[str] | None = None) -> list[Group]:
+    """Every call that exists in both or only in `after`, with another outcome than `before`."""
+    return list(groups(after, before, namespaces=namespaces))

@@ -1,0 +1,74 @@
+"""A live cluster as documents: one LIST for each kind, in pages, decoded straight into their types.
+
+A kind that may not be listed, or that the cluster does not serve, is absent with that reason: nothing that depends on it may
+pass. A user who may list in some namespaces only gets those: the kind is then read there, and absent elsewhere. Of ConfigMaps
+only Istio's own leave this module; Secrets are never read.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from meshtls.cluster.kinds import KINDS
+from meshtls.errors import Forbidden, NotFound
+from meshtls.model.kinds import CLUSTER_SCOPED, READ, kind_of
+from meshtls.model.mesh import Mesh
+from meshtls.model.objects import K8sGateway
+from meshtls.sources.build import build
+from meshtls.sources.document import Document, parse
+
+
+def read(client: Any, namespaces: Iterable[str] | None = None, *, overlay: Iterable[Document] = ()) -> Mesh:
+    """The Mesh of the cluster behind `client`, with `overlay` laid over it.
+
+    Everything is read, since who calls a namespace lives elsewhere; `namespaces` says where to look if only they are allowed.
+    Raises ClusterError where the cluster cannot be asked at all.
+    """
+    absent: dict[str, str] = {}
+    found = documents(client, tuple(namespaces or ()), absent)
+    return build(found, overlay=overlay, absent=absent, live=True)
+
+
+def key_of(cls: type, group: str) -> str:
+    """The client's name for a kind."""
+    kind = kind_of(cls)
+    return kind if kind in KINDS and KINDS[kind].group == group else f"{kind}.{group}"
+
+
+def documents(client: Any, namespaces: tuple[str, ...], absent: dict[str, str]) -> list[Document]:
+    """Every object that is read, as documents; fills `absent`."""
+    found: list[Document] = []
+    for _, group, cls in READ:
+        kind, key = kind_of(cls), key_of(cls, group)
+        name = f"K8s{kind}" if cls is K8sGateway else kind
+        try:
+            found.extend(_pages(client, key, None))
+        except NotFound:
+            absent[name] = "the cluster does not serve this kind"
+        except Forbidden as error:
+            absent[name] = error.message
+            if kind not in CLUSTER_SCOPED:
+                found.extend(_allowed(client, key, name, namespaces, absent))
+    if absent and not found and len(absent) == len(READ):
+        raise Forbidden("nothing in this cluster may be read", "use credentials with meshtls' audit role, see docs/rbac.md")
+    return found
+
+
+def _allowed(client: Any, key: str, name: str, namespaces: tuple[str, ...], absent: dict[str, str]) -> Iterator[Document]:
+    for namespace in namespaces:
+        try:
+            yield from _pages(client, key, namespace)
+        except (Forbidden, NotFound):
+            continue
+        else:
+            absent[name] = f"{absent[name]}; read in {namespace} only"
+
+
+def _pages(client: Any, key: str, namespace: str | None) -> list[Document]:
+    """All pages of one kind. The API leaves kind and apiVersion out of a list's items: the list's own say them."""
+    known = KINDS[key]
+    found: list[Document] = []
+    for page in client.list_pages(key, namespace):
+        for document in parse(page, known.resource):
+            document.kind, document.api_version = known.kind, document.api_version or known.api_version
+            found.append(document)
+    return found
