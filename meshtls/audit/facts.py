@@ -26,6 +26,7 @@ SYSTEM = frozenset({"kube-system", "kube-public", "kube-node-lease", "local-path
 _PER_POD = ("statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index", "batch.kubernetes.io/job-completion-index",
             "controller-revision-hash", "controller-uid", "batch.kubernetes.io/controller-uid", "job-name",
             "batch.kubernetes.io/job-name")
+_TEMPLATE = "pod-template-hash"
 _MOST_FACES = 4
 
 
@@ -311,12 +312,16 @@ def _distinct(pods: tuple[o.Pod, ...]) -> tuple[o.Pod, ...]:
 
 
 def _alike(a: o.Pod, b: o.Pod) -> bool:
-    return (
-        a.spec.containers == b.spec.containers
-        and a.spec.init_containers == b.spec.init_containers
-        and a.metadata.annotations == b.metadata.annotations
-        and _stable(a.metadata.labels) == _stable(b.metadata.labels)
-    )
+    """Would every rule judge the two alike? Pods of one template differ by what admission did, which labels and notes show."""
+    one, other = a.metadata, b.metadata
+    if one.annotations != other.annotations or len(a.spec.containers) != len(b.spec.containers):
+        return False
+    if len(a.spec.init_containers) != len(b.spec.init_containers):
+        return False
+    if one.labels == other.labels and _TEMPLATE in one.labels:
+        return True
+    return (_stable(one.labels) == _stable(other.labels) and a.spec.containers == b.spec.containers
+            and a.spec.init_containers == b.spec.init_containers)
 
 
 def _stable(labels: dict[str, str]) -> dict[str, str]:
