@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from meshtls.lab.api import schema, status
 from meshtls.lab.api.field import quote
 from meshtls.lab.api.store import clone
@@ -71,25 +73,22 @@ def _collect_item(node: dict[str, Any], item: Any, path: Path, found: Fields) ->
 def _element(keys: list[str] | None, item: Any) -> str:
     if keys and isinstance(item, dict):
         mark = {key: item.get(key, schema.KEY_DEFAULTS.get(key)) for key in keys}
-        return "k:" + json.dumps({key: value for key, value in mark.items() if value is not None},
-                                 separators=(",", ":"), sort_keys=True)
-    return "v:" + json.dumps(item, separators=(",", ":"))
+        held = {key: value for key, value in mark.items() if value is not None}
+        return "k:" + msgspec.json.encode(held, order="sorted").decode()
+    return "v:" + msgspec.json.encode(item).decode()
 
 
 def encode(paths: set[Path]) -> Object:
-    """A set of fields as FieldsV1."""
+    """A set of fields as FieldsV1; "." marks a field that is owned besides those inside it."""
     root: Object = {}
-    for path in sorted(paths):
+    ordered = sorted(paths)
+    for path, following in zip(ordered, [*ordered[1:], ()], strict=True):
         held = root
         for element in path:
             held = held.setdefault(element, {})
-        held["."] = {}
-    return _pruned(root)
-
-
-def _pruned(node: Object) -> Object:
-    """A leaf needs no "."."""
-    return {key: {} if key == "." or set(child) <= {"."} else _pruned(child) for key, child in node.items()}
+        if following[:len(path)] == path:
+            held["."] = {}
+    return root
 
 
 def decode(node: Object, path: Path = ()) -> Iterator[Path]:
