@@ -18,6 +18,7 @@ from meshtls.model.kinds import BY_KIND, CLUSTER_SCOPED, READ, kind_of
 from meshtls.model.mesh import Mesh
 from meshtls.model.origin import Origins
 from meshtls.sources.document import Document
+from meshtls.sources.places import Places
 
 _DECODERS = {cls: msgspec.json.Decoder(cls) for _, _, cls in READ}
 
@@ -109,7 +110,7 @@ def build(
         absent=dict(absent or {}),
         notes=tuple(dict.fromkeys(said)),
         live=live,
-        origins=origins or Origins(),
+        origins=origins or Places(pair for table in found.values() for pair in table.values()).origins(),
     )
 
 
