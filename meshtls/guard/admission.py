@@ -1,14 +1,18 @@
 """A ValidatingAdmissionPolicy that keeps a namespace STRICT: made from what was achieved, exceptions and all. Pure.
 
 Laws:
-  1. Only what is achieved can be kept: the namespace's own namespace-wide policy says STRICT (the keeper). A mesh-wide STRICT is no
-     floor, any namespace may undercut it, so a namespace that has only that gets a policy of its own first.
-  2. Today's exceptions stay possible, exactly: the same policy name, the same selector, the same port, the same mode. Nothing weaker,
-     nothing wider, nothing new. Namespace-wide policies must say STRICT; workload policies may say STRICT or inherit it.
+  1. Only what is achieved can be kept: the namespace's own namespace-wide policy says STRICT (the keeper). A
+     mesh-wide STRICT is no floor, any namespace may undercut it, so a namespace that has only that gets a policy of
+     its own first.
+  2. Today's exceptions stay possible, exactly: the same policy name, the same selector, the same port, the same mode.
+     Nothing weaker, nothing wider, nothing new. Namespace-wide policies must say STRICT; workload policies may say
+     STRICT or inherit it.
   3. The keeper cannot be deleted, nor narrowed by a selector, unless the namespace itself is going.
-  4. The way out is to delete the binding, and every refusal says so: a rollback must never find itself locked out without a word.
+  4. The way out is to delete the binding, and every refusal says so: a rollback must never find itself locked out
+     without a word.
 
-PeerAuthentications only: what takes a workload out of the mesh (inject: false, excludeInboundPorts, hostNetwork) is not covered here.
+PeerAuthentications only: what takes a workload out of the mesh (inject: false, excludeInboundPorts, hostNetwork) is
+not covered here.
 """
 
 import json
@@ -63,7 +67,8 @@ def achieved(mesh: Mesh, namespace: str) -> Achieved:
 
 
 def _weaker(policy: PeerAuthentication) -> Iterable[Allowance]:
-    """What a workload policy excepts, written or in effect. A port without mode takes its workload's, which is listed itself."""
+    """What a workload policy excepts, written or in effect. A port without mode takes its workload's, which is listed
+    itself."""
     labels = tuple(sorted(policy.spec.selector.match_labels.items())) if policy.spec.selector else ()
     said = {"": mode_of(policy), **{port: mtls.mode for port, mtls in policy.spec.port_level_mtls.items()}}
     return [Allowance(policy.name, labels, port, mode) for port, mode in said.items() if mode not in (STRICT, UNSET)]
@@ -78,8 +83,13 @@ def admission(kept: Achieved, actions: Sequence[str] = ("Deny",)) -> list[dict[s
         )
     name = f"meshtls-keep-strict-{kept.namespace}"
     metadata = {"name": name, "labels": {"app.kubernetes.io/managed-by": "meshtls"}}
-    rule = {"apiGroups": ["security.istio.io"], "apiVersions": ["v1", "v1beta1"], "operations": ["CREATE", "UPDATE", "DELETE"],
-            "resources": ["peerauthentications"], "scope": "Namespaced"}  # fmt: skip
+    rule = {
+        "apiGroups": ["security.istio.io"],
+        "apiVersions": ["v1", "v1beta1"],
+        "operations": ["CREATE", "UPDATE", "DELETE"],
+        "resources": ["peerauthentications"],
+        "scope": "Namespaced",
+    }
     here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": kept.namespace}}}
     policy = {
         "failurePolicy": "Fail",
@@ -94,9 +104,10 @@ def admission(kept: Achieved, actions: Sequence[str] = ("Deny",)) -> list[dict[s
     ]
 
 
+_SELECTOR = "object.spec.selector.matchLabels"
 _VARIABLES = (
     ("mode", "has(object.spec) && has(object.spec.mtls) && has(object.spec.mtls.mode) ? object.spec.mtls.mode : 'UNSET'"),
-    ("labels", "has(object.spec) && has(object.spec.selector) && has(object.spec.selector.matchLabels) ? object.spec.selector.matchLabels : {}"),
+    ("labels", f"has(object.spec) && has(object.spec.selector) && has({_SELECTOR}) ? {_SELECTOR} : {{}}"),
     ("ports", "has(object.spec) && has(object.spec.portLevelMtls) ? object.spec.portLevelMtls : {}"),
 )  # fmt: skip
 
@@ -115,7 +126,7 @@ def _validations(kept: Achieved, name: str) -> list[dict[str, Any]]:
         (
             "request.operation == 'DELETE' || variables.mode == 'STRICT' || "
             f"(size(variables.labels) > 0 && (variables.mode == 'UNSET'{allowed_whole}))",
-            f"namespace {kept.namespace} is kept STRICT; a namespace-wide policy must say STRICT, a workload's may inherit it",
+            f"namespace {kept.namespace} is kept STRICT; a namespace-wide policy must say so, a workload's may inherit it",
         ),
         (
             "request.operation == 'DELETE' || variables.ports.all(port, !has(variables.ports[port].mode) || "
