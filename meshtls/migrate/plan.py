@@ -18,7 +18,7 @@ from meshtls.model.mesh import Mesh
 from meshtls.model.objects import PeerAuthentication, Pod
 from meshtls.model.workload import Workload
 from meshtls.policy.select import subset
-from meshtls.policy.server import DISABLE, PERMISSIVE, STRICT, Authn, mode_of
+from meshtls.policy.authn import DISABLE, PERMISSIVE, STRICT, Authn, mode_of
 
 CANARY_PREFIX = "meshtls-canary-"
 # labels that differ between pods of one workload, or that others write

@@ -35,6 +35,10 @@ class Group:
         self._directory = directory
         self._found: dict[tuple[str, str, int, Verdict], Sender] = {}
 
+    def look_up_in(self, directory: Directory) -> None:
+        """Attribute arrivals from now on by a newer reading of the cluster."""
+        self._directory = directory
+
     def add(self, usage: Usage) -> Sender:
         """Count one arrival; returns its sender so far."""
         client = self._directory.client(usage)

@@ -30,6 +30,7 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     node: str = ""
     meshed: bool = False
     own: bool = False
+    forwarded: bool = False
     note: str = ""
 
     @property
@@ -66,7 +67,7 @@ class Directory:
     def client(self, usage: Usage) -> Client:
         """Who sent this."""
         if usage.forwarded:
-            return Client(name=UNKNOWN, address=usage.client, note="the address is from X-Forwarded-For")
+            return Client(name=UNKNOWN, address=usage.client, forwarded=True, note="the address is from X-Forwarded-For")
         pods = self._pods.get(usage.client, [])
         # creation times are whole seconds in UTC, and both forms sort as text up to that second
         then = [pod for pod in pods if (pod.metadata.creation_timestamp or "")[:19] <= usage.at[:19]]
