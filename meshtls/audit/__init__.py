@@ -13,7 +13,7 @@ from meshtls.model.mesh import Mesh
 __all__ = ["RULES", "check", "coverage"]
 
 _FIELDS: dict[str, tuple[str, ...]] = {}
-for (_, _kind), (_field, _) in BY_KIND.items():
+for (_group, _kind), (_field, _class) in BY_KIND.items():
     _FIELDS[_kind] = (*_FIELDS.get(_kind, ()), _field)
 
 

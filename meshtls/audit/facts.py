@@ -17,6 +17,7 @@ from meshtls.model.workload import Workload
 from meshtls.policy import dataplane
 from meshtls.policy.ambient import Ambient
 from meshtls.policy.authn import Authn, Effective, is_wide
+from meshtls.policy.authn import mode_of as mode
 from meshtls.policy.inject import Injector
 from meshtls.policy.registry import target_port
 from meshtls.policy.select import age
@@ -133,6 +134,11 @@ class Facts:
         """Refs of workloads with a network of their own and no proxy."""
         return frozenset(w.ref for w in self.workloads if self.plane(w) == "none" and not self.face(w).spec.host_network)
 
+    @property
+    def webhooks(self) -> tuple[o.ValidatingWebhookConfiguration | o.MutatingWebhookConfiguration, ...]:
+        """Both kinds of admission webhooks."""
+        return (*self.mesh.validating_webhooks, *self.mesh.mutating_webhooks)
+
     # --- services ----------------------------------------------------------------------------------------------------
 
     def behind(self, service: o.Service) -> tuple[Workload, ...]:
@@ -157,10 +163,8 @@ class Facts:
         found: dict[tuple[str, str, str], list[Workload]] = {}
         for w in self.mesh.workloads:
             faces = self.faces(w)
-            pairs = faces[0].metadata.labels.items()
-            if len(faces) > 1:
-                pairs = {pair: None for face in faces for pair in face.metadata.labels.items()}.keys()
-            for key, value in pairs:
+            labels = faces[0].metadata.labels.items()
+            for key, value in labels if len(faces) == 1 else {pair for face in faces for pair in face.metadata.labels.items()}:
                 found.setdefault((w.namespace, key, value), []).append(w)
         return found
 
@@ -187,9 +191,9 @@ class Facts:
                     if port.protocol in ("TCP", "") and (number := self.target(port, w)):
                         found.setdefault(number, (port.name, port.app_protocol))
             for container in application(self.face(w)):
-                for port in container.ports:
-                    if port.protocol in ("TCP", ""):
-                        found.setdefault(port.container_port, (port.name, ""))
+                for own in container.ports:
+                    if own.protocol in ("TCP", ""):
+                        found.setdefault(own.container_port, (own.name, ""))
             known.ports = found
         return known.ports
 
@@ -235,6 +239,11 @@ class Facts:
         if known.own is None:
             known.own = tuple(self._now[0].selects(w.namespace, known.faces[0].metadata.labels))
         return known.own
+
+    def decider(self, namespace: str) -> o.PeerAuthentication | None:
+        """The policy that sets the mode of a namespace: its own, else the mesh's; None where neither sets one."""
+        said = (self.wide(namespace), self.wide(self.mesh.root))
+        return next((policy for policy in said if policy and mode(policy) != "UNSET"), None)
 
     def namespace_mode(self, namespace: str) -> str:
         """The mode that mesh and namespace policies give."""

@@ -22,7 +22,7 @@ def selector(labels: dict[str, str]) -> dict[str, str]:
     """The labels that name a workload best."""
     for key in ("app.kubernetes.io/name", "app", "k8s-app", "name"):
         if key in labels:
-            chosen = {key: labels[key]}
+            chosen: dict[str, str] = {key: labels[key]}
             if "app.kubernetes.io/instance" in labels and key == "app.kubernetes.io/name":
                 chosen["app.kubernetes.io/instance"] = labels["app.kubernetes.io/instance"]
             return chosen

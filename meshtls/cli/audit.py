@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from meshtls.cli import output
+from meshtls.cli.meshes import known
 from meshtls.cli.options import Options, shared
 from meshtls.errors import InputError
 
@@ -57,7 +58,10 @@ def audit(options: Options, paths: tuple[str, ...], baseline: str | None, fail_o
 
 
 def _read(options: Options, paths: Sequence[str]) -> tuple[Any, frozenset[str] | None]:
-    """The mesh, and the namespaces that the findings are to concern (None: all). Raises InputError or ClusterError."""
+    """The mesh, and the namespaces that the findings are to concern (None: all). Raises InputError or ClusterError.
+
+    The whole cluster is read whatever is asked: the clients of one namespace live in others.
+    """
     from meshtls import sources
 
     if paths:
@@ -68,10 +72,9 @@ def _read(options: Options, paths: Sequence[str]) -> tuple[Any, frozenset[str] |
 
         with Client.connect(options.kubeconfig, options.context) as client:
             mesh = sources.load(client=client)
-            namespaces = options.namespaces or (client.namespace or "default",)
-    for name in options.namespaces:
-        if name not in mesh.namespace_names:
-            raise InputError(f"no namespace {name} in {'the input' if paths else 'the cluster'}", "see the spelling, or use -A for all")
+            namespaces = options.namespaces if options.all_namespaces else options.namespaces or (client.namespace or "default",)
+    for name in namespaces:
+        known(mesh, name)
     return mesh, None if options.all_namespaces or not namespaces else frozenset(namespaces)
 
 

@@ -86,7 +86,7 @@ def _names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 
 def _reports(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Pairs of format and file. Two reports into one file would overwrite each other, so they are refused."""
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for part in (part for value in values for part in value.split(",")):
         form, equals, path = part.partition("=")
         if not equals or not path or form not in FORMATS:

@@ -4,7 +4,7 @@ Findings stand in one flat list, worst first, each naming its check, so that `jq
 checks list every question with its answer, also those that could not be asked.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -109,7 +109,7 @@ def document(report: Report) -> Document:
     )
 
 
-def order(finding: Finding) -> tuple:
+def order(finding: Finding) -> tuple[object, ...]:
     """Worst first; then by code, subject and place, so that equal input gives equal output."""
     return finding.severity.rank, finding.code, finding.subject, finding.path, finding.file, finding.line, finding.message
 
@@ -132,7 +132,7 @@ def render(report: Report) -> str:
     return in_json(msgspec.json.format(msgspec.json.encode(document(report)), indent=2).decode()) + "\n"
 
 
-def schema() -> dict:
+def schema() -> dict[str, Any]:
     """JSON Schema of what `render` writes."""
     made = msgspec.json.schema(Document)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://meshtls.dev/schemas/report.schema.json",

@@ -39,8 +39,8 @@ def test_codes_are_unique_and_in_order():
 
 
 def test_a_kind_that_could_not_be_read_is_never_a_pass():
-    from meshtls.model.mesh import Mesh
     from meshtls.model.kinds import BY_KIND
+    from meshtls.model.mesh import Mesh
 
     absent = {kind: "forbidden" for _, kind in BY_KIND}
 

@@ -57,13 +57,3 @@ def test_json_has_a_file_and_no_line(tmp_path):
     file.write_text('{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}]}')
 
     assert sources.load([str(file)]).origins.where("Pod/default/a").file == str(file)
-
-
-def test_a_file_that_is_gone_leaves_the_line_of_its_document(tmp_path):
-    file = tmp_path / "all.yaml"
-    file.write_text(TEXT)
-    mesh = sources.load([str(file)])
-    file.unlink()
-
-    at = mesh.origins.where("PeerAuthentication/shop/web", ("spec",))
-    assert (at.line, at.column) == (6, 0)

@@ -36,8 +36,7 @@ def remedy(facts: Facts, w: Workload, port: int) -> str:
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    configurations = (*facts.mesh.validating_webhooks, *facts.mesh.mutating_webhooks)
-    for configuration in configurations:
+    for configuration in facts.webhooks:
         for index, webhook in enumerate(configuration.webhooks):
             hit = backend(facts, webhook.client_config.service)
             if hit is None:

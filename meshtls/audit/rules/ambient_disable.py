@@ -13,7 +13,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
         if facts.written(w) != "DISABLE":
             continue
         policies = facts.own(w)
-        decided = policies[0] if policies and mode(policies[0]) == "DISABLE" else facts.wide(w.namespace) or facts.wide(facts.mesh.root)
+        decided = policies[0] if policies and mode(policies[0]) == "DISABLE" else facts.decider(w.namespace)
         if decided is None:
             continue
         yield Flaw(

@@ -16,8 +16,7 @@ TLS_PORTS = (443, 6443, 8443, 9443)
 
 def find(facts: Facts) -> Iterator[Flaw]:
     exposed = {w.ref for s in facts.mesh.services if s.spec.type in ("LoadBalancer", "NodePort") for w in facts.behind(s)}
-    called = {(c.service.namespace, c.service.name) for kind in (facts.mesh.validating_webhooks, facts.mesh.mutating_webhooks)
-              for x in kind for h in x.webhooks if (c := h.client_config).service}
+    called = {(c.service.namespace, c.service.name) for x in facts.webhooks for h in x.webhooks if (c := h.client_config).service}
     for w in facts.sidecars:
         if any((s.namespace, s.name) in called for s in facts.services_of.get(w.ref, ())):
             continue

@@ -14,7 +14,9 @@ def find(facts: Facts) -> Iterator[Flaw]:
     for namespace in sorted(facts.meshed_namespaces):
         if facts.namespace_mode(namespace) != "DISABLE":
             continue
-        decided = facts.wide(namespace) or facts.wide(facts.mesh.root)
+        decided = facts.decider(namespace)
+        if decided is None:
+            continue
         for w in facts.workloads_in.get(namespace, ()):
             if not facts.sidecar(w):
                 continue

@@ -13,13 +13,13 @@ def find(facts: Facts) -> Iterator[Flaw]:
         own = facts.own(w)
         for loser in own[1:]:
             lost.setdefault((own[0].ref, loser.ref), []).append(w.label)
-    for (winner, loser), workloads in lost.items():
+    for (winner, younger), workloads in lost.items():
         yield Flaw(
-            subject=loser,
+            subject=younger,
             path=("spec", "selector"),
             message=f"Has no effect on {', '.join(workloads[:3])}: {winner} matches too and wins whole; ports are not merged.",
             because=("of several policies whose selector matches a pod only the oldest counts (by creationTimestamp, then name)",),
-            fix=f"Write one policy for each workload: move the modes of {loser} into {winner}, then delete {loser}.",
+            fix=f"Write one policy for each workload: move the modes of {younger} into {winner}, then delete {younger}.",
         )
 
 

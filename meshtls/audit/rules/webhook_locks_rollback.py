@@ -13,7 +13,7 @@ from meshtls.model.check import Confidence, Severity
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    for configuration in (*facts.mesh.validating_webhooks, *facts.mesh.mutating_webhooks):
+    for configuration in facts.webhooks:
         for index, webhook in enumerate(configuration.webhooks):
             if webhook.failure_policy == "Ignore" or webhook.object_selector.match_labels or webhook.object_selector.match_expressions:
                 continue
