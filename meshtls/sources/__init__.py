@@ -27,7 +27,8 @@ def load(
 
         return live.read(client, namespaces, overlay=files.read(overlay))
     dumped: list[DumpHead] = []
-    documents = list(files.read(paths, dumped))
+    kept = files.Texts()
+    documents = list(files.read(paths, dumped, kept))
     absent = {kind: reason for head in dumped for kind, reason in head.absent.items()}
     live = len(paths) == len(dumped) == 1 and dumped[0].live
-    return build(documents, overlay=files.read(overlay), absent=absent, live=live)
+    return build(documents, overlay=files.read(overlay), absent=absent, live=live, text=kept.text)

@@ -5,7 +5,7 @@ type is an InputError that names the field; the same object twice with different
 is laid over the other on purpose (`overlay`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -75,11 +75,12 @@ def build(
     notes: Iterable[str] = (),
     live: bool = False,
     namespace: str = DEFAULT_NAMESPACE,
-    origins: Origins | None = None,
+    text: Callable[[str], str] | None = None,
 ) -> Mesh:
     """One Mesh of all `documents`, with those of `overlay` in place of what they share a name with.
 
-    `namespace` is where namespaced objects without one belong, as `kubectl apply` would put them.
+    `namespace` is where namespaced objects without one belong, as `kubectl apply` would put them. `text` gives a file's content
+    again, for the lines of findings.
     """
     found: dict[str, dict[tuple[str, str], tuple[o.Object, Document]]] = {field: {} for field, _, _ in READ}
     said = list(notes)
@@ -110,8 +111,14 @@ def build(
         absent=dict(absent or {}),
         notes=tuple(dict.fromkeys(said)),
         live=live,
-        origins=origins or Places(pair for table in found.values() for pair in table.values()).origins(),
+        origins=Origins(locate=_places(found, text).locate) if text else Origins(),
     )
+
+
+def _places(
+    found: dict[str, dict[tuple[str, str], tuple[o.Object, Document]]], text: Callable[[str], str]
+) -> Places:
+    return Places(lambda: ((obj.ref, doc.file, doc.line) for table in found.values() for obj, doc in table.values()), text)
 
 
 def _placed(obj: o.Object, namespace: str, document: Document) -> o.Object:

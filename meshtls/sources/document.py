@@ -1,10 +1,15 @@
 """Text to plain documents: JSON and YAML, bounded against input that is hostile or simply broken.
 
+YAML has two readers. Large, plain text goes through a fast one (rapidyaml) into JSON; whatever it does not take, and all text
+with anchors, tags or merge keys, goes through PyYAML, which knows line and column of what is wrong.
+
 A `Document` is one object as it stood in a file: its apiVersion and kind, and its body either as raw JSON bytes (decoded
 once, straight into its type) or as plain values from YAML. Every fault is an InputError with file, line and column.
 """
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -143,12 +148,70 @@ def _json_stream(data: bytes, file: str, error: Exception) -> Iterator[Document]
         count += 1
 
 
+# from this size on the fast reader is worth its set-up
+_LARGE = 64 * 1024
+# what YAML can do beyond plain data: anchors, aliases, tags, merge keys, directives; PyYAML's business
+_PERHAPS = re.compile(rb"[&*!][\w!<]")
+_UNCOMMON = re.compile(rb"(?:^|[\s\[{,:-])[&*!][\w!<]", re.MULTILINE)
+
+
+def _fast(data: bytes, file: str) -> list[Document] | None:
+    """The documents of plain YAML, or None where it is not plain, or broken: the careful reader then says how."""
+    if len(data) < _LARGE or b"\x00" in data or b"<<" in data or b"\n%" in data or data[:1] == b"%":
+        return None
+    if _PERHAPS.search(data) is not None and _UNCOMMON.search(data) is not None:
+        return None
+    try:
+        import ryml
+    except ImportError:
+        return None
+    with _quiet():
+        try:
+            text = ryml.emit_json(ryml.parse_in_arena(data))
+        except (ryml.ExceptionParse, ryml.ExceptionBasic, ryml.ExceptionVisit):
+            return None
+    try:
+        raw = text.encode()
+        several = raw.lstrip()[:1] == b"["
+        items = msgspec.json.decode(raw, type=list[msgspec.Raw]) if several else [msgspec.Raw(raw)]
+        found: list[Document] = []
+        for index, item in enumerate(items):
+            if bytes(item).strip() in (b"null", b'""'):
+                continue
+            head = _HEAD.decode(item)
+            if head.items is not None and (head.kind.endswith("List") or head.kind == "Dump"):
+                found.extend(_items(head.items, head.api_version, head.kind, file))
+            else:
+                found.append(Document(head.api_version, head.kind, item, file, 0, index))
+    except (msgspec.DecodeError, UnicodeError, RecursionError, InputError):
+        return None
+    return found
+
+
+class _quiet:
+    """The fast reader prints its errors on descriptor 2 by itself; the careful one says them again, better."""
+
+    def __enter__(self) -> None:
+        self._kept = os.dup(2)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
+
+    def __exit__(self, *_: object) -> None:
+        os.dup2(self._kept, 2)
+        os.close(self._kept)
+
+
 def _yaml(data: bytes, file: str, line: int = 1) -> Iterator[Document]:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
         at = 1 + data.count(b"\n", 0, error.start)
         raise InputError(f"not UTF-8 text (byte {error.start})", "save the file as UTF-8", file=file, line=at) from error
+    quick = _fast(data, file)
+    if quick is not None:
+        yield from quick
+        return
     for first, part in split(text):
         loader = _Loader(part)
         try:

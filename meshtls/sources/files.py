@@ -14,11 +14,29 @@ from meshtls.sources.document import Document, DumpHead, dump_head, parse
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
-def read(paths: Iterable[str], dumped: list[DumpHead] | None = None) -> Iterator[Document]:
+class Texts:
+    """The content of files that were read, once more: standard input is kept, files are read again."""
+
+    def __init__(self) -> None:
+        self.stdin = b""
+
+    def text(self, file: str) -> str:
+        try:
+            data = self.stdin if file == "<stdin>" else Path(file).read_bytes()
+        except OSError:
+            return ""
+        return data.decode(errors="replace").removeprefix("\ufeff")
+
+
+def read(
+    paths: Iterable[str], dumped: list[DumpHead] | None = None, kept: Texts | None = None
+) -> Iterator[Document]:
     """Every object in `paths`; the heads of dumps among them are added to `dumped`. Raises InputError for what is broken."""
     for path in paths:
         if path == "-":
             data = sys.stdin.buffer.read()
+            if kept is not None:
+                kept.stdin = data
             _note(data, dumped)
             yield from _named(parse(data, "<stdin>"), "<stdin>")
             continue

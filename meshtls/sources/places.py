@@ -1,90 +1,120 @@
-"""Places: the file, line and column that a finding points to, looked up only for what is shown.
+"""Places: the file, line and column of an object's field, found only when somebody asks.
 
-Reading keeps for each object its file and the line where its YAML document begins. The first question about a document
-composes it once more, this time with the marks of every node, and walks the path as far as it exists. Objects of JSON
-have a file and no line. What was read from standard input is gone by then: it has the line of its document.
+YAML alone has lines worth pointing to; of a JSON file only its name is given. A file is read again for its first question:
+objects keep no positions, so that a large input pays nothing for findings that it does not have.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import yaml
 
-from meshtls.model.objects import Object
-from meshtls.model.origin import Origin, Origins
-from meshtls.sources.document import Document, split
-
-_LARGEST = 64 * 1024 * 1024
+from meshtls.model.origin import Origin
+from meshtls.sources.document import split
 
 
 class Places:
-    """Where each object was read. `alone` is the one JSON file that everything without a line came from, if there is one."""
+    """`owners` gives (ref, file, line of its document or 0) of every object; `text` a file's content ("" where it is gone)."""
 
-    def __init__(self, read: Iterable[tuple[Object, Document]]) -> None:
-        self._at: dict[str, tuple[str, int, int]] = {}
-        plain: list[tuple[Object, Document]] = []
-        for obj, document in read:
-            if document.line:
-                self._at[obj.ref] = (document.file, document.line, document.index)
-            else:
-                plain.append((obj, document))
-        files = {document.file for _, document in plain}
-        self._alone = files.pop() if len(files) == 1 else ""
-        if files:
-            self._at |= {obj.ref: (document.file, 0, document.index) for obj, document in plain}
-        self._documents: dict[str, dict[int, str]] = {}
-        self._nodes: dict[tuple[str, int], Any] = {}
+    def __init__(self, owners: Callable[[], Iterable[tuple[str, str, int]]], text: Callable[[str], str]) -> None:
+        self._owners, self._read = owners, text
+        self._files: dict[str, tuple[str, int]] | None = None
+        self._parts: dict[str, list[tuple[int, str]]] = {}
+        self._nodes: dict[tuple[str, int], list[Any]] = {}
 
-    def origins(self) -> Origins:
-        """The same as the Mesh carries it."""
-        return Origins(locate=self.where)
+    def locate(self, ref: str, path: tuple[str, ...]) -> Origin:
+        """The place of a field, or of its nearest parent that is written."""
+        if self._files is None:
+            self._files = {owner: (where, line) for owner, where, line in self._owners()}
+        file, begins = self._files.get(ref, ("", 0))
+        if not file:
+            return Origin()
+        kind, _, rest = ref.partition("/")
+        namespace, _, name = rest.rpartition("/")
+        pattern = re.compile(rf"name\"?:\s*[\"']?{re.escape(name)}[\"']?\s*(?:[,#}}]|$)", re.MULTILINE)
+        for index, (first, part) in enumerate(self._documents(file)):
+            if pattern.search(part) is None:
+                continue
+            for node in self._objects(file, index, part):
+                if _is(node, kind, namespace, name):
+                    mark = _walk(node, path)
+                    return Origin(file, first + mark.line + 1, mark.column + 1)
+        return Origin(file, begins)
 
-    def where(self, ref: str, path: tuple[str, ...]) -> Origin:
-        """The place of `path` in an object, or of the nearest part above it that is written."""
-        if ref not in self._at:
-            return Origin(self._alone)
-        file, line, index = self._at[ref]
-        node = self._node(file, line) if line else None
-        if node is None:
-            return Origin(file, line)
-        mark = node.start_mark
-        steps = (*(("items", str(index)) if index >= 0 else ()), *path)
-        for step in steps:
-            found = _child(node, step)
-            if found is None:
-                break
-            mark, node = found
-        return Origin(file, line + mark.line, 1 + mark.column)
+    def _documents(self, file: str) -> list[tuple[int, str]]:
+        found = self._parts.get(file)
+        if found is None:
+            text = self._read(file)
+            is_json = text.lstrip()[:1] in ("{", "[")
+            found = self._parts[file] = [] if is_json else list(split(text))
+        return found
 
-    def _node(self, file: str, line: int) -> Any:
-        """The composed document that begins at a line; None where it cannot be read again."""
-        if (file, line) not in self._nodes:
+    def _objects(self, file: str, index: int, part: str) -> list[Any]:
+        found = self._nodes.get((file, index))
+        if found is None:
             try:
-                text = self._text(file).get(line)
-                self._nodes[file, line] = yaml.compose(text, Loader=yaml.CSafeLoader) if text else None
-            except (OSError, ValueError, yaml.YAMLError, RecursionError):
-                self._nodes[file, line] = None
-        return self._nodes[file, line]
-
-    def _text(self, file: str) -> dict[int, str]:
-        """Line where each document of a file begins -> its text."""
-        if file not in self._documents:
-            with open(file, "rb") as handle:
-                data = handle.read(_LARGEST).removeprefix(b"\xef\xbb\xbf")
-            self._documents[file] = {1 + before: text for before, text in split(data.decode())}
-        return self._documents[file]
+                root = yaml.compose(part, Loader=yaml.CSafeLoader)
+            except (yaml.YAMLError, RecursionError, ValueError):
+                root = None
+            found = self._nodes[file, index] = _opened(root)
+        return found
 
 
-def _child(node: Any, step: str) -> tuple[Any, Any] | None:
-    """(mark, node) of the entry of a mapping or sequence; an entry of a list may be named by its `name`."""
+def _opened(root: Any) -> list[Any]:
+    """The objects of a document: itself, or the items of a list."""
+    items = _get(root, "items")
+    if isinstance(items, yaml.SequenceNode) and str(_text(root, "kind")).endswith("List"):
+        return [item for item in items.value if isinstance(item, yaml.MappingNode)]
+    if isinstance(root, yaml.SequenceNode):
+        return [item for item in root.value if isinstance(item, yaml.MappingNode)]
+    return [root] if isinstance(root, yaml.MappingNode) else []
+
+
+def _get(node: Any, key: str) -> Any:
     if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == step:
-                return key.start_mark, value
-    if isinstance(node, yaml.SequenceNode):
-        for at, item in enumerate(node.value):
-            if step == str(at):
-                return item.start_mark, item
-            if isinstance(item, yaml.MappingNode) and any(k.value == "name" and v.value == step for k, v in item.value):
-                return item.start_mark, item
+        for k, v in node.value:
+            if isinstance(k, yaml.ScalarNode) and k.value == key:
+                return v
+    return None
+
+
+def _text(node: Any, *path: str) -> str:
+    for key in path:
+        node = _get(node, key)
+    return node.value if isinstance(node, yaml.ScalarNode) else ""
+
+
+def _is(node: Any, kind: str, namespace: str, name: str) -> bool:
+    written = _text(node, "metadata", "namespace")
+    return (
+        _text(node, "kind") in (kind, "")
+        and _text(node, "metadata", "name") == name
+        and (written == namespace or not written or not namespace)
+    )
+
+
+def _walk(node: Any, path: tuple[str, ...]) -> Any:
+    """The mark of the deepest step that exists. A key may itself hold the dots that separate steps."""
+    mark, rest = node.start_mark, path
+    while rest:
+        step = _step(node, rest)
+        if step is None:
+            return mark
+        mark, node, taken = step
+        rest = rest[taken:]
+    return mark
+
+
+def _step(node: Any, rest: tuple[str, ...]) -> tuple[Any, Any, int] | None:
+    if isinstance(node, yaml.MappingNode):
+        for count in range(len(rest), 0, -1):
+            wanted = ".".join(rest[:count])
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.value == wanted:
+                    return key.start_mark, value, count
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            if str(index) == rest[0] or _text(item, "name") == rest[0]:
+                return item.start_mark, item, 1
     return None
