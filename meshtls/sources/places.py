@@ -30,6 +30,8 @@ class Places:
         file, begins = self._files.get(ref, ("", 0))
         if not file:
             return Origin()
+        if not self._documents(file):
+            return Origin(file, begins)
         kind, _, rest = ref.partition("/")
         namespace, _, name = rest.rpartition("/")
         pattern = re.compile(rf"name\"?:\s*[\"']?{re.escape(name)}[\"']?\s*(?:[,#}}]|$)", re.MULTILINE)
