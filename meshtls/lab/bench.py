@@ -1,0 +1,136 @@
+"""How fast the lab is, beside reference points of a bare prototype (two cores): `scripts/bench-lab [6 30 100]`.
+
+A pod here is a real Python process and, but for two of the first six, a real Envoy; every pod has its Service and every proxy knows all.
+Time runs from the first request to the API until the last pod is Ready. The switch: from the write of a PeerAuthentication until a new
+plaintext connection is refused, median of ten.
+"""
+import statistics
+import sys
+import time
+from typing import Any
+
+from meshtls.cluster.client import Client
+from meshtls.lab import Lab
+
+REFERENCE_S = {6: 0.7, 30: 2.4, 100: 9.7}
+SWITCH_S, ROUNDS = 0.012, 10
+SERVER = """import http.server, os, signal
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version, wbufsize = "HTTP/1.1", -1
+    def do_GET(self):
+        self.send_response(200); self.send_header("content-length", "2"); self.end_headers(); self.wfile.write(b"ok")
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+"""
+SWITCHER = """import json, os, socket, sys, time, urllib.request, ssl
+token, api, target = open("/var/run/secrets/lab/token").read(), os.environ["API"], os.environ["TARGET"]
+context = ssl.create_default_context(cafile="/var/run/secrets/lab/ca.crt")
+def mode(to):
+    body = json.dumps({"spec": {"mtls": {"mode": to}}}).encode()
+    url = f"{api}/apis/security.istio.io/v1/namespaces/bench/peerauthentications/default"
+    request = urllib.request.Request(url, body, {"Authorization": "Bearer " + token, "content-type": "application/merge-patch+json"}, method="PATCH")
+    with opener.open(request) as answer: answer.read()
+opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+def accepted():
+    try:
+        with socket.create_connection((target, 8080), 5) as s:
+            s.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
+            return bool(s.recv(100))
+    except OSError: return False
+for _ in range(int(os.environ["ROUNDS"])):
+    mode("PERMISSIVE")
+    while not accepted(): time.sleep(0.002)
+    begun = time.monotonic(); mode("STRICT"); written = time.monotonic()
+    while accepted(): pass
+    print(json.dumps({"write": written - begun, "switch": time.monotonic() - begun}), flush=True)
+print("done", flush=True)
+time.sleep(3600)
+"""
+Obj = dict[str, Any]
+
+
+def _pod(name: str, injected: bool, program: str = "server.py", **more: Any) -> Obj:
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "bench", "labels": {
+        "app": name, "sidecar.istio.io/inject": str(injected).lower()}}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
+            "name": "app", "image": "python:3.12", "command": ["python3", f"/programs/{program}"], **more,
+            "ports": [{"containerPort": 8080}], "volumeMounts": [{"name": "programs", "mountPath": "/programs"}, *(
+                [{"name": "api", "mountPath": "/var/run/secrets/lab"}] if program == "switch.py" else [])]}],
+            "volumes": [{"name": "programs", "configMap": {"name": "programs"}}, *(
+                [{"name": "api", "secret": {"secretName": "api"}}] if program == "switch.py" else [])]}}
+
+
+def _service(name: str) -> Obj:
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "bench"},
+            "spec": {"selector": {"app": name}, "ports": [{"name": "http", "port": 8080}]}}
+
+
+def _prepare(client: Client) -> None:
+    client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench", "labels": {"istio-injection": "enabled"}}})
+    client.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "programs", "namespace": "bench"},
+                   "data": {"server.py": SERVER, "switch.py": SWITCHER}})
+    client.create({"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": "default", "namespace": "bench"},
+                   "spec": {"mtls": {"mode": "PERMISSIVE"}}})
+
+
+def pods_up(client: Client, count: int) -> float:
+    """Seconds from the first create until all pods are Ready."""
+    begun = time.monotonic()
+    left = {f"p{number}" for number in range(count)}
+    for number, name in enumerate(sorted(left)):
+        client.create(_service(name))
+        client.create(_pod(name, injected=count > 6 or number >= 2))
+    for _, pod in client.watch("Pod", "bench", timeout_s=120):
+        if any(c["type"] == "Ready" and c["status"] == "True" for c in (pod.get("status") or {}).get("conditions") or []):
+            left.discard(pod["metadata"]["name"])
+            if not left:
+                break
+    if left:
+        raise SystemExit(f"not ready after 120 s: {', '.join(sorted(left))}")
+    return time.monotonic() - begun
+
+
+def switch(lab: Lab, client: Client) -> float:
+    """Median seconds until a switch to STRICT is enforced, seen from a pod beside."""
+    access = client.raw("GET", "/version")
+    assert access.status_code == 200
+    import base64
+
+    import yaml
+
+    config = yaml.safe_load(open(lab.kubeconfig, encoding="utf-8"))
+    client.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "api", "namespace": "bench"}, "data": {
+        "ca.crt": config["clusters"][0]["cluster"]["certificate-authority-data"],
+        "token": base64.b64encode(config["users"][0]["user"]["token"].encode()).decode()}})
+    target = client.get("Pod", "p5", "bench")["status"]["podIP"]
+    env = {"API": "https://kubernetes.default.svc", "TARGET": target, "ROUNDS": str(ROUNDS)}
+    client.create(_pod("switcher", False, "switch.py", env=[{"name": key, "value": value} for key, value in env.items()]))
+    until, lines = time.monotonic() + 60, []
+    while "done" not in lines:
+        if time.monotonic() > until:
+            raise SystemExit(f"the switch was not seen: {lines[-3:]}")
+        time.sleep(0.2)
+        try:
+            lines = list(client.logs("bench", "switcher", "app"))
+        except Exception:
+            continue
+    return statistics.median(float(line.split('"switch": ')[1].rstrip("}")) for line in lines[:-1])
+
+
+def _say(what: str, measured: float, reference: float) -> None:
+    print(f"{what:28} {measured:8.3f} s   reference {reference:.3f} s   ratio {measured / reference:.2f}", flush=True)
+
+
+def main(counts: list[int]) -> None:
+    for count in counts:
+        begun = time.monotonic()
+        with Lab(f"bench-{count}") as lab, lab.client() as client:
+            print(f"{'lab started':28} {time.monotonic() - begun:8.3f} s", flush=True)
+            _prepare(client)
+            _say(f"{count} pods ready", pods_up(client, count), REFERENCE_S.get(count, count * 0.097))
+            if count == 6:
+                _say("mode switch enforced", switch(lab, client), SWITCH_S)
+
+
+if __name__ == "__main__":
+    main([int(text) for text in sys.argv[1:]] or [6, 30, 100])
