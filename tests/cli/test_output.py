@@ -11,7 +11,7 @@ import pytest
 
 from meshtls.cli import output
 from meshtls.cli.options import Options
-from meshtls.errors import InputError, Unreachable
+from meshtls.errors import InputError
 from meshtls.model.check import Check, Finding, Report, Severity, Status
 
 
