@@ -4,13 +4,15 @@ A pod here is a real Python process and, but for two of the first six, a real En
 Time runs from the first request to the API until the last pod is Ready. The switch: from the write of a PeerAuthentication until a new
 plaintext connection is refused, median of ten.
 """
+import os
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from meshtls.cluster.client import Client
-from meshtls.lab import Lab
+from meshtls.lab import Lab, state
 
 REFERENCE_S = {6: 0.7, 30: 2.4, 100: 9.7}
 SWITCH_S, ROUNDS = 0.012, 10
@@ -117,6 +119,13 @@ def switch(lab: Lab, client: Client) -> float:
     return statistics.median(float(line.split('"switch": ')[1].rstrip("}")) for line in lines[:-1])
 
 
+def _processor_s(lab: Lab) -> float:
+    """Processor seconds that the lab's own process has used."""
+    found = state.load(lab.name)
+    fields = Path(f"/proc/{found.pid if found else 0}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _say(what: str, measured: float, reference: float) -> None:
     print(f"{what:28} {measured:8.3f} s   reference {reference:.3f} s   ratio {measured / reference:.2f}", flush=True)
 
@@ -127,7 +136,9 @@ def main(counts: list[int]) -> None:
         with Lab(f"bench-{count}") as lab, lab.client() as client:
             print(f"{'lab started':28} {time.monotonic() - begun:8.3f} s", flush=True)
             _prepare(client)
+            used = _processor_s(lab)
             _say(f"{count} pods ready", pods_up(client, count), REFERENCE_S.get(count, count * 0.097))
+            print(f"{'':28} {_processor_s(lab) - used:8.3f} s   of a processor for the lab's own process; load average {os.getloadavg()[0]:.1f}", flush=True)
             if count == 6:
                 _say("mode switch enforced", switch(lab, client), SWITCH_S)
 

@@ -15,6 +15,7 @@ from meshtls.errors import InputError, LabError
 
 Obj = dict[str, Any]
 _SUFFIXES = (".yaml", ".yml", ".json")
+PROXIES, PENDING = "lab.meshtls.dev/proxies", "pending"
 _PAUSE_S = 0.05
 
 
@@ -84,6 +85,9 @@ def unready(client: Client) -> list[str]:
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
         if not ready and status.get("phase") not in ("Succeeded", "Failed") and "deletionTimestamp" not in pod["metadata"]:
             out.append(f"pod {_name(pod)}: {_why(status)}")
+    proxies = [node["metadata"].get("annotations", {}).get(PROXIES) for node in client.list("Node")]
+    if PENDING in proxies:
+        out.append("proxies: not all have accepted the newest configuration")
     return out
 
 

@@ -65,8 +65,8 @@ class Supervisor:
         xds = Xds()
         await xds.serve("xds.sock")
         network, runtime = Network(self._wish.nodes), Runtime(self._control)
-        plane = Plane(store, authority, xds)
         names = [f"lab-{number}" for number in range(1, self._wish.nodes + 1)]
+        plane = Plane(store, authority, xds, names[0])
         node = Node(store, network, runtime, plane, tokens, binary(), names=names, rootless=self._rootless)
         api = Api(store, tokens=tokens, inject=lambda pod, namespace: istio.inject(pod, namespace, plane.world), log_source=node,
                   dial=_dialer(store))

@@ -7,7 +7,7 @@ A World never changes: build a new one when objects change. Services are Kuberne
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import yaml
@@ -57,6 +57,12 @@ RESOURCES = {
 }
 
 
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> Any:
+    """YAML, read once: a World is made at every change of the cluster, MeshConfig hardly ever changes."""
+    return yaml.safe_load(text) or {}
+
+
 class World:
     """Read-only view over lists of plain objects per resource ("pods", "peerauthentications.security.istio.io",
     ...)."""
@@ -92,7 +98,7 @@ class World:
         for config in self.kind("ConfigMap"):
             if (namespace_of(config), name_of(config)) == (ROOT, "istio"):
                 try:
-                    given = yaml.safe_load((config.get("data") or {}).get("mesh") or "{}") or {}
+                    given = _parsed((config.get("data") or {}).get("mesh") or "{}")
                 except yaml.YAMLError as error:
                     raise InputError(f"ConfigMap {ROOT}/istio, key mesh: not YAML: {error}") from error
                 if not isinstance(given, dict):

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 
+ROUTE, NETFILTER = 0, 12
 REQUEST, ACK, EXCL, CREATE, APPEND = 1, 4, 0x200, 0x400, 0x800
 NLMSG_ERROR, NESTED = 2, 0x8000
 
@@ -34,7 +35,15 @@ class Message:
         self.kind, self.body, self.flags = kind, body, flags
 
 
-def talk(family: int, messages: list[Message], acked: int | None = None) -> None:
+def open_socket(family: int) -> socket.socket:
+    """A netlink socket of the calling thread's network namespace, for as long as it is open."""
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, family)
+    sock.settimeout(10)
+    sock.bind((0, 0))
+    return sock
+
+
+def talk(sock: socket.socket, messages: list[Message], acked: int | None = None) -> None:
     """Send all messages and wait for the acknowledgement of number `acked` (default: the last). Raises OSError."""
     last = len(messages) - 1 if acked is None else acked
     parts = []
@@ -43,22 +52,19 @@ def talk(family: int, messages: list[Message], acked: int | None = None) -> None
         parts.append(struct.pack("=IHHII", 16 + len(message.body), message.kind, flags, number + 1, 0) + message.body
                      + b"\0" * (-len(message.body) % 4))
     data = b"".join(parts)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, family) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, max(len(data) * 2, 1 << 16))
-        sock.settimeout(10)
-        sock.bind((0, 0))
-        sock.sendto(data, (0, 0))
-        while True:
-            answer, offset = sock.recv(1 << 17), 0
-            while offset + 20 <= len(answer):
-                length, kind, _, sequence, _ = struct.unpack_from("=IHHII", answer, offset)
-                if kind == NLMSG_ERROR:
-                    (code,) = struct.unpack_from("=i", answer, offset + 16)
-                    if code:
-                        raise OSError(-code, f"netlink request {sequence} of {len(messages)}: {os.strerror(-code)}")
-                    if sequence == last + 1:
-                        return
-                offset += (length + 3) & ~3
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, max(len(data) * 2, 1 << 16))
+    sock.sendto(data, (0, 0))
+    while True:
+        answer, offset = sock.recv(1 << 17), 0
+        while offset + 20 <= len(answer):
+            length, kind, _, sequence, _ = struct.unpack_from("=IHHII", answer, offset)
+            if kind == NLMSG_ERROR:
+                (code,) = struct.unpack_from("=i", answer, offset + 16)
+                if code:
+                    raise OSError(-code, f"netlink request {sequence} of {len(messages)}: {os.strerror(-code)}")
+                if sequence == last + 1:
+                    return
+            offset += (length + 3) & ~3
 
 
 def _link(index: int, flags: int = 0) -> bytes:

@@ -26,10 +26,11 @@ _T = TypeVar("_T")
 class PodNet:
     """A pod's network: its address and the descriptor of its namespace. hostNetwork pods share the node's."""
 
-    __slots__ = ("ip", "netns", "index", "host")
+    __slots__ = ("ip", "netns", "index", "host", "nft")
 
     def __init__(self, ip: str, netns: int, index: int, host: bool = False) -> None:
         self.ip, self.netns, self.index, self.host = ip, netns, index, host
+        self.nft: socket.socket | None = None  # kept while the pod lives: closing one waits for the kernel
 
 
 def _sysctl(path: str, value: str) -> None:
@@ -52,8 +53,9 @@ class Network:
         for path, value in (("ipv4/ip_forward", "1"), ("ipv4/ip_unprivileged_port_start", "0")):
             _sysctl(path, value)
         steps = [netlink.address(_LOOPBACK, ip) for ip in (*self.node_ips, DNS_IP, API_IP)]
+        self._links, self._nft = netlink.open_socket(netlink.ROUTE), netlink.open_socket(netlink.NETFILTER)
         # the route lets a call to a Service leave the socket layer; what is not translated there comes back as an error
-        netlink.talk(socket.AF_UNSPEC, [*steps, netlink.route(SERVICE_CIDR.split("/")[0], 16, _LOOPBACK)])
+        netlink.talk(self._links, [*steps, netlink.route(SERVICE_CIDR.split("/")[0], 16, _LOOPBACK)])
 
     async def run(self, work: Callable[[], _T]) -> _T:
         """Do it in the worker thread, in the node's namespace."""
@@ -89,11 +91,14 @@ class Network:
         finally:
             linux.setns(self._home, linux.CLONE_NEWNET)
         pair = netlink.veth(f"pod{number}", index, "eth0", _ETH0, netns)
-        netlink.talk(socket.AF_UNSPEC, [pair, netlink.address(index, NODE_IP), netlink.link_up(index),
-                                        netlink.route(ip, 32, index, source=NODE_IP)])
-        self._inside(netns, lambda: netlink.talk(socket.AF_UNSPEC, [
-            netlink.link_up(_LOOPBACK), netlink.address(_ETH0, ip), netlink.link_up(_ETH0),
-            netlink.route(NODE_IP, 32, _ETH0), netlink.route("0.0.0.0", 0, _ETH0, gateway=NODE_IP)]))
+        netlink.talk(self._links, [pair, netlink.address(index, NODE_IP), netlink.link_up(index),
+                                   netlink.route(ip, 32, index, source=NODE_IP)])
+
+        def furnish() -> None:
+            with netlink.open_socket(netlink.ROUTE) as links:
+                netlink.talk(links, [netlink.link_up(_LOOPBACK), netlink.address(_ETH0, ip), netlink.link_up(_ETH0),
+                                     netlink.route(NODE_IP, 32, _ETH0), netlink.route("0.0.0.0", 0, _ETH0, gateway=NODE_IP)])
+        self._inside(netns, furnish)
         return PodNet(ip, netns, index)
 
     async def remove(self, pod: PodNet) -> None:
@@ -104,15 +109,21 @@ class Network:
 
         def drop() -> None:
             try:
-                netlink.talk(socket.AF_UNSPEC, [netlink.link_gone(pod.index)])
+                netlink.talk(self._links, [netlink.link_gone(pod.index)])
             finally:
                 os.close(pod.netns)
+                if pod.nft:
+                    pod.nft.close()
         await self.run(drop)
 
     async def rules(self, table: str, chains: Sequence[nft.Chain], pod: PodNet | None = None) -> None:
         """Replace a table in the node's namespace or in a pod's."""
-        netns = pod.netns if pod else self._home
-        await self.run(lambda: self._inside(netns, lambda: nft.replace(table, chains)))
+        if pod is None:
+            await self.run(lambda: nft.replace(self._nft, table, chains))
+            return
+        pod.nft = pod.nft or await self.inside(pod, lambda: netlink.open_socket(netlink.NETFILTER))
+        sock = pod.nft
+        await self.run(lambda: nft.replace(sock, table, chains))
 
     async def listen(self, pod: PodNet, ip: str, port: int) -> socket.socket:
         """A listening TCP socket in the pod's network."""
@@ -139,3 +150,5 @@ class Network:
 
     def close(self) -> None:
         self._worker.shutdown(wait=True)
+        self._links.close()
+        self._nft.close()

@@ -3,6 +3,7 @@
 A table is replaced as a whole in one transaction: never is half of it in force, and connections already tracked live on.
 A rule is a list of expressions, each a function below; `nft list ruleset` shows them as usual. Constants: linux/netfilter/nf_tables.h.
 """
+import functools
 import ipaddress
 import socket
 import struct
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 
 from meshtls.lab.node.netlink import APPEND, CREATE, Message, attr, nest, talk
 
-NETLINK_NETFILTER, _SUBSYS, _IPV4 = 12, 10, 2
+_SUBSYS, _IPV4 = 10, 2
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = 0, 2, 3, 6
 HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
@@ -43,6 +44,7 @@ def _compare(value: bytes, negate: bool = False) -> Expr:
     return _expr("cmp", attr(1, _be(_REG_A)), attr(2, _be(int(negate))), nest(3, attr(1, value)))
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def _payload(base: int, offset: int, length: int) -> Expr:
     return _expr("payload", attr(1, _be(_REG_A)), attr(2, _be(base)), attr(3, _be(offset)), attr(4, _be(length)))
 
@@ -51,6 +53,7 @@ def _load(register: int, value: bytes) -> Expr:
     return _expr("immediate", attr(1, _be(register)), nest(2, attr(1, value)))
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def meta(key: str, value: int | str, negate: bool = False) -> Expr:
     """`meta KEY [!=] VALUE`: mark, skuid, skgid, l4proto by number; iifname, oifname by name."""
     if isinstance(value, str):
@@ -60,6 +63,7 @@ def meta(key: str, value: int | str, negate: bool = False) -> Expr:
     return _expr("meta", attr(1, _be(_REG_A)), attr(2, _be(_META[key]))) + _compare(data, negate)
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def _address(offset: int, network: str, negate: bool) -> Expr:
     net = ipaddress.IPv4Network(network, strict=False)
     if net.prefixlen == 32:
@@ -77,6 +81,7 @@ def daddr(network: str, negate: bool = False) -> Expr:
     return _address(16, network, negate)
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def dport(protocol: int, first: int, last: int = 0, negate: bool = False) -> Expr:
     """A destination port or an inclusive range of them, of TCP or UDP."""
     head = meta("l4proto", protocol) + _payload(2, 2, 2)
@@ -86,6 +91,7 @@ def dport(protocol: int, first: int, last: int = 0, negate: bool = False) -> Exp
     return head + _compare(struct.pack(">H", first), negate)
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def established() -> Expr:
     """`ct state established,related`."""
     mask = _expr("bitwise", attr(1, _be(_REG_A)), attr(2, _be(_REG_A)), attr(3, _be(4)), nest(4, attr(1, struct.pack("=I", 2 | 4))),
@@ -93,29 +99,35 @@ def established() -> Expr:
     return _expr("ct", attr(1, _be(_REG_A)), attr(2, _be(0))) + mask + _compare(b"\0\0\0\0", negate=True)
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def one_in(count: int) -> Expr:
     """Holds for a random one of `count` packets."""
     return _expr("numgen", attr(1, _be(_REG_A)), attr(2, _be(count)), attr(3, _be(1)), attr(4, _be(0))) + _compare(struct.pack("=I", 0))
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def dnat(ip: str, port: int) -> Expr:
     return (_load(_REG_A, socket.inet_aton(ip)) + _load(_REG_B, struct.pack(">H", port))
             + _expr("nat", attr(1, _be(1)), attr(2, _be(_IPV4)), attr(3, _be(_REG_A)), attr(5, _be(_REG_B))))
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def redirect(port: int) -> Expr:
     return _load(_REG_A, struct.pack(">H", port)) + _expr("redir", attr(1, _be(_REG_A)))
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def masquerade() -> Expr:
     return _expr("masq")
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def reject() -> Expr:
     """ICMP port unreachable: ECONNREFUSED at the client, as kube-proxy answers for a Service without endpoints."""
     return _expr("reject", attr(1, _be(0)), attr(2, b"\x03"))
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def _verdict(code: int, chain: str = "") -> Expr:
     named = (attr(2, chain.encode() + b"\0"),) if chain else ()
     return _expr("immediate", attr(1, _be(_REG_VERDICT)), nest(2, nest(2, attr(1, _be(code)), *named)))
@@ -150,7 +162,7 @@ def messages(table: str, chains: Sequence[Chain]) -> list[Message]:
     return out
 
 
-def replace(table: str, chains: Sequence[Chain]) -> None:
-    """Put the table in force in the calling thread's network namespace. Raises OSError, and then nothing has changed."""
+def replace(sock: socket.socket, table: str, chains: Sequence[Chain]) -> None:
+    """Put the table in force in the network namespace of a netlink socket. Raises OSError, and then nothing has changed."""
     batch = messages(table, chains)
-    talk(NETLINK_NETFILTER, batch, acked=len(batch) - 2)
+    talk(sock, batch, acked=len(batch) - 2)

@@ -24,11 +24,12 @@ from meshtls.lab.node.runtime import Runtime, host_python
 Obj = dict[str, Any]
 POLICIES = "networkpolicies.networking.k8s.io"
 _SERVICES, _NETWORK_POLICIES = frozenset({"services", SLICES}), frozenset({POLICIES, "pods", "namespaces"})
-_SETTLE_S = 0.01
+_SETTLE_S = 0.03
 
 
 class Coalesced:
-    """Does an asynchronous piece of work soon after it was asked for; asked again meanwhile, once more afterwards."""
+    """Does an asynchronous piece of work soon after it was asked for; asked again meanwhile, once more afterwards. At most a fifth of
+    the time goes into it."""
 
     def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
         self._work = work
@@ -41,10 +42,12 @@ class Coalesced:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
+        loop, took = asyncio.get_running_loop(), 0.0
         while self._again:
-            await asyncio.sleep(_SETTLE_S)
-            self._again = False
+            await asyncio.sleep(max(_SETTLE_S, 4 * took))
+            self._again, begun = False, loop.time()
             await self._work()
+            took = loop.time() - begun
 
     def cancel(self) -> None:
         if self._task:

@@ -1,7 +1,11 @@
 """The lab's control plane: when objects change, each proxy gets the configuration that Istio's translation makes of them now.
 
-A push follows a change at once, in the same turn of the event loop; in a large mesh, where a push takes long, pushes are spaced so that
-they take at most half of the time. Also hands out certificates, and renews them at half of their life.
+Configuration (policies, rules, Telemetry) is pushed at once, in the same turn of the event loop. What comes in crowds (pods, Services,
+endpoints) is pushed after QUIET_S without more of it, at the latest after CROWD_S, and takes at most a fifth of the time in a large mesh;
+istiod does the same with longer times. Also hands out certificates, and renews them at half of their life.
+
+Whether every proxy has accepted the newest configuration stands in the annotation `lab.meshtls.dev/proxies` of the first node: "current"
+or "pending".
 
 For tests of convergence: the pod annotation `lab.meshtls.dev/frozen: "true"` keeps a proxy on what it has; the annotation
 `lab.meshtls.dev/push-delay: "3s"` on ConfigMap istio-system/istio makes the whole control plane slow; a change of the pod annotation
@@ -21,8 +25,11 @@ from meshtls.lab.node.xds import Proxy, Xds
 
 Obj = dict[str, Any]
 FROZEN, DELAY, ROTATE = "lab.meshtls.dev/frozen", "lab.meshtls.dev/push-delay", "lab.meshtls.dev/rotate"
+PROXIES, CURRENT, PENDING = "lab.meshtls.dev/proxies", "current", "pending"
+QUIET_S, CROWD_S = 0.05, 0.5
 _WATCHED = frozenset(RESOURCES.values())
-_RENEWAL_CHECK_S = 60.0
+_CROWDS = frozenset({"pods", "services", "endpointslices.discovery.k8s.io"})
+_RENEWAL_CHECK_S, _REVIEW_S = 60.0, 0.01
 
 
 def _annotations(obj: Obj | None) -> dict[str, str]:
@@ -47,13 +54,17 @@ def _matters(event: Event) -> bool:
 class Plane:
     """Keeps `xds` fed from `store`."""
 
-    def __init__(self, store: Store, authority: Authority, server: Xds) -> None:
-        self.authority = authority
+    def __init__(self, store: Store, authority: Authority, server: Xds, node: str) -> None:
+        self.authority, self._node = authority, node
         self._store, self._xds = store, server
         self._pods: dict[tuple[str, str], tuple[Proxy, datetime.datetime]] = {}
         self._world: istio.World | None = None
-        self._pushing: asyncio.TimerHandle | asyncio.Handle | None = None
-        self._earliest = 0.0
+        self._encoded: dict[int, tuple[Obj, bytes]] = {}
+        self._pushing: asyncio.TimerHandle | None = None
+        self._latest = self._took = self._ended = 0.0
+        self._told = ""
+        self._asking: asyncio.TimerHandle | None = None
+        server.accepted = self._review
         self._renewal = asyncio.get_running_loop().create_task(self._renew())
         self._unsubscribe = store.subscribe(self._hear)
 
@@ -62,6 +73,7 @@ class Plane:
         """The store as Istio sees it, as of now."""
         if self._world is None:
             self._world = istio.World({resource: self._store.list(resource) for resource in _WATCHED})
+            self._encoded = {}
         return self._world
 
     def _hear(self, event: Event) -> None:
@@ -70,10 +82,23 @@ class Plane:
         self._world = None
         if event.resource == "pods" and event.type == "MODIFIED" and _annotations(event.old).get(ROTATE) != _annotations(event.object).get(ROTATE):
             self.certify(event.object)
-        if self._pushing is None and self._pods:
-            loop = asyncio.get_running_loop()
-            wait = max(self._earliest - loop.time(), self._delay_s())
-            self._pushing = loop.call_later(wait, self._push) if wait > 0 else loop.call_soon(self._push)
+        if self._pods:
+            self._schedule(event.resource in _CROWDS)
+
+    def _schedule(self, crowd: bool) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._pushing is None:
+            self._latest = now + (CROWD_S if crowd else 0)
+        elif not crowd:
+            self._latest = now
+        when = min(now + QUIET_S, self._latest) if crowd else now
+        when = max(when, self._ended + 4 * self._took) if crowd else when
+        if self._pushing is not None:
+            when = when if crowd and self._latest > now else min(when, self._pushing.when())
+            self._pushing.cancel()
+        self._pushing = loop.call_at(when + self._delay_s(), self._push)
+        self._review()
 
     def _delay_s(self) -> float:
         found = re.fullmatch(r"([0-9.]+)(ms|s)", _annotations(self._store.get("configmaps", ROOT, "istio")).get(DELAY, "0s"))
@@ -86,16 +111,39 @@ class Plane:
             pod = self._store.get("pods", namespace, name)
             if pod is not None:
                 self._configure(world, pod, proxy)
-        self._earliest = loop.time() + (loop.time() - begun) * (1 if loop.time() - begun > 0.02 else 0)
+        self._ended = loop.time()
+        self._took = self._ended - begun
+        self._review()
 
     def _configure(self, world: istio.World, pod: Obj, proxy: Proxy) -> None:
-        proxy.frozen = False if not proxy.feeds else _annotations(pod).get(FROZEN) == "true" and proxy.feed(xds.LISTENERS).version != ""
+        proxy.frozen = proxy.feed(xds.LISTENERS).version != "" and _annotations(pod).get(FROZEN) == "true"
         if proxy.frozen:
             return
-        clusters, listeners = istio.clusters(world, pod), istio.listeners(world, pod)
-        pair = [(found.version, b"" if proxy.feed(kind).version == found.version else xds.body(found.version, url, found.items))
-                for kind, url, found in ((xds.CLUSTERS, istio.TYPE_CLUSTER, clusters), (xds.LISTENERS, istio.TYPE_LISTENER, listeners))]
+        pair = []
+        for kind, url, found in ((xds.CLUSTERS, istio.TYPE_CLUSTER, istio.clusters(world, pod)),
+                                 (xds.LISTENERS, istio.TYPE_LISTENER, istio.listeners(world, pod))):
+            unchanged = proxy.feed(kind).version == found.version
+            pair.append((found.version, b"" if unchanged else xds.body(found.version, url, [self._encode(url, item) for item in found.items])))
         proxy.put_pair(pair[0], pair[1])
+
+    def _encode(self, url: str, item: Obj) -> bytes:
+        """A resource as JSON; what proxies share is encoded once for all of them."""
+        known = self._encoded.get(id(item))
+        if known is None:
+            known = self._encoded[id(item)] = (item, xds.resource(url, item))
+        return known[1]
+
+    def _review(self) -> None:
+        """Look soon whether all proxies are current, and say so when that has changed."""
+        if self._asking is None:
+            self._asking = asyncio.get_running_loop().call_later(_REVIEW_S, self._tell)
+
+    def _tell(self) -> None:
+        self._asking = None
+        said = PENDING if self._pushing is not None or self.behind() else CURRENT
+        if said != self._told and self._store.mutate("nodes", "", self._node, lambda node: node["metadata"].setdefault(
+                "annotations", {}).update({PROXIES: said})) is not None:
+            self._told = said
 
     def add(self, pod: Obj) -> Proxy:
         """A pod with an address is about to have an Envoy."""
@@ -111,6 +159,7 @@ class Plane:
         found = self._pods.pop((metadata["namespace"], metadata["name"]), None)
         if found:
             self._xds.forget(found[0].node_id)
+            self._review()
 
     def certify(self, pod: Obj) -> None:
         """Give the pod's proxy a new certificate; nothing to do for a pod without one."""
@@ -126,11 +175,11 @@ class Plane:
                    "ROOTCA": {"validation_context": {"trusted_ca": {"inline_string": self.authority.root_pem}}}}
         for name, secret in secrets.items():
             version = f"{now.timestamp():.6f}" if name == "default" else "root"
-            proxy.put(name, version, xds.body(version, istio.TYPE_SECRET, [{"name": name, **secret}]))
+            proxy.put(name, version, xds.body(version, istio.TYPE_SECRET, [xds.resource(istio.TYPE_SECRET, {"name": name, **secret})]))
 
     def behind(self) -> list[str]:
         """Node ids of the proxies that have not accepted the newest configuration."""
-        return [proxy.node_id for proxy, _ in self._pods.values() if not proxy.current]
+        return [proxy.node_id for proxy, _ in self._pods.values() if not proxy.current and not proxy.frozen]
 
     async def _renew(self) -> None:
         while True:
@@ -144,5 +193,6 @@ class Plane:
     def close(self) -> None:
         self._unsubscribe()
         self._renewal.cancel()
-        if self._pushing is not None:
-            self._pushing.cancel()
+        for timer in (self._pushing, self._asking):
+            if timer is not None:
+                timer.cancel()

@@ -66,4 +66,5 @@ def settle(run: str) -> None:
         pass  # a masked /proc (containers) cannot be mounted again: the host's then stays visible
     linux.mount("tmpfs", run, "tmpfs", data="mode=0700")
     os.chdir(run)
-    netlink.talk(0, [netlink.link_up(1)])
+    with netlink.open_socket(netlink.ROUTE) as links:
+        netlink.talk(links, [netlink.link_up(1)])

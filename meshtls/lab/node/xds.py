@@ -9,6 +9,7 @@ Laws (all measured on Envoy 1.40):
 """
 import asyncio
 import os
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -97,10 +98,11 @@ class Proxy:
 
 
 class Xds:
-    """The server. `proxies` is keyed by Envoy's node id."""
+    """The server. `proxies` is keyed by Envoy's node id; `accepted` is called when an Envoy has taken clusters or listeners."""
 
     def __init__(self) -> None:
         self.proxies: dict[str, Proxy] = {}
+        self.accepted: Callable[[], None] = lambda: None
         self._server: asyncio.AbstractServer | None = None
         self._open: set[asyncio.StreamWriter] = set()
 
@@ -155,6 +157,7 @@ class Xds:
         held = request.version_info
         if held and held == feed.version:
             feed.accepted, feed.rejected = held, ""
+            self.accepted()
             if kind == CLUSTERS:
                 proxy.release()
         elif feed.sent == feed.version and feed.version and not (secret and not held):
@@ -181,7 +184,11 @@ class Xds:
         return True
 
 
-def body(version: str, type_url: str, items: Any) -> bytes:
+def resource(type_url: str, item: dict[str, Any]) -> bytes:
+    """One resource as it stands in a response."""
+    return msgspec.json.encode({"@type": type_url, **item})
+
+
+def body(version: str, type_url: str, resources: Iterable[bytes]) -> bytes:
     """A discovery response."""
-    resources = [{"@type": type_url, **item} for item in items]
-    return msgspec.json.encode({"version_info": version, "type_url": type_url, "resources": resources})
+    return b'{"version_info":%b,"type_url":%b,"resources":[%b]}' % (msgspec.json.encode(version), msgspec.json.encode(type_url), b",".join(resources))
