@@ -32,6 +32,7 @@ RESULT = "meshtls.dev/probe-result/v1"
 USER_AGENT = "meshtls-probe/1"
 TEXT = 200  # characters of foreign text in a line
 ANSWER = 16384  # bytes read of an answer
+WARM_S = 1.5  # after this a warm-up target's outcome is not the start's
 
 NOT_TLS = (
     "WRONG_VERSION_NUMBER",
@@ -392,12 +393,21 @@ class Agent:
     # --- all of them ----------------------------------------------------------------------------------------------------
 
     async def warm(self):
-        """Ask each warm-up target through the sidecar until it answers: a new proxy knows its endpoints a moment later."""
+        """Ask each warm-up target through the sidecar until it answers as it should; the count of those that never did.
+
+        A new proxy knows its endpoints a moment later; until then it passes calls on in plaintext, or answers 503. Another
+        outcome that stays is the policies' doing, and for the cases to tell.
+        """
 
         async def until(target):
-            case = dict(target, id="warm-up", do="plaintext", protocol="http", proof="wire", sidecar=True, timeout_s=2)
-            while (await self.attempt(case))["outcome"] not in ("PLAINTEXT", "NOT_RUN"):
-                await asyncio.sleep(0.1)
+            case = dict(target, id="warm-up", do="plaintext", protocol="http", sidecar=True, timeout_s=2)
+            want, began = "MTLS" if target.get("proof") == "xfcc" else "PLAINTEXT", time.monotonic()
+            while True:
+                outcome = (await self.attempt(case))["outcome"]
+                settled = outcome not in ("UNREACHABLE", "STALLED") and time.monotonic() - began > WARM_S
+                if outcome == want or settled:
+                    return
+                await asyncio.sleep(0.05)
 
         targets = [asyncio.ensure_future(until(target)) for target in self.document.get("warm_up", [])]
         if targets:

@@ -131,13 +131,12 @@ def _prediction(mesh: Mesh, plan: Plan) -> Check:
     """Clients that have a proxy and would break are certain; what clients without one call, only the logs know."""
     engine = Engine.of(mesh)
     meshed = {ref for ref, faces in engine.faces.items() if any(face.plane.kind != BARE for face in faces)}
-    lost = groups(strict(mesh, [plan.namespace]), mesh, clients=lambda w: w.ref in meshed,
-                  server_namespaces=frozenset({plan.namespace}))  # fmt: skip
+    lost = groups(strict(mesh, [plan.namespace]), mesh, server_namespaces=frozenset({plan.namespace}))
     findings = tuple(
         Finding(code="MT703", severity=Severity.ERROR, subject=client, message=f"would no longer reach {g.server} port {g.port}",
                 because=tuple(str(step) for step in g.outcome.because))
         for g in lost if g.verdict == BREAKS and g.was is not None and g.was.verdict != BREAKS
-        for client in g.clients
+        for client in g.clients if client in meshed
     )  # fmt: skip
     return Check(id="baseline/prediction", title="no client with a sidecar is predicted to break", group=GROUP,
                  status=Status.FAIL if findings else Status.PASS, findings=findings,

@@ -117,7 +117,8 @@ def checks(stage: str, evidence: Evidence) -> tuple[Check, ...]:
                evidence.locked),
     ]
     if evidence.no_probes:
-        found.append(_check(stage, "probes", "probes answer as expected", Status.ERROR, evidence.no_probes))
+        decided = Status.SKIP if evidence.refused else Status.ERROR
+        found.append(_check(stage, "probes", "probes answer as expected", decided, evidence.no_probes))
     return (*found, *evidence.probes)
 
 

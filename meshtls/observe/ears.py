@@ -31,6 +31,31 @@ class Proxy(msgspec.Struct, frozen=True, order=True):
         return f"{self.namespace}/{self.pod}"
 
 
+class _Place:
+    """How far a log has been heard. Lines that were written together carry the same time, so they are counted too."""
+
+    def __init__(self) -> None:
+        self.last, self._at_last = "", 0
+        self._skip_until, self._skip = "", 0
+
+    def resume(self) -> None:
+        """The log is read again from about here: what was heard comes once more."""
+        self._skip_until, self._skip = self.last, self._at_last
+
+    def new(self, written: str) -> bool:
+        """Whether a line of this time has not been heard yet."""
+        if written < self._skip_until:
+            return False
+        if written == self._skip_until and self._skip:
+            self._skip -= 1
+            return False
+        if written == self.last:
+            self._at_last += 1
+        elif written > self.last:
+            self.last, self._at_last = written, 1
+        return True
+
+
 class Ears:
     """Follows proxies; more can be added while it listens. At most `limit` at once, the others are deaf with that reason."""
 
@@ -82,16 +107,16 @@ class Ears:
             return found
 
     def _listen(self, proxy: Proxy) -> None:
-        since, last = self._since, ""
+        since, place = self._since, _Place()
         while not self._closing.is_set():
+            place.resume()
             try:
                 for line in self._client.logs(
                     proxy.namespace, proxy.pod, proxy.container, follow=True, since_time=since, timestamps=True,
                     opened=lambda: self._hear(proxy),
                 ):
                     written, _, text = line.partition(" ")
-                    if written > last:
-                        last = written
+                    if place.new(written):
                         self.lines.put((proxy, text))
             except NotFound:
                 self._opened[proxy].set()
@@ -104,7 +129,7 @@ class Ears:
             except RuntimeError:
                 # httpx refuses to send through a client that is closed
                 return
-            since = last[:19] + "Z" if last else since
+            since = place.last[:19] + "Z" if place.last else since
             self._closing.wait(_RETRY_S)
 
     def _hear(self, proxy: Proxy) -> None:

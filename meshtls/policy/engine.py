@@ -143,9 +143,10 @@ class Engine:
     @cached_property
     def faces(self) -> dict[str, tuple[Face, ...]]:
         """Workload's ref -> the pods it is judged by. Pods that are done or going count for nothing."""
-        return {w.ref: self._faces(w) for w in self.mesh.workloads}
+        return {w.ref: self.faces_of(w) for w in self.mesh.workloads}
 
-    def _faces(self, workload: Workload) -> tuple[Face, ...]:
+    def faces_of(self, workload: Workload) -> tuple[Face, ...]:
+        """The same of one workload."""
         found = []
         for pod in workload.faces:
             if pod.status.phase in ("Succeeded", "Failed"):

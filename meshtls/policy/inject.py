@@ -93,6 +93,11 @@ class Injector:
                     return _Settings()
         return _Settings()
 
+    @property
+    def selectors(self) -> tuple[LabelSelector, ...]:
+        """The never- and always-selectors of the injector's settings."""
+        return self._settings.never_inject_selector + self._settings.always_inject_selector
+
     def decide(
         self, namespace: str, namespace_labels: Mapping[str, str], labels: Mapping[str, str], annotations: Mapping[str, str], spec: PodSpec
     ) -> Decision:

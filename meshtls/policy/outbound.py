@@ -69,6 +69,7 @@ class Outbound:
     def __init__(self, scope: Scope, labels: Mapping[str, str]) -> None:
         self.scope, self.labels = scope, labels
         self._entries: dict[tuple[str, int], _Entry] = {}
+        self._on_port: dict[tuple[int, int], dict[str, tuple[Host, Port]]] = {}
         for listener in scope.listeners:
             if listener.port is not None:
                 for host in listener.hosts:
@@ -222,7 +223,7 @@ class Outbound:
         listener = self.scope.for_port(port)
         if listener is None:
             return Path(because=(Because("", "", f"no routes for port {port}"),))
-        offered = {h.hostname: p for h in listener.hosts if (p := h.port(port)) is not None}
+        offered = self._offered(listener, port)
         claimed: set[str] = set()
         wildcard: tuple[str, Virtual] | None = None
         for vs in listener.virtual:
@@ -230,7 +231,7 @@ class Outbound:
             if not some:
                 continue
             mine, others = self._claims(vs, listener, offered)
-            served = [h for h in mine if offered[h].protocol in HTTP or offered[h].protocol == AUTO]
+            served = [h for h in mine if offered[h][1].protocol in HTTP or offered[h][1].protocol == AUTO]
             if not served and (mine or port != 80):
                 continue
             if host in claimed:
@@ -242,8 +243,8 @@ class Outbound:
                     wildcard = (name, vs)
             claimed.update(served)
         own = offered.get(host)
-        if own is not None and host not in claimed and (own.protocol in HTTP or own.protocol == AUTO):
-            service = next(h for h in listener.hosts if h.hostname == host)
+        if own is not None and host not in claimed and (own[1].protocol in HTTP or own[1].protocol == AUTO):
+            service = own[0]
             if service.resolution != "ALIAS":
                 return Path(clusters=(Cluster(host, "", port),))
             if service.alias_of in offered:
@@ -254,7 +255,20 @@ class Outbound:
             return Path(because=(Because("", "", f"no route for {host} on port {port}"),))
         return self._unknown(f"no service answers to {host} on port {port}")
 
-    def _claims(self, vs: Virtual, listener: Listener, offered: dict[str, Port]) -> tuple[list[str], list[str]]:
+    def _offered(self, listener: Listener, port: int) -> dict[str, tuple[Host, Port]]:
+        """host name -> (service, its port) of the services that a listener has on a port; of several the last."""
+        key = (id(listener), port)
+        found = self._on_port.get(key)
+        if found is None:
+            for host in listener.hosts:
+                for each in host.ports:
+                    self._on_port.setdefault((id(listener), each.number), {})[host.hostname] = (host, each)
+            found = self._on_port.setdefault(key, {})
+        return found
+
+    def _claims(
+        self, vs: Virtual, listener: Listener, offered: dict[str, tuple[Host, Port]]
+    ) -> tuple[list[str], list[str]]:
         """(services of this port that a VirtualService speaks for, hosts of it that are no services)."""
         mine, others = [], []
         for name in vs.hosts:

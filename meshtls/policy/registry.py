@@ -317,8 +317,26 @@ class Registry:
         return found
 
     @cached_property
-    def _service_hosts_in(self) -> dict[str, tuple[Service, ...]]:
-        return by_namespace(self.mesh.services)
+    def _selecting(self) -> dict[tuple[str, str, str], list[tuple[Service, Host]]]:
+        """(namespace, label, value) -> Services whose selector begins with that label."""
+        found: dict[tuple[str, str, str], list[tuple[Service, Host]]] = {}
+        for service in self.mesh.services:
+            for key, value in service.spec.selector.items():
+                host = self.by_name[f"{service.name}.{service.namespace}.svc.cluster.local"][service.namespace]
+                found.setdefault((service.namespace, key, value), []).append((service, host))
+                break
+        return found
+
+    @cached_property
+    def _unselecting(self) -> dict[str, tuple[Service, ...]]:
+        return by_namespace(s for s in self.mesh.services if not s.spec.selector)
+
+    @cached_property
+    def _entries_in(self) -> dict[str, tuple[ServiceEntry, ...]]:
+        """Namespace -> ServiceEntries that select workloads."""
+        return by_namespace(
+            e for e in self.mesh.service_entries if e.spec.workload_selector and e.spec.workload_selector.labels
+        )
 
     def serving(self, pod: Pod) -> list[tuple[Host, Port, int]]:
         """(service, its port, target port) of every service that makes a pod listen, in the order in which the first wins.
@@ -326,30 +344,30 @@ class Registry:
         Services select it; only where none does do EndpointSlices count (Controller.GetProxyServiceTargets).
         """
         found: list[tuple[Host, Port, int]] = []
-        for service in self._service_hosts_in.get(pod.metadata.namespace, ()):
-            if not service.spec.selector or not subset(service.spec.selector, pod.metadata.labels):
-                continue
-            host = self.by_name[f"{service.name}.{service.namespace}.svc.cluster.local"][service.namespace]
-            for declared, port in zip(service.spec.ports, host.ports, strict=True):
-                number = target_port(pod, declared)
-                if number is not None:
-                    found.append((host, port, number))
-        if not found:
-            addresses = set(pod_addresses(pod))
-            for service in self._service_hosts_in.get(pod.metadata.namespace, ()):
-                if service.spec.selector or not addresses:
+        namespace, labels = pod.metadata.namespace, pod.metadata.labels
+        for item in labels.items():
+            for service, host in self._selecting.get((namespace, *item), ()):
+                if not subset(service.spec.selector, labels):
                     continue
-                host = self.by_name[f"{service.name}.{service.namespace}.svc.cluster.local"][service.namespace]
+                for declared, port in zip(service.spec.ports, host.ports, strict=True):
+                    number = target_port(pod, declared)
+                    if number is not None:
+                        found.append((host, port, number))
+        if not found and namespace in self._unselecting:
+            addresses = set(pod_addresses(pod))
+            for service in self._unselecting[namespace] if addresses else ():
+                host = self.by_name[f"{service.name}.{namespace}.svc.cluster.local"][namespace]
                 for number, endpoints in self.endpoints(host).items():
-                    port = host.port(number)
-                    found.extend((host, port, e.port) for e in endpoints if e.address in addresses and port)
-        for entry in self.mesh.service_entries:
-            selector = entry.spec.workload_selector
-            if selector and selector.labels and entry.namespace == pod.namespace and subset(selector.labels, pod.labels):
+                    known = host.port(number)
+                    found.extend((host, known, e.port) for e in endpoints if e.address in addresses and known)
+        for entry in self._entries_in.get(namespace, ()):
+            assert entry.spec.workload_selector is not None
+            if subset(entry.spec.workload_selector.labels, labels):
                 for host in hosts_of(entry):
                     for declared_, port in zip(entry.spec.ports, host.ports, strict=True):
                         found.append((host, port, declared_.target_port or declared_.number))
-        found.sort(key=lambda item: (item[0].created, item[0].hostname))
+        if len(found) > 1:
+            found.sort(key=lambda item: (item[0].created, item[0].hostname))
         return found
 
 

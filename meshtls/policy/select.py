@@ -16,7 +16,10 @@ V = TypeVar("V")
 
 def subset(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     """Whether `labels` contain all of `selector`."""
-    return all(labels.get(key) == value for key, value in selector.items())
+    for key, value in selector.items():
+        if labels.get(key) != value:
+            return False
+    return True
 
 
 def matches(selector: LabelSelector, labels: Mapping[str, str]) -> bool:

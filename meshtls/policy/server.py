@@ -22,7 +22,8 @@ from meshtls.policy.because import Because
 from meshtls.policy.client import MTLS, PLAINTEXT, TLS
 from meshtls.policy.dataplane import AMBIENT, BARE, GATEWAY, PROXYLESS, takes_inbound
 from meshtls.policy.engine import Engine, Face
-from meshtls.policy.registry import AUTO, HTTP, TLS_MODE, parse_protocol
+from meshtls.policy.shape import Shapes
+from meshtls.policy.registry import AUTO, HTTP, TLS_MODE, Host, Port, parse_protocol
 
 WORKS, BREAKS, UNKNOWN = "WORKS", "BREAKS", "UNKNOWN"
 NOTHING = "NONE"
@@ -60,7 +61,8 @@ class Server:
         self.control = engine.control(face.plane.revision)
         self._inbound: dict[int, Inbound] = {}
         self.effective: Effective | None = None
-        self._declared: dict[int, str] = {}
+        self._declared: dict[int, str] | None = None
+        self._serving: list[tuple[Host, Port, int]] | None = None
         kind = face.plane.kind
         if face.plane.sidecar or kind == PROXYLESS:
             self.effective = self.control.authn.effective(self.pod.namespace, self.pod.labels)
@@ -69,7 +71,7 @@ class Server:
 
     def declared(self) -> dict[int, str]:
         """Target port -> protocol, as the pod's proxy has them."""
-        if self._declared:
+        if self._declared is not None:
             return self._declared
         sidecar = self.control.sidecars.of(self.pod.namespace, self.pod.labels) if self.face.plane.sidecar else None
         found: dict[int, str] = {}
@@ -78,15 +80,21 @@ class Server:
                 if entry.port is not None and entry.capture_mode != "NONE":
                     found.setdefault(entry.port.number, parse_protocol(entry.port.protocol))
         else:
-            for _, port, target in self.control.registry.serving(self.pod):
+            for _, port, target in self.serving():
                 found.setdefault(target, port.protocol)
         self._declared = found
         return found
 
+    def serving(self) -> list[tuple[Host, Port, int]]:
+        """(service, its port, target port) of what the pod serves, oldest first."""
+        if self._serving is None:
+            self._serving = self.control.registry.serving(self.pod)
+        return self._serving
+
     def ports(self) -> tuple[int, ...]:
         """Every port worth naming: declared by Services, by containers, or by a policy."""
         found = set(self.declared())
-        found.update(target for _, _, target in self.control.registry.serving(self.pod))
+        found.update(target for _, _, target in self.serving())
         for container in self.pod.spec.containers:
             if container.name != "istio-proxy":
                 found.update(p.container_port for p in container.ports if p.protocol == "TCP" and p.container_port)
@@ -161,7 +169,7 @@ class Server:
 
     def _serves_http(self, port: int) -> bool:
         """Whether the oldest Service says that HTTP is spoken here, whatever a Sidecar's ingress says."""
-        return next((p.protocol in HTTP for _, p, t in self.control.registry.serving(self.pod) if t == port), False)
+        return next((p.protocol in HTTP for _, p, t in self.serving() if t == port), False)
 
 
 def _decided(inbound: Inbound, port: int, says: str) -> Because:
@@ -200,13 +208,42 @@ def modes(mesh: Mesh, namespaces: Iterable[str] | None = None) -> list[WorkloadM
     """The effective mode of every workload, ordered by namespace, kind and name; `namespaces` None: all."""
     wanted = None if namespaces is None else frozenset(namespaces)
     engine = Engine.of(mesh)
-    return [found for w in mesh.workloads if wanted is None or w.namespace in wanted for found in _of(engine, w)]
+    shapes = Shapes(engine)
+    known: dict[object, tuple[Workload, WorkloadMode]] = {}
+    found: list[WorkloadMode] = []
+    for workload in mesh.workloads:
+        if wanted is not None and workload.namespace not in wanted:
+            continue
+        shape = shapes.of(workload)
+        alike = known.get(shape) if shape is not None else None
+        if alike is not None:
+            found.append(_as(workload, *alike))
+            continue
+        for mode in _of(engine, workload):
+            found.append(mode)
+            if shape is not None:
+                known[shape] = (workload, mode)
+    return found
+
+
+def _as(workload: Workload, other: Workload, mode: WorkloadMode) -> WorkloadMode:
+    """The answer of a workload of the same shape, told of this one."""
+    theirs, mine = _own_ref(other), _own_ref(workload)
+    because = tuple([Because(mine, b.path, b.says) if b.object == theirs else b for b in mode.because])
+    return WorkloadMode(
+        workload.namespace, f"{workload.kind}/{workload.name}", mode.dataplane, mode.mode, mode.ports, because, mode.shadowed
+    )
+
+
+def _own_ref(workload: Workload) -> str:
+    pods = workload.pods
+    return f"Pod/{workload.namespace}/{pods[0].metadata.name}" if pods else f"{workload.kind}/{workload.namespace}/{workload.name}"
 
 
 def _of(engine: Engine, workload: Workload) -> Iterator[WorkloadMode]:
     shapes: dict[tuple[str, str, tuple[tuple[str, str], ...]], tuple[Server, int]] = {}
     seen: set[tuple[object, ...]] = set()
-    for face in engine.faces[workload.ref]:
+    for face in engine.faces_of(workload):
         key = _alike(face)
         if key in seen:
             continue

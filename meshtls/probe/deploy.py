@@ -131,7 +131,10 @@ def documents(
     lines = [_case(settings, case, addresses[case.server]) for case in cases if case.server in addresses]
     lines += [_handshake(shake) for shake in handshakes]
     warm = {case.server for case in cases if case.offer.by_service and case.server in addresses}
-    warm_up = [{"host": host(settings, server), "port": 8080} for server in sorted(warm, key=lambda s: s.title)]
+    warm_up = [
+        {"host": host(settings, server), "port": 8080, "proof": "xfcc" if server.meshed else "wire"}
+        for server in sorted(warm, key=lambda s: s.title)
+    ]
     for first in range(0, len(lines), CASES_EACH):
         yield {
             "schema": "meshtls.dev/probe-cases/v1",

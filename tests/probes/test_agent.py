@@ -262,3 +262,26 @@ def test_a_warm_up_target_that_never_answers_is_counted(tmp_path):
         _, lines = ask(tmp_path, warm_up=[{"host": HOST, "port": bound.getsockname()[1]}], warm_up_s=0.3)
 
     assert lines[-1]["cold"] == 1
+
+
+def test_a_warm_up_target_is_asked_until_its_sidecar_speaks_mtls(tmp_path):
+    bodies = [b'{"meshtls_echo": "e1", "headers": {}}', XFCC]
+
+    def handle(sock):
+        sock.recv(4096)
+        answering(b"200 OK", bodies.pop(0) if len(bodies) > 1 else bodies[0])(Sent(sock))
+
+    with serving(handle) as port:
+        _, lines = ask(tmp_path, warm_up=[{"host": HOST, "port": port, "proof": "xfcc"}])
+
+    assert (lines[-1]["cold"], bodies) == (0, [XFCC])
+
+
+class Sent:
+    """A socket whose request was read already."""
+
+    def __init__(self, sock):
+        self.sendall = sock.sendall
+
+    def recv(self, size):
+        return b""
