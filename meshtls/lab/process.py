@@ -70,7 +70,7 @@ def _run(wish: argparse.Namespace) -> None:
 
     supervisor = Supervisor(folder, wish, control, listener, rootless, (pid, started))
     try:
-        import uvloop; uvloop.run(supervisor.run(lambda message: _report(wish.report, message)))
+        asyncio.run(supervisor.run(lambda message: _report(wish.report, message)))
     finally:
         if wish.mode == state.NAMESPACES:
             os.chdir("/")
