@@ -23,6 +23,9 @@ from typing import Any
 
 import msgspec
 
+# what probes/agent.py sends as its server name
+PROBE_SNI = "probe.meshtls.invalid"
+
 
 class Verdict(enum.StrEnum):
     """How one connection or request arrived."""
@@ -106,7 +109,9 @@ def read(line: str) -> Entry | Usage | None:
 
 
 def judge(entry: Entry, strict: bool | None) -> Usage | None:
-    """What an Envoy's entry says about the client. None where the connection is not inbound."""
+    """What an Envoy's entry says about the client. None where the connection is not inbound, or a probe's own handshake."""
+    if entry.sni == PROBE_SNI:
+        return None
     refused = "NR" in entry.flags.split(",") and entry.details == "filter_chain_not_found"
     if not refused and not entry.cluster.startswith("inbound|") and entry.cluster != "InboundPassthroughCluster":
         return None

@@ -1,9 +1,11 @@
 """What a line of a proxy's log tells, line by line as real proxies wrote them."""
 
 import json
+import pathlib
 
 import pytest
 
+from meshtls.observe import accesslog
 from meshtls.observe.accesslog import Verdict, is_access, parse
 
 HEAD = "[2026-11-23T10:00:00.123Z]"
@@ -131,3 +133,11 @@ def test_a_ztunnel_names_the_client_itself(identity, hbone, error, verdict, port
 
 def test_a_ztunnels_outbound_line_is_no_arrival() -> None:
     assert parse(ZTUNNEL.replace('"inbound"', '"outbound"')) is None
+
+
+def test_a_probes_own_handshake_is_no_clients() -> None:
+    agent = (pathlib.Path(__file__).parents[2] / "probes" / "agent.py").read_text()
+    assert f'SNI = "{accesslog.PROBE_SNI}"' in agent
+    line = '[2026-11-24T10:00:00.000Z] "- - -" 0 NR filter_chain_not_found - "-" 0 0 0 - "-" "-" "-" "-" "-" - - 10.1.0.1:8080 10.1.0.2:4000 {} -'
+    assert parse(line.format("other.example")) is not None
+    assert parse(line.format(accesslog.PROBE_SNI)) is None
