@@ -19,7 +19,7 @@ import msgspec
 from meshtls.errors import LabError, MeshtlsError
 from meshtls.model.check import Check, Report, Status
 
-SOAK = "6s"
+SOAK = "3s"
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,14 +35,14 @@ STORY = (
     Step(title="What would break under STRICT? The audit names the troubles that were put into the shop.",
          args=("audit", "-A", "--fail-on", "error"), exit_code=1),
     Step(title="Everything is PERMISSIVE. What is predicted, and what do probes see on the wire?",
-         args=("probe", "-n", "shop,payments,legacy"), exit_code=0),
+         args=("probe", "-n", "shop,payments"), exit_code=0),
     Step(title="Namespace shop goes STRICT: first one workload, then the namespace, a gate after each.",
          args=("migrate", "apply", "-n", "shop", "--yes", "--soak", SOAK), exit_code=0),
     Step(title="Namespace payments is held: a client without sidecar still sends plaintext.",
          args=("migrate", "apply", "-n", "payments", "--yes", "--soak", SOAK), exit_code=4, names=("billing",)),
     Step(title="Told to go on all the same: the canary refuses that client, and the step takes itself back.",
          args=("migrate", "apply", "-n", "payments", "--yes", "--soak", SOAK, "--force"), exit_code=4, names=("billing",)),
-    Step(title="What holds now, on the wire.", args=("probe", "-n", "shop,payments,legacy"), exit_code=0),
+    Step(title="What holds now, on the wire.", args=("probe", "-n", "shop,payments"), exit_code=0),
 )
 
 

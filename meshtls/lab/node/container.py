@@ -240,6 +240,11 @@ class Running:
         self.gone.set()
         return code
 
+    async def over(self) -> None:
+        """Wait until no process is left, whether or not anybody records its end."""
+        if self._process is not None:
+            await asyncio.shield(self._process.exit)
+
     async def stop(self, grace_s: float, hook: bool) -> None:
         """preStop, SIGTERM, at most `grace_s` seconds, SIGKILL."""
         if self._process is None:

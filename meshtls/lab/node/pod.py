@@ -243,7 +243,7 @@ class Worker:
                 await self.node.network.remove(self.net)
         for run in self.running.values():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(run.gone.wait(), 5)
+                await asyncio.wait_for(run.over(), 5)
         shutil.rmtree(self.home, ignore_errors=True)
 
     async def _stop_all(self, grace_s: float) -> None:
