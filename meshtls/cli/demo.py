@@ -55,6 +55,7 @@ class Story:
         self.reports: list[Report] = []
         self.checks: list[Check] = []
         self.environment = dict(os.environ)
+        self.failures: list[str] = []
 
     def say(self, text: str) -> None:
         click.secho(f"\n[{time.monotonic() - self.started:5.1f} s] {text}", bold=True)
@@ -92,10 +93,12 @@ class Story:
 
         with Client.connect(kubeconfig=self.environment["KUBECONFIG"]) as client:
             pod = client.list("Pod", "shop", labels="app=visitor")[0]["metadata"]["name"]
-            for line in reversed(list(client.logs("shop", pod, "app", tail=20))):
-                if '"ok"' in line:
-                    counts = json.loads(line[line.index("{"):])
-                    return counts["ok"], counts["failed"]
+            lines = list(client.logs("shop", pod, "app"))
+        self.failures = [line for line in lines if '"error"' in line]
+        for line in reversed(lines):
+            if '"ok"' in line:
+                counts = json.loads(line[line.index("{"):])
+                return counts["ok"], counts["failed"]
         return None
 
     def page(self) -> Report:
@@ -137,7 +140,7 @@ def tell(story: Story, examples: pathlib.Path) -> None:
     after = story.visitor() or before
     answered, failed = after[0] - before[0], after[1] - before[1]
     story.say(f"The steady load through shop, all the time: {answered} requests answered, {failed} failed.")
-    story.check("not one request over mTLS failed", answered > 0 and failed == 0, f"{failed} of {answered + failed} failed")
+    story.check("not one request over mTLS failed", answered > 0 and failed == 0, f"{failed} of {answered + failed} failed: {' '.join(story.failures[-3:])}")
 
 
 def finish(story: Story, output: pathlib.Path) -> int:
