@@ -157,4 +157,4 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def side(meshed: bool) -> str:
-    return "with sidecar" if meshed else "without sidecar"
+    return "meshed" if meshed else "bare"

@@ -35,7 +35,7 @@ def judged(answers, expected_mode, plan=PLAN, logged=()):
     return {case.id: compare.judge(case, expectation(case, mode_of(case, expected_mode)), seen) for case in plan.cases}
 
 
-def find(offer, port=HTTP, client="a without sidecar", server="b with sidecar", plan=PLAN):
+def find(offer, port=HTTP, client="a bare", server="b meshed", plan=PLAN):
     return next(
         c for c in plan.cases if (c.offer.name, c.port, c.client.title, c.server.title) == (offer, port, client, server)
     )
@@ -58,7 +58,7 @@ def test_under_permissive_only_tcp_mtls_cannot_be_told_without_a_log():
 
 
 def test_the_servers_proxy_log_tells_tcp_mtls():
-    case = find("mtls", TCP, "a with sidecar")
+    case = find("mtls", TCP, "a meshed")
     verdict = judged(all_answers(Mode.PERMISSIVE), Mode.PERMISSIVE, logged=[case.id])[case.id]
 
     assert (verdict.ok, verdict.outcome) == (True, Outcome.MTLS)
@@ -100,7 +100,7 @@ def test_a_refusal_by_something_else_than_the_mesh_is_told():
 
 
 def test_mtls_that_fails_is_an_error():
-    case = find("mtls", client="a with sidecar")
+    case = find("mtls", client="a meshed")
     answers = all_answers(Mode.STRICT) | {case.id: line(case.id, "REFUSED")}
     (check,) = compare.checks([judged(answers, Mode.STRICT)[case.id]])
 
@@ -158,7 +158,7 @@ def test_a_handshake_without_answer_is_an_error_not_a_mode():
 
 
 def test_a_log_line_proves_only_its_own_pair_and_port():
-    case = find("mtls", TCP, "a with sidecar")
+    case = find("mtls", TCP, "a meshed")
     observations = observe(PLAN, [line(case.id, "NOT_RUN", answered=True)])
     wire = '"- - -" 0 - - - "-" 21 90 2 - "-" "-" "-" "-" "10.0.0.5:9000" inbound|9000|| 127.0.0.6:1 10.0.0.5:9000 10.0.0.7:41 outbound_.9000_._.e.b.svc.cluster.local -'
     addresses, sources = {case.server: "10.0.0.5"}, {case.client: "10.0.0.7"}
