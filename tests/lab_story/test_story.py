@@ -42,7 +42,7 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.kubectl("delete", "--wait", "-f", str(SHOP))
+        self.kubectl("delete", "--wait", "--ignore-not-found", "-f", str(SHOP))
 
     def kubectl(self, *args: str) -> None:
         beside = pathlib.Path(sys.executable).with_name("kubectl")
