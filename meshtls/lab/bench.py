@@ -79,8 +79,9 @@ def pods_up(client: Client, count: int) -> float:
     """Seconds from the first create until all pods are Ready."""
     begun = time.monotonic()
     left = {f"p{number}" for number in range(count)}
-    for number, name in enumerate(sorted(left)):
+    for name in sorted(left):
         client.create(_service(name))
+    for number, name in enumerate(sorted(left)):
         client.create(_pod(name, injected=count > 6 or number >= 2))
     for _, pod in client.watch("Pod", "bench", timeout_s=120):
         if any(c["type"] == "Ready" and c["status"] == "True" for c in (pod.get("status") or {}).get("conditions") or []):

@@ -1,8 +1,8 @@
 """The lab's control plane: when objects change, each proxy gets the configuration that Istio's translation makes of them now.
 
 Configuration (policies, rules, Telemetry) is pushed at once, in the same turn of the event loop. What comes in crowds (pods, Services,
-endpoints) is pushed after QUIET_S without more of it, at the latest after CROWD_S, and takes at most a fifth of the time in a large mesh;
-istiod does the same with longer times. Also hands out certificates, and renews them at half of their life.
+endpoints) is pushed after QUIET_S without more of it, at the latest after CROWD_S (both grow with the number of proxies), and takes at most a fifth of
+the time in a large mesh; istiod does the same with longer times. Also hands out certificates, and renews them at half of their life.
 
 Whether every proxy has accepted the newest configuration stands in the annotation `lab.meshtls.dev/proxies` of the first node: "current"
 or "pending".
@@ -27,6 +27,7 @@ Obj = dict[str, Any]
 FROZEN, DELAY, ROTATE = "lab.meshtls.dev/frozen", "lab.meshtls.dev/push-delay", "lab.meshtls.dev/rotate"
 PROXIES, CURRENT, PENDING = "lab.meshtls.dev/proxies", "current", "pending"
 QUIET_S, CROWD_S = 0.05, 0.5
+QUIET_EACH_S, CROWD_EACH_S = 0.008, 0.04
 _WATCHED = frozenset(RESOURCES.values())
 _CROWDS = frozenset({"pods", "services", "endpointslices.discovery.k8s.io"})
 _RENEWAL_CHECK_S, _REVIEW_S = 60.0, 0.01
@@ -89,10 +90,10 @@ class Plane:
         loop = asyncio.get_running_loop()
         now = loop.time()
         if self._pushing is None:
-            self._latest = now + (CROWD_S if crowd else 0)
+            self._latest = now + (CROWD_S + len(self._pods) * CROWD_EACH_S if crowd else 0)
         elif not crowd:
             self._latest = now
-        when = min(now + QUIET_S, self._latest) if crowd else now
+        when = min(now + QUIET_S + len(self._pods) * QUIET_EACH_S, self._latest) if crowd else now
         when = max(when, self._ended + 4 * self._took) if crowd else when
         if self._pushing is not None:
             when = when if crowd and self._latest > now else min(when, self._pushing.when())
