@@ -23,6 +23,7 @@ import yaml
 from meshtls.errors import InputError
 
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_FILE_HINT = "check --kubeconfig and KUBECONFIG"
 _PLUGIN_HINT = "run the credential plugin by hand, or log in again"
 
 
@@ -108,15 +109,16 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         config = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except FileNotFoundError as error:
-        raise InputError("no such kubeconfig", "check --kubeconfig and KUBECONFIG", file=str(path)) from error
+        raise InputError("no such kubeconfig", _FILE_HINT, file=str(path)) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read: {error}", file=str(path)) from error
+        why = error.strerror if isinstance(error, OSError) else f"not UTF-8 text (byte {error.start})"
+        raise InputError(f"the kubeconfig cannot be read: {why}", _FILE_HINT, file=str(path)) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        raise InputError("the kubeconfig is no YAML", file=str(path), line=line, column=column) from error
+        raise InputError("the kubeconfig is no YAML", _FILE_HINT, file=str(path), line=line, column=column) from error
     if not isinstance(config, dict):
-        raise InputError("the kubeconfig is empty or no mapping", file=str(path))
+        raise InputError("the kubeconfig is empty or no mapping", _FILE_HINT, file=str(path))
     return config
 
 

@@ -2,7 +2,8 @@
 
     retried, within the deadline        429 for every method (the server did nothing)
                                         500, 502, 503, 504 and lost connections for GET
-                                        connections that were never made, for every method
+                                        connections that were never made, for every method; for FIRST_S only, as
+                                        long as the server has never answered: then the address is wrong
     asked to wait                       Retry-After in seconds is obeyed, else 0.1 s doubling up to 3 s
     401                                 the credentials are read again once: plugins' and pods' tokens expire
 
@@ -27,6 +28,7 @@ from meshtls.cluster import answers
 from meshtls.cluster.auth import Access
 from meshtls.errors import ServerFault
 
+FIRST_S = 3.0
 BODY_LIMIT = 256 * 1024 * 1024
 _RETRIED = frozenset({500, 502, 503, 504})
 
@@ -58,6 +60,7 @@ class Transport:
         self.access, self.timeout_s = access, timeout_s
         self._reload, self._pause, self._clock = reload, pause, clock
         self._transport = transport
+        self._answered = False
         self._lock = threading.Lock()
         self._http = self._connect(access)
 
@@ -100,7 +103,8 @@ class Transport:
                 response.close()
 
     def _attempts(self, call: Call, limit_s: float, timeout: httpx.Timeout | None) -> httpx.Response:
-        deadline = self._clock() + limit_s
+        began = self._clock()
+        deadline = began + limit_s
         wait, renewed = 0.1, False
         while True:
             access, http = self.access, self._http
@@ -122,7 +126,10 @@ class Transport:
                     raise
                 failure: Exception = answers.unreachable(error, call.doing, access.server, limit_s)
                 failure.__cause__ = error
+                if not sent and not self._answered:
+                    deadline = min(deadline, began + FIRST_S)
             else:
+                self._answered = True
                 if response.status_code < 400:
                     return response
                 failure = answers.fault(response.status_code, _bounded(response, 65536), call.doing, access.who)

@@ -118,6 +118,26 @@ def test_a_change_that_never_left_is_repeated(serve, clock) -> None:
     assert len(serve.seen) == 2
 
 
+def test_a_server_that_was_never_there_is_given_up_soon_and_one_that_answered_before_is_waited_for(serve, clock) -> None:
+    gone = httpx.ConnectError("refused")
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/first"):
+            return httpx.Response(200, json=pod("first"))
+        raise gone
+
+    with pytest.raises(errors.Unreachable):
+        serve(handler, timeout_s=30.0).get("Pod", "a", "shop")
+    never = clock.now
+    client = serve(handler, timeout_s=30.0)
+    client.get("Pod", "first", "shop")
+    with pytest.raises(errors.Unreachable):
+        client.get("Pod", "a", "shop")
+
+    assert never <= 3.0
+    assert clock.now - never > 20.0
+
+
 def test_a_server_that_does_not_answer_is_unreachable_not_refused(serve) -> None:
     def silent(request: httpx.Request) -> httpx.Response:
         raise httpx.ReadTimeout("timed out", request=request)
