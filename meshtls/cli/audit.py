@@ -91,7 +91,9 @@ def _parsed(text: str, file: str, where: str, subject: str) -> list[Any]:
     import yaml
 
     from meshtls.audit.accept import entries
+    from meshtls.cluster.nesting import shallow
 
+    shallow(text, file)
     try:
         return entries(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), where, subject)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

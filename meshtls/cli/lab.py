@@ -14,7 +14,7 @@ def lab() -> None:
 @click.option("-f", "--filename", "files", multiple=True, help="Manifests to apply: a file or a directory; repeatable.")
 @click.option("--wait", is_flag=True, help="Return when everything declared is ready.")
 @click.option("--timeout", default="60s", show_default=True, help="How long to wait.")
-@click.option("--port", default=0, help="The API's port on 127.0.0.1; by default a free one.")
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="The API's port on 127.0.0.1; by default a free one.")
 @click.option("--nodes", default=1, show_default=True, type=click.IntRange(1, 20), help="How many nodes: lab-1, lab-2...")
 def up(name: str, files: tuple[str, ...], wait: bool, timeout: str, port: int, nodes: int) -> None:
     """Start a lab in the background."""

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from meshtls.cluster.nesting import shallow
 from meshtls.errors import InputError
 
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -107,7 +108,9 @@ def _from_files(paths: Iterable[Path], wanted: str | None, must_exist: bool) -> 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        config = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        text = path.read_text()
+        shallow(text, str(path))
+        config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except FileNotFoundError as error:
         raise InputError("no such kubeconfig", _FILE_HINT, file=str(path)) from error
     except (OSError, UnicodeDecodeError) as error:

@@ -11,6 +11,7 @@ import yaml
 
 from meshtls.cluster.client import Client
 from meshtls.cluster.kinds import find
+from meshtls.cluster.nesting import shallow
 from meshtls.errors import InputError, LabError
 
 Obj = dict[str, Any]
@@ -37,22 +38,41 @@ def read(paths: Iterable[str | Path | Obj]) -> list[Obj]:
 
 def _objects(file: Path) -> Iterator[Obj]:
     try:
-        documents = list(yaml.load_all(file.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        text = file.read_bytes().decode()
+        shallow(text, str(file))
+        documents = list(yaml.load_all(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=str(file)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read: {error.strerror}", "name a file or a directory of manifests", file=str(file)) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text (byte {error.start})", "save the file as UTF-8", file=str(file)) from error
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
-        raise InputError(f"no YAML: {getattr(error, 'problem', error)}", file=str(file), line=mark.line + 1 if mark else 0,
+        words = " ".join(str(getattr(error, "problem", "") or error).split())
+        raise InputError(f"broken YAML: {words}", "correct the file", file=str(file), line=mark.line + 1 if mark else 0,
                          column=mark.column + 1 if mark else 0) from error
     for document in documents:
-        if document is None:
-            continue
-        if not isinstance(document, dict) or not document.get("apiVersion") or not document.get("kind"):
-            raise InputError("a document without apiVersion and kind", file=str(file))
-        if document["kind"] == "List":
-            yield from document.get("items") or []
-        else:
-            yield document
+        is_list = isinstance(document, dict) and document.get("kind") == "List"
+        items = (document.get("items") or []) if is_list else [document]
+        for obj in items if isinstance(items, list) else [items]:
+            if obj is not None:
+                yield _checked(obj, file)
+
+
+def _checked(obj: Any, file: Path) -> Obj:
+    """The object, if it has what applying it needs. Raises InputError."""
+    if not isinstance(obj, dict) or not all(isinstance(obj.get(key), str) and obj[key] for key in ("apiVersion", "kind")):
+        raise InputError("a document without apiVersion and kind", "is this a manifest?", file=str(file))
+    if not isinstance(obj.get("metadata"), dict):
+        raise InputError(f"{obj['kind']} without metadata", "is this a manifest?", file=str(file))
+    try:
+        kind = find(obj["apiVersion"], obj["kind"])
+    except InputError as error:
+        what = f"{obj['apiVersion']} {obj['kind']}"
+        raise InputError(f"{what}: the lab has no objects of this kind", "leave it out", file=str(file)) from error
+    bad = [key for key in ("name", "namespace") if not isinstance(obj["metadata"].get(key, ""), str)]
+    if bad:
+        raise InputError(f"{kind.kind}: metadata.{bad[0]} is no text", "quote it", file=str(file))
+    return obj
 
 
 def apply(client: Client, objects: Iterable[Obj]) -> int:

@@ -16,12 +16,11 @@ from typing import Any
 import msgspec
 import yaml
 
+from meshtls.cluster.nesting import DEEP_HINT, TOO_DEEP, shallow
 from meshtls.errors import InputError
 
 # an expanded YAML document may have this many nodes for each byte that was written, and this many in any case
 NODES_PER_BYTE, NODES_FREE, DEPTH = 4, 100_000, 200
-# PyYAML composes nodes by recursion in C, which ends the process long before Python's own limit would be met
-_MAYBE_DEEP, _INDENT = 2_000, re.compile(r"^[ \t?:-]{2000}", re.MULTILINE)
 
 
 class Document(msgspec.Struct, gc=False):
@@ -128,7 +127,7 @@ def _json_stream(data: bytes, file: str, error: Exception) -> Iterator[Document]
     except UnicodeDecodeError as bad:
         raise InputError(f"not UTF-8 text (byte {bad.start})", "save the file as UTF-8", file=file) from bad
     if isinstance(error, RecursionError):
-        raise InputError("nested too deeply", "no Kubernetes object is nested like this", file=file) from error
+        raise InputError(TOO_DEEP, DEEP_HINT, file=file) from error
     decoder, at, count = json.JSONDecoder(), 0, 0
     while at < len(text):
         if text[at].isspace():
@@ -145,7 +144,7 @@ def _json_stream(data: bytes, file: str, error: Exception) -> Iterator[Document]
                 return
             raise InputError(f"broken JSON: {bad.msg}", file=file, line=bad.lineno, column=bad.colno) from bad
         except RecursionError as bad:
-            raise InputError("nested too deeply", "no Kubernetes object is nested like this", file=file) from bad
+            raise InputError(TOO_DEEP, DEEP_HINT, file=file) from bad
         yield from _plain(value, file, 0, count)
         count += 1
 
@@ -215,7 +214,7 @@ def _yaml(data: bytes, file: str, line: int = 1) -> Iterator[Document]:
         yield from quick
         return
     for first, part in split(text):
-        _bounded(part, file, line + first)
+        shallow(part, file, line + first)
         loader = _Loader(part)
         try:
             value = loader.get_single_data()
@@ -231,29 +230,12 @@ def _yaml(data: bytes, file: str, line: int = 1) -> Iterator[Document]:
         except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
             raise InputError(f"broken YAML: {error}", file=file, line=line + first) from error
         except RecursionError as error:
-            raise InputError("nested too deeply", "no Kubernetes object is nested like this", file=file, line=line + first) from error
+            raise InputError(TOO_DEEP, DEEP_HINT, file=file, line=line + first) from error
         finally:
             loader.dispose()
         if value is not None:
             budget = [NODES_FREE + NODES_PER_BYTE * len(part)]
             yield from _plain(_clean(value, budget, 0, file, line + first), file, line + first, -1)
-
-
-def _bounded(text: str, file: str, line: int) -> None:
-    """Raises InputError for a document that is nested deeper than the careful reader survives. Nothing else is judged."""
-    if text.count("[") + text.count("{") <= _MAYBE_DEEP and _INDENT.search(text) is None:
-        return
-    depth = 0
-    try:
-        for event in yaml.parse(text, Loader=_Loader):
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            if depth > _MAYBE_DEEP:
-                raise InputError("nested too deeply", "no Kubernetes object is nested like this", file=file, line=line)
-    except yaml.YAMLError:
-        return  # the reader says what is broken
 
 
 def split(text: str) -> Iterator[tuple[int, str]]:

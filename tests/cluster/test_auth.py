@@ -145,3 +145,11 @@ def test_a_client_certificate_that_cannot_be_used_is_named_and_leaves_no_file(tm
         auth.load(str(config(tmp_path, user={"client-certificate-data": data, "client-key-data": data})))
 
     assert list((tmp_path / "t").iterdir()) == []
+
+
+def test_a_kubeconfig_that_is_nested_to_end_the_process_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("a: " + "[" * 60_000)
+
+    with pytest.raises(InputError, match="nested too deeply"):
+        auth.load(str(config))
