@@ -22,12 +22,15 @@ def cleanup(options: Options, run_id: str, expired_only: bool, dry_run: bool) ->
 
     Exit codes: 0 nothing is left, 3 something could not be removed, 124 timeout.
     """
+    from meshtls.cli.meshes import exists
     from meshtls.cli.output import NOT_EVALUATED, emit_document, stops
     from meshtls.cluster import owned
     from meshtls.cluster.client import Client
 
     now = datetime.datetime.now(datetime.UTC)
     with stops(options.timeout_s), Client.connect(options.kubeconfig, options.context) as client:
+        for name in options.namespaces:
+            exists(client, name)
         places: list[str | None] = [None] if options.all_namespaces else list(options.namespaces) or [client.namespace]
         items = [i for i in owned.find(client, places, now, run_id) if i.expired or not expired_only]
         told: list[dict[str, Any]] = []

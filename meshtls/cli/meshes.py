@@ -1,10 +1,14 @@
 """Reading a mesh for a verb: from PATHs, or from the cluster that the flags name; and which namespaces were asked about."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from meshtls.cli.options import Options
-from meshtls.errors import InputError
+from meshtls.errors import Forbidden, InputError, NotFound
 from meshtls.model.mesh import Mesh
+
+if TYPE_CHECKING:
+    from meshtls.cluster.client import Client
 
 
 def read(options: Options, paths: Sequence[str], overlay: Sequence[str] = ()) -> tuple[Mesh, frozenset[str] | None]:
@@ -32,6 +36,16 @@ def known(mesh: Mesh, namespace: str) -> None:
     if namespace not in mesh.namespace_names:
         where = "the cluster" if mesh.live else "the input"
         raise InputError(f"no namespace {namespace} in {where}", "see the spelling, or use -A for all")
+
+
+def exists(client: "Client", namespace: str) -> None:
+    """Raises InputError for a namespace that the cluster does not have; where it may not be asked for, others will tell."""
+    try:
+        client.get("Namespace", namespace)
+    except NotFound:
+        raise InputError(f"namespace {namespace} does not exist", "see: kubectl get namespaces") from None
+    except Forbidden:
+        pass  # a role for one namespace may not read namespaces
 
 
 def chosen(options: Options, labels: dict[str, str]) -> bool:

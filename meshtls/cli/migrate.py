@@ -186,15 +186,10 @@ def _session(options: Options, title: str) -> "Iterator[tuple[Client, Draft]]":
 
 def _one(options: Options, client: "Client") -> str:
     """The namespace asked for. Raises InputError where it does not exist."""
-    from meshtls.errors import Forbidden, InputError, NotFound
+    from meshtls.cli.meshes import exists
 
     name = options.namespaces[0] if options.namespaces else client.namespace
-    try:
-        client.get("Namespace", name)
-    except NotFound:
-        raise InputError(f"namespace {name} does not exist", "see: kubectl get namespaces") from None
-    except Forbidden:
-        pass
+    exists(client, name)
     return name
 
 

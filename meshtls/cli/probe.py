@@ -167,19 +167,14 @@ def _fill(draft: "Draft", mesh: "Mesh", collected: "Collected", cleanup_command:
 
 def _namespaces(client: "Client", options: Options) -> tuple[str, ...]:
     """The namespaces asked for. Raises InputError for one that does not exist."""
-    from meshtls.errors import Forbidden, InputError, NotFound
+    from meshtls.cli.meshes import exists
 
     if options.all_namespaces:
         names = [item["metadata"]["name"] for item in client.list("Namespace")]
         return tuple(name for name in sorted(names) if not name.startswith("kube-"))
     wanted = options.namespaces or (client.namespace,)
     for name in wanted:
-        try:
-            client.get("Namespace", name)
-        except NotFound:
-            raise InputError(f"namespace {name} does not exist", "see: kubectl get namespaces") from None
-        except Forbidden:
-            pass  # a role for one namespace may not read namespaces; creating pods there will tell
+        exists(client, name)
     return wanted
 
 

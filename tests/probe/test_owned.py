@@ -32,6 +32,7 @@ def cluster():
     ):
         made.objects["ConfigMap", obj["metadata"]["namespace"], obj["metadata"]["name"]] = obj
     made.namespace = "a"
+    made.get = lambda kind, name, namespace=None: {"metadata": {"name": name}}
     made.__class__.__enter__ = lambda self: self
     made.__class__.__exit__ = lambda self, *_: None
     return made

@@ -1,0 +1,59 @@
+"""What every verb owes its user, whatever is asked: an exit code, one line, and no success where nothing was looked at."""
+
+import http.server
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from meshtls.cli.main import cli
+from meshtls.errors import InputError, MeshtlsError
+
+
+class _Empty(http.server.BaseHTTPRequestHandler):
+    """An API server that holds nothing."""
+
+    def do_GET(self) -> None:  # noqa: N802
+        named = self.path.split("?")[0].rsplit("/", 2)[-2:]
+        found = named[0] != "namespaces"
+        body = {"kind": "List", "apiVersion": "v1", "items": []} if found else {
+            "kind": "Status", "reason": "NotFound", "code": 404, "details": {"name": named[1], "kind": "namespaces"}}
+        raw = json.dumps(body).encode()
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def empty_cluster(tmp_path: Path):
+    """The path of a kubeconfig of a cluster that holds nothing."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Empty)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump({
+        "current-context": "a", "contexts": [{"name": "a", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_address[1]}"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}]}))
+    yield str(path)
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("verb", ["cleanup", "probe", "migrate plan", "migrate status", "migrate apply --yes", "migrate rollback --yes"])
+def test_a_namespace_that_does_not_exist_is_an_error_of_usage(empty_cluster: str, verb: str) -> None:
+    done = CliRunner().invoke(cli, [*verb.split(), "-n", "nope", "--kubeconfig", empty_cluster])
+
+    code = done.exception.exit_code if isinstance(done.exception, MeshtlsError) else done.exit_code
+    said = str(done.exception) if isinstance(done.exception, InputError) else done.output
+    assert code == 2
+    assert "namespace nope does not exist" in said
