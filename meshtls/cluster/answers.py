@@ -95,4 +95,6 @@ def unreachable(error: httpx.TransportError, doing: str, server: str, timeout_s:
     if isinstance(error, httpx.ProxyError):
         return errors.Unreachable(f"{where}: the proxy failed: {printable(str(error))}", "check proxy-url and HTTPS_PROXY")
     words = printable(str(error)) or type(error).__name__
+    if not isinstance(error, httpx.ConnectError):
+        return errors.Unreachable(f"{where}: the connection broke: {words}", "run again; is a proxy or load balancer between?")
     return errors.Unreachable(f"{where}: no connection: {words}", "is it the right context, and is the server up?")

@@ -1,7 +1,7 @@
 """One request to the API server: a deadline, retries where they are safe, bounded bodies, our errors.
 
     retried, within the deadline        429 for every method (the server did nothing)
-                                        500, 502, 503, 504 and lost connections for GET
+                                        500, 502, 503, 504 and connections lost before the answer's end for GET
                                         connections that were never made, for every method; for FIRST_S only, as
                                         long as the server has never answered: then the address is wrong
     asked to wait                       Retry-After in seconds is obeyed, else 0.1 s doubling up to 3 s
@@ -82,27 +82,25 @@ class Transport:
     def request(self, call: Call, timeout_s: float | None = None) -> httpx.Response:
         """The answer, read whole. Raises ClusterError for a status of 400 and above."""
         limit_s = self.timeout_s if timeout_s is None else timeout_s
-        with self._open(call, limit_s, None) as response:
-            body = _bounded(response, BODY_LIMIT + 1)
-        if len(body) > BODY_LIMIT:
-            raise ServerFault(f"{call.doing}: the answer is larger than {BODY_LIMIT >> 20} MiB", "narrow the namespaces")
-        headers = [(k, v) for k, v in response.headers.items() if k.lower() not in ("content-encoding", "content-length")]
-        return httpx.Response(response.status_code, headers=headers, content=body)
+        with self._open(call, limit_s, None, whole=True) as response:
+            return response
 
     def stream(self, call: Call, read_s: float | None) -> AbstractContextManager[httpx.Response]:
         """A GET whose body is read by the caller; `read_s` bounds each wait for more bytes."""
         return self._open(call, self.timeout_s, httpx.Timeout(self.timeout_s, read=read_s))
 
     @contextmanager
-    def _open(self, call: Call, limit_s: float, timeout: httpx.Timeout | None) -> Iterator[httpx.Response]:
+    def _open(
+        self, call: Call, limit_s: float, timeout: httpx.Timeout | None, whole: bool = False
+    ) -> Iterator[httpx.Response]:
         with self._translated(call.doing, limit_s):
-            response = self._attempts(call, limit_s, timeout)
+            response = self._attempts(call, limit_s, timeout, whole)
             try:
                 yield response
             finally:
                 response.close()
 
-    def _attempts(self, call: Call, limit_s: float, timeout: httpx.Timeout | None) -> httpx.Response:
+    def _attempts(self, call: Call, limit_s: float, timeout: httpx.Timeout | None, whole: bool) -> httpx.Response:
         began = self._clock()
         deadline = began + limit_s
         wait, renewed = 0.1, False
@@ -119,6 +117,8 @@ class Transport:
             asked = 0.0
             try:
                 response = http.send(request, stream=True)
+                if whole and response.status_code < 400:
+                    response = _whole(response, call.doing)
             except httpx.TransportError as error:
                 sent = not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
                 hopeless = isinstance(error, httpx.TimeoutException) or answers.untrusted(error)
@@ -168,6 +168,18 @@ class Transport:
             raise answers.unreachable(error, doing, self.access.server, timeout_s) from error
         except (httpx.DecodingError, httpx.StreamError) as error:
             raise ServerFault(f"{doing}: the answer cannot be read: {answers.printable(str(error))}", "run again") from error
+
+
+def _whole(response: httpx.Response, doing: str) -> httpx.Response:
+    """The same answer with its body, read to its end. Raises ServerFault for one that is too large."""
+    try:
+        body = _bounded(response, BODY_LIMIT + 1)
+    finally:
+        response.close()
+    if len(body) > BODY_LIMIT:
+        raise ServerFault(f"{doing}: the answer is larger than {BODY_LIMIT >> 20} MiB", "narrow the namespaces")
+    headers = [(k, v) for k, v in response.headers.items() if k.lower() not in ("content-encoding", "content-length")]
+    return httpx.Response(response.status_code, headers=headers, content=body)
 
 
 def _bounded(response: httpx.Response, limit: int) -> bytes:

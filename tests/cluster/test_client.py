@@ -77,6 +77,23 @@ def test_a_get_is_tried_again_after_500_and_after_a_lost_connection(serve, clock
     assert len(clock.waits) == 3
 
 
+class _Torn(httpx.SyncByteStream):
+    """A body that ends in a broken connection."""
+
+    def __iter__(self):
+        yield b'{"metadata"'
+        raise httpx.RemoteProtocolError("peer closed connection without sending complete message body")
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again_and_named_so(serve, clock) -> None:
+    def torn(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=_Torn()) if len(serve.seen) == 1 else httpx.Response(200, json=pod("a"))
+
+    assert serve(torn).get("Pod", "a", "shop") == pod("a")
+    with pytest.raises(errors.Unreachable, match="the connection broke"):
+        serve(lambda request: httpx.Response(200, stream=_Torn()), timeout_s=2.0).get("Pod", "a", "shop")
+
+
 def test_retry_after_is_obeyed(serve, clock) -> None:
     client = serve(answer(status(429, headers={"Retry-After": "2"}), httpx.Response(201, json=pod("a"))))
 
