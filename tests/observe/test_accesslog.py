@@ -41,6 +41,11 @@ def tcp(sni: str, received: int = 7, sent: int = 9) -> str:
         (tcp("db.example.com"), None, Verdict.APP_TLS),
         (tcp("db.example.com", 0, 0), None, Verdict.EMPTY),
         (tcp("-", 0, 0), None, Verdict.EMPTY),
+        # a server that speaks first: its greeting is counted as sent although a refused client never saw it
+        (tcp("db.example.com", 0, 13), True, Verdict.EMPTY),
+        (tcp(MESH, 0, 13), True, Verdict.EMPTY),
+        (tcp("-", 0, 13), True, Verdict.EMPTY),
+        (tcp("-", 0, 13), False, Verdict.PLAINTEXT),
         (http("-").replace('"GET /pay?x=1 HTTP/1.1" 200 - via_upstream', '"- - HTTP/1.1" 400 DPE http1.codec_error'), None,
          Verdict.PLAINTEXT),
     ],
