@@ -446,8 +446,9 @@ class Agent:
             {everything, stop}, timeout=self.document.get("deadline_s"), return_when=asyncio.FIRST_COMPLETED
         )
         stop.cancel()
-        if not everything.done():
+        while not everything.done():  # asked until it has: wait_for of Python before 3.12 can lose a cancellation
             everything.cancel()
+            await asyncio.wait({everything}, timeout=0.05)
         await asyncio.gather(everything, stop, return_exceptions=True)
         self.write(
             {
