@@ -4,19 +4,18 @@ Each step runs one command as a process of its own, lets it print what it prints
 story says: the demo fails where the tool does not do what it promises. What the steps report ends in one HTML page.
 """
 
+import contextlib
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 import click
 import msgspec
 
-from meshtls.errors import LabError, MeshtlsError
+from meshtls.errors import InputError, LabError, MeshtlsError
 from meshtls.model.check import Check, Report, Status
 
 SOAK = "3s"
@@ -47,10 +46,10 @@ STORY = (
 
 
 class Story:
-    """The demo while it runs: the lab's name, where reports go, and what went other than told."""
+    """The demo while it runs: the lab's name, and what went other than told. Reports go beside the lab's files, and with them."""
 
-    def __init__(self, folder: pathlib.Path, name: str) -> None:
-        self.folder, self.name = folder, name
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.started = time.monotonic()
         self.reports: list[Report] = []
         self.checks: list[Check] = []
@@ -58,7 +57,9 @@ class Story:
         self.failures: list[str] = []
 
     def say(self, text: str) -> None:
-        click.secho(f"\n[{time.monotonic() - self.started:5.1f} s] {text}", bold=True)
+        with contextlib.suppress(OSError):
+            # a terminal that is gone must not keep the lab up
+            click.secho(f"\n[{time.monotonic() - self.started:5.1f} s] {text}", bold=True)
 
     def check(self, title: str, ok: bool, reason: str = "") -> None:
         number = len(self.checks) + 1
@@ -67,17 +68,20 @@ class Story:
         if not ok:
             click.secho(f"not as told: {title}: {reason}", fg="red", err=True)
 
-    def command(self, *args: str) -> subprocess.CompletedProcess[bytes]:
+    def command(self, *args: str, report: pathlib.Path | None = None) -> subprocess.CompletedProcess[bytes]:
+        """Run it as typed; `report` is where a copy of its report goes besides."""
         click.secho("$ meshtls " + " ".join(args), dim=True)
         sys.stdout.flush()
-        return subprocess.run([sys.executable, "-m", "meshtls.cli.main", *args], env=self.environment, check=False)
+        more = () if report is None else ("--report", f"json={report}")
+        return subprocess.run([sys.executable, "-m", "meshtls.cli.main", *args, *more], env=self.environment, check=False)
 
     def step(self, step: Step) -> None:
+        from meshtls.lab import state
         from meshtls.report.json import parse
 
         self.say(step.title)
-        path = self.folder / f"{len(self.reports)}.json"
-        done = self.command(*step.args, "--report", f"json={path}")
+        path = state.directory(self.name) / f"report-{len(self.reports)}.json"
+        done = self.command(*step.args, report=path)
         self.check(step.title, done.returncode == step.exit_code, f"exit code {done.returncode}, told {step.exit_code}")
         if not path.exists():
             self.check(f"{step.args[0]} leaves a report", False, "no report was written")
@@ -146,13 +150,15 @@ def tell(story: Story, examples: pathlib.Path) -> None:
 def finish(story: Story, output: pathlib.Path) -> int:
     """Lab down, the page written; returns the exit code."""
     from meshtls.cli.output import write
+    from meshtls.lab import state
     from meshtls.report import FORMATS
 
     story.say("Lab down.")
-    down = story.command("lab", "down", "--name", story.name)
-    gone = subprocess.run([sys.executable, "-m", "meshtls.cli.main", "lab", "status", "--name", story.name],
-                          check=False, capture_output=True, text=True)
-    story.check("nothing of the lab is left", down.returncode == 0 and gone.returncode != 0, gone.stdout.strip())
+    try:
+        state.clear(story.name)
+        story.check("nothing of the lab is left", story.name not in state.names(), "its files are")
+    except MeshtlsError as error:
+        story.check("nothing of the lab is left", False, str(error))
     write(str(output), FORMATS["html"](story.page()))
     bad = [c for c in story.checks if c.status is not Status.PASS]
     story.say(f"{output}: every answer on one page. {len(story.checks) - len(bad)} of {len(story.checks)} steps as told.")
@@ -161,12 +167,17 @@ def finish(story: Story, output: pathlib.Path) -> int:
 
 def run(examples: str, output: str) -> None:
     """Tell the whole story. Leaves the process with 0 if all came as told, 1 if not, 130 after Ctrl-C."""
+    from meshtls.cli.output import Draft, stops
+
     shop, page = pathlib.Path(examples), pathlib.Path(output).resolve()
     if not any(shop.glob("*.yaml")):
-        raise MeshtlsError(f"no manifests in {shop}", "run scripts/demo from a clone, or name them with --examples")
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
-    with tempfile.TemporaryDirectory(prefix="meshtls-demo-") as folder:
-        story = Story(pathlib.Path(folder), f"demo-{os.getpid()}")
+        raise InputError(f"no manifests in {shop}", "run scripts/demo from a clone, or name them with --examples")
+    if not os.access(page.parent, os.W_OK):
+        raise InputError(f"cannot write {page}", "name a file in a folder you can write with --output")
+    draft = Draft("DemoReport", "Demo")
+    with stops(None, draft):
+        story = Story(f"demo-{os.getpid()}")
+        draft.cleanup_command = f"meshtls lab down --name {story.name}"
         interrupted = False
         try:
             tell(story, shop)
@@ -174,5 +185,13 @@ def run(examples: str, output: str) -> None:
             interrupted = True
         except MeshtlsError as error:
             story.check("the story was told to its end", False, str(error))
-        code = finish(story, page)
+        while True:
+            # an interrupt comes once; the second one ends the process
+            try:
+                if interrupted:
+                    story.check("the story was told to its end", False, "interrupted")
+                code = finish(story, page)
+                break
+            except KeyboardInterrupt:
+                interrupted = True
     raise click.exceptions.Exit(130 if interrupted else code)

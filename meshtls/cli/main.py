@@ -1,5 +1,6 @@
 """The command line: `meshtls VERB`. A verb's module is imported only when that verb is called, so that help is instant."""
 
+import contextlib
 import importlib
 import os
 import sys
@@ -56,8 +57,9 @@ def main() -> None:
     from meshtls.errors import MeshtlsError
 
     name = "kubectl meshtls" if os.path.basename(sys.argv[0]).startswith("kubectl") else "meshtls"
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM", "") in ("dumb", "")
     try:
-        code = cli.main(prog_name=name, standalone_mode=False)
+        code = cli.main(prog_name=name, standalone_mode=False, color=False if plain else None)
     except click.exceptions.Abort:
         code = 130
     except KeyboardInterrupt:
@@ -69,9 +71,19 @@ def main() -> None:
         click.echo(f"{name}: {error}", err=True)
         code = error.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         code = 141
+    except OSError as error:
+        _silence()
+        with contextlib.suppress(OSError):
+            click.echo(f"{name}: cannot go on: {error} (is the disk full, or the terminal gone?)", err=True)
+        code = 3
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _silence() -> None:
+    """Nobody reads standard output any more: what is still buffered must not raise once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

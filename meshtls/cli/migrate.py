@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from meshtls.cli.options import Duration, Options, shared
+from meshtls.cli.options import Duration, Options, duration, shared
+from meshtls.errors import InputError
 
 if TYPE_CHECKING:
     from meshtls.cli.output import Draft
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from meshtls.model.mesh import Mesh
 
 GATE = 4
+DRAIN_S = 45.0  # Istio's default
 _journal_namespace = click.option("--journal-namespace", default="", metavar="NS", help="Where the journal is kept, if not in NS itself.")
 _canary = click.option("--canary", default="", metavar="NAME", help="The workload that goes first: name or Kind/name.")
 _since = click.option("--since", type=Duration(), default="1h", show_default=True, help="How far back plaintext is looked for.")
@@ -62,7 +64,7 @@ def plan(options: Options, canary: str, since: float, journal_namespace: str) ->
 @shared("cluster", "scope", "output", "report", "timeout")
 @_canary
 @_since
-@click.option("--soak", type=Duration(), default="60s", show_default=True, help="How long each stage is watched; open connections end after 45 s.")
+@click.option("--soak", type=Duration(), help="How long each stage is watched; by default until 15 s after the proxies' drain (45 s) ends.")
 @click.option("--force", is_flag=True, help="Go on past plaintext and predictions that would hold; a client that is refused still rolls back.")
 @click.option("--accept-plaintext-from", "accept", multiple=True, metavar="NS/NAME", help="A client whose refusal is accepted.")
 @click.option("--gitops-override", is_flag=True, help="Change policies that Argo CD or Flux writes.")
@@ -72,7 +74,7 @@ def plan(options: Options, canary: str, since: float, journal_namespace: str) ->
 @_break_lock
 @_journal_namespace
 def apply(
-    options: Options, canary: str, since: float, soak: float, force: bool, accept: tuple[str, ...], gitops_override: bool,
+    options: Options, canary: str, since: float, soak: float | None, force: bool, accept: tuple[str, ...], gitops_override: bool,
     image: str, dry_run: bool, yes: bool, break_lock: bool, journal_namespace: str,
 ) -> None:  # fmt: skip
     """Take a namespace to STRICT: baseline, canary workload, namespace. Continues a run that was killed.
@@ -81,7 +83,7 @@ def apply(
     first Ctrl-C, --timeout, and an answer that does not come.
     """
     from meshtls.migrate.baseline import Waiver
-    from meshtls.migrate.journal import Outcome, begin
+    from meshtls.migrate.journal import Going, Outcome, begin, untouched
     from meshtls.migrate.store import Store
 
     waiver = Waiver(force=force, gitops=gitops_override, accepted=accept)
@@ -90,7 +92,7 @@ def apply(
         with _locked(client, namespace, journal_namespace, break_lock, dry_run):
             store = Store(client, namespace, journal_namespace)
             journal = store.load()
-            if journal is None or journal.outcome in (Outcome.DONE, Outcome.ROLLED_BACK):
+            if journal is None or journal.outcome in (Outcome.DONE, Outcome.ROLLED_BACK) or untouched(journal):
                 mesh, found, checks = _prepare(client, namespace, canary, since, journal_namespace, waiver, draft)
                 if not found.stages:
                     click.echo(f"{namespace}: {found.notes[0]}", err=True)
@@ -103,8 +105,9 @@ def apply(
                     return
                 if _held(checks, waiver, draft):
                     return
+                soak_s = _soak(mesh, soak, found, draft)
                 _ask(f"Take {namespace} from {found.was} to STRICT?", yes)
-                journal = begin(found, run=secrets.token_hex(4), now=_now(), who=_who(), soak_s=soak, forced=force, accepted=accept)
+                journal = begin(found, run=secrets.token_hex(4), now=_now(), who=_who(), soak_s=soak_s, forced=force, accepted=accept)
                 # what was waived, and against which evidence, is part of the record
                 waived = [f"{c.title}: {c.reason or c.findings[0].message}" for c in checks if str(c.status) in ("FAIL", "ERROR")]
                 for line in waived:
@@ -114,7 +117,13 @@ def apply(
                 _stuck(journal, draft)
                 return
             else:
-                click.echo(f"{namespace}: continuing run {journal.run} of {journal.started} by {journal.who}", err=True)
+                way = "forward, to STRICT" if journal.going is Going.FORWARD else "back"
+                click.echo(f"{namespace}: run {journal.run} of {journal.started} by {journal.who} has not ended; it goes {way}", err=True)
+                if dry_run:
+                    click.echo("nothing was changed; see: meshtls migrate status", err=True)
+                    draft.code = GATE
+                    return
+                _ask("Continue it, with what it was begun with?", yes)
             _carry(client, store, journal, image, draft)
 
 
@@ -125,7 +134,7 @@ def apply(
 @_journal_namespace
 def rollback(options: Options, yes: bool, break_lock: bool, journal_namespace: str) -> None:
     """Restore what the last run changed, and nothing that somebody else has changed since."""
-    from meshtls.migrate.journal import Going, Outcome
+    from meshtls.migrate.journal import Outcome, back
     from meshtls.migrate.store import Store
 
     with _session(options, "Rollback") as (client, draft):
@@ -138,8 +147,7 @@ def rollback(options: Options, yes: bool, break_lock: bool, journal_namespace: s
                 draft.code = 0
                 return
             _ask(f"Restore {namespace} to what it was before run {journal.run} ({journal.was})?", yes)
-            reason = journal.reason or f"asked for by {_who()}"
-            journal = msgspec.structs.replace(journal, going=Going.BACK, outcome=Outcome.NONE, reason=reason)
+            journal = back(journal, journal.reason or f"asked for by {_who()}")
             journal = journal.noted(_now(), f"rollback asked for by {_who()}")
             store.save(journal)
             if _carry(client, store, journal, "", draft).outcome is Outcome.ROLLED_BACK:
@@ -279,20 +287,41 @@ def _carry(client: "Client", store: "Store", journal: "Journal", image: str, dra
     return journal
 
 
+def _soak(mesh: "Mesh", asked: float | None, found: "Plan", draft: "Draft") -> float:
+    """How long stages are watched, in seconds; says what a change does to connections, and what a short soak does not see."""
+    drain_s = DRAIN_S
+    for config in mesh.configs.values():
+        with contextlib.suppress(ValueError):
+            drain_s = max(drain_s, duration(config.default_config.drain_duration))
+    soak_s = drain_s + 15 if asked is None else asked
+    notes = [f"every stage ends the open connections into its workloads within {drain_s:g} s, those over mTLS too"]
+    if soak_s < drain_s:
+        notes.append(f"a soak of {soak_s:g} s ends before that: it judges new connections only")
+    draft.facts += [("note", note) for note in notes]
+    for note in notes:
+        click.echo(f"{found.namespace}: {note}", err=True)
+    return soak_s
+
+
 def _stuck(journal: "Journal", draft: "Draft") -> None:
+    from meshtls.migrate.journal import Going
     from meshtls.migrate.run import outcome_check
 
+    back = journal.going is Going.BACK
     click.echo(f"{journal.namespace}: STUCK: {journal.reason}", err=True)
-    click.echo("look at the object; then meshtls migrate rollback restores what is still as it was written", err=True)
+    click.echo("everything else was restored; put this right by hand, then run meshtls migrate rollback again" if back else
+               "look at it; meshtls migrate rollback restores what is still as it was written", err=True)  # fmt: skip
     draft.checks.append(outcome_check(journal, None))
     draft.code = GATE
 
 
 def _say_plan(found: "Plan") -> None:
+    from meshtls.report.text import plural
+
     for stage in found.stages:
         how = "create" if stage.create else "patch"
         click.echo(f"{found.namespace}: will {how} PeerAuthentication {stage.policy}: {stage.id} to {stage.mode}"
-                   f" ({len(stage.workloads)} workloads)", err=True)  # fmt: skip
+                   f" ({plural(len(stage.workloads), 'workload')})", err=True)  # fmt: skip
     for note in found.notes:
         click.echo(f"{found.namespace}: {note}", err=True)
 
@@ -327,8 +356,9 @@ def _ask(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError("standard input is no terminal: give --yes to change the cluster")
+        raise InputError("nobody can be asked: standard input is no terminal", "give --yes to change the cluster")
     if not click.confirm(question, err=True):
+        click.echo("nothing was changed", err=True)
         raise click.exceptions.Exit(0)
 
 

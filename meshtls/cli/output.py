@@ -6,7 +6,7 @@ on the format. A report file is written whole or not at all. A report exists how
     with session(options, kind="AuditReport", title="Audit") as draft:
         draft.checks += ...
 
-The first Ctrl-C (or SIGTERM) ends the body, whose own `finally` may clean up for GRACE_S seconds, writes the reports
+The first Ctrl-C (or SIGTERM, or a terminal that hangs up) ends the body, whose own `finally` may clean up for GRACE_S seconds, writes the reports
 and exits with 130; the second ends the process at once and prints `draft.cleanup_command`. `--timeout` ends the body
 in the same way, with 124, and a body that will not end is ended.
 """
@@ -119,8 +119,8 @@ def _failed(error: BaseException) -> Check:
 
 @contextlib.contextmanager
 def stops(timeout_s: float | None, draft: Draft | None = None) -> Iterator[None]:
-    """Within: SIGINT and SIGTERM raise KeyboardInterrupt once and end the process the second time; the deadline
-    raises DeadlineError. Either way the process ends GRACE_S seconds later at the latest."""
+    """Within: SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt once and end the process the second time; the deadline
+    raises DeadlineError. Either way the process ends GRACE_S seconds later at the latest. nohup is honoured."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -128,7 +128,8 @@ def stops(timeout_s: float | None, draft: Draft | None = None) -> Iterator[None]
 
     def die(code: int) -> None:
         if draft and draft.cleanup_command:
-            os.write(2, f"meshtls: left undone; run: {draft.cleanup_command}\n".encode())
+            with contextlib.suppress(OSError):
+                os.write(2, f"meshtls: left undone; run: {draft.cleanup_command}\n".encode())
         os._exit(code)
 
     def interrupt(number: int, frame: types.FrameType | None) -> None:
@@ -145,8 +146,10 @@ def stops(timeout_s: float | None, draft: Draft | None = None) -> Iterator[None]
         signal.setitimer(signal.ITIMER_REAL, GRACE_S)
         raise DeadlineError(f"not done within {timeout_s:g} s", "give it more time with --timeout")
 
-    before = {number: signal.signal(number, handler) for number, handler in (
-        (signal.SIGINT, interrupt), (signal.SIGTERM, interrupt), (signal.SIGALRM, alarm))}
+    handlers = {signal.SIGINT: interrupt, signal.SIGTERM: interrupt, signal.SIGALRM: alarm}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        handlers[signal.SIGHUP] = interrupt
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     signal.setitimer(signal.ITIMER_REAL, timeout_s or 0.0)
     try:
         yield

@@ -6,6 +6,7 @@ works and plaintext does not. A probe that still sees the old mode is asked agai
 the soak begins anew when it sees the new one.
 """
 
+import contextlib
 import datetime
 import secrets
 import threading
@@ -34,6 +35,8 @@ from meshtls.observe.who import Directory
 CONVERGE_S = 60.0
 REFRESH_S = 15.0
 PROBE_S = 90
+# within the time that an interrupt leaves
+SETTLE_S = 12.0
 # the probe's finding that mTLS itself does not work: no proxy that is late explains that
 MTLS_LOST = "MT502"
 _PLAINTEXT = (Verdict.PLAINTEXT, Verdict.REFUSED)
@@ -44,11 +47,16 @@ def rfc3339(when: datetime.datetime) -> str:
 
 
 class Probing(threading.Thread):
-    """One round of probes of a stage in a thread; `checks` and `matrices` when it has ended, or `problem`."""
+    """One round of probes of a stage in a thread; `checks` and `matrices` when it has ended, or `problem`.
+
+    `stop` ends it early; what it created is removed all the same.
+    """
 
     def __init__(self, client: Client, mesh: Mesh, stage: Stage, namespace: str, image: str) -> None:
         super().__init__(name=f"probe {namespace} {stage.id}", daemon=True)
-        self._client, self._mesh, self._stage, self._namespace, self._image = client, mesh, stage, namespace, image
+        self._client, self._mesh, self._stage, self._namespace, self._image = client.branch(), mesh, stage, namespace, image
+        self._stopped = threading.Event()
+        self.started = time.monotonic()
         self.checks: tuple[Check, ...] = ()
         self.matrices: tuple[Matrix, ...] = ()
         self.problem = ""
@@ -58,6 +66,13 @@ class Probing(threading.Thread):
             self._probe()
         except MeshtlsError as error:
             self.problem = error.message
+        except Exception as error:
+            # in a thread, it would end in a traceback and in silence that looks like an answer
+            self.problem = f"a fault in meshtls: {type(error).__name__}: {error}"
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._client.close()
 
     def _probe(self) -> None:
         from meshtls.probe import compare, deploy
@@ -77,7 +92,8 @@ class Probing(threading.Thread):
         settings = deploy.Settings(run=run_id, image=self._image or deploy.IMAGE, deadline_s=PROBE_S * 2, agent_s=PROBE_S * 0.6)
         expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=PROBE_S * 3)
         collected = hand.Collected(planned)
-        hand.collect(self._client, Run(run_id, "probe", expires), settings, hand.programs(), {}, collected, ready_s=PROBE_S * 0.6)
+        hand.collect(self._client, Run(run_id, "probe", expires), settings, hand.programs(), {}, collected, ready_s=PROBE_S * 0.6,
+                     stop=self._stopped)  # fmt: skip
         known = Known(with_ours(mesh, collected.live), collected.names)
         seen = compare.Seen(collected.plan, collected.observations, collected.logged)
         verdicts = [compare.judge(case, known.expect(case), seen) for case in collected.plan.cases]
@@ -130,7 +146,7 @@ class Eyes:
                 looked = now
                 self._refresh(stage)
             probing = self._probing
-            if probing is not None and probing.is_alive():
+            if probing is not None and probing.is_alive() and now - probing.started < PROBE_S * 3:
                 continue
             failed = {f.code for c in probing.checks for f in c.findings if c.status is Status.FAIL} if probing else set()
             old = bool(failed)
@@ -149,7 +165,8 @@ class Eyes:
             ears.__exit__()
         probing, self._probing = self._probing, None
         if probing is not None and probing.is_alive():
-            probing.join(30.0)
+            probing.stop()
+            probing.join(SETTLE_S)
 
     def _evidence(
         self, stage: Stage, soaked_s: float, needed_s: float, refused: tuple[Refused, ...], tolerated: tuple[Refused, ...]
@@ -157,7 +174,7 @@ class Eyes:
         assert self._ears is not None and self._heard is not None
         probing = self._probing
         done = probing is not None and not probing.is_alive()
-        problem = (probing.problem if probing is not None and done else "") or ("" if done else "ended before they answered")
+        problem = (probing.problem if probing is not None and done else "") or ("" if done else "ended before it answered")
         if done and probing is not None:
             self.matrices[stage.id] = probing.matrices
         # a verdict that a refusal has decided is not delayed by one more reading of the cluster
@@ -254,4 +271,6 @@ def _ready(pods: Iterable[Pod], namespace: str, existing: frozenset[str] | None 
 
 
 def progress(text: str) -> None:
-    click.echo(text, err=True)
+    """Say it, to whoever still listens: a terminal that is gone must not stop the way back."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)

@@ -5,7 +5,7 @@ and asks again; it never decides. So a run that was killed is continued by askin
 
 Rule 2: an object is touched only where it is exactly what was there before or what we wrote (Live.BEFORE, Live.WANTED).
 Anything else is FOREIGN: nothing has been applied yet, and the run goes back; or something has, and it is STUCK, with the
-reason, for a human.
+reason, for a human. The way back leaves a FOREIGN object alone, restores the others, and ends STUCK because of it.
 
 Rule 3: a verdict advances only by HOLDS. UNKNOWN at the end of a soak goes back like BROKEN: a STRICT that nobody can
 vouch for is not left behind.
@@ -33,6 +33,7 @@ class Do(enum.StrEnum):
     TURN = "TURN"  # record that the run goes back, and why
     UNDO = "UNDO"  # restore the before-image
     FORGET = "FORGET"  # record that it is restored
+    LEAVE = "LEAVE"  # record that it is left alone
     FINISH = "FINISH"  # record the outcome
     STUCK = "STUCK"  # record that a human has to look
 
@@ -47,7 +48,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 _CHANGED = "is no longer what the plan was made for: somebody changed it"
-_EDITED = "was changed by somebody else, and is neither what was there nor what was written"
+_EDITED = "was changed by somebody else: it is neither what the journal says was there nor what was written"
 _TAKEN = "is as it was before: somebody took the change back"
 
 FORWARD: dict[tuple[State, Live], tuple[Do, str]] = {
@@ -68,13 +69,13 @@ FORWARD: dict[tuple[State, Live], tuple[Do, str]] = {
 BACK: dict[tuple[State, Live], tuple[Do, str]] = {
     (State.INTENT, Live.BEFORE): (Do.FORGET, ""),
     (State.INTENT, Live.WANTED): (Do.UNDO, ""),
-    (State.INTENT, Live.FOREIGN): (Do.STUCK, _EDITED),
+    (State.INTENT, Live.FOREIGN): (Do.LEAVE, _EDITED),
     (State.APPLIED, Live.BEFORE): (Do.FORGET, ""),
     (State.APPLIED, Live.WANTED): (Do.UNDO, ""),
-    (State.APPLIED, Live.FOREIGN): (Do.STUCK, _EDITED),
+    (State.APPLIED, Live.FOREIGN): (Do.LEAVE, _EDITED),
     (State.PASSED, Live.BEFORE): (Do.FORGET, ""),
     (State.PASSED, Live.WANTED): (Do.UNDO, ""),
-    (State.PASSED, Live.FOREIGN): (Do.STUCK, _EDITED),
+    (State.PASSED, Live.FOREIGN): (Do.LEAVE, _EDITED),
 }
 # what WATCH becomes when its evidence is in
 WATCHED: dict[Verdict, Do] = {
@@ -88,7 +89,7 @@ WATCHED: dict[Verdict, Do] = {
 def current(journal: Journal) -> Entry | None:
     """The entry that the next step is about; None where the run only has to be finished."""
     if journal.going is Going.BACK:
-        begun = [e for e in journal.entries if e.state not in (State.PLANNED, State.UNDONE)]
+        begun = [e for e in journal.entries if e.state not in (State.PLANNED, State.UNDONE) and not e.left]
         return begun[-1] if begun else None
     for entry in journal.entries:
         if entry.state not in (State.PASSED, State.UNDONE):
@@ -106,6 +107,8 @@ def decide(
     """
     entry = current(journal)
     if entry is None:
+        if left := [e.stage.policy for e in journal.entries if e.left]:
+            return Step(Do.STUCK, reason=f"PeerAuthentication {journal.namespace}/{', '.join(left)} {_EDITED}: it was left alone")
         outcome = Outcome.ROLLED_BACK if journal.going is Going.BACK else Outcome.DONE
         return Step(Do.FINISH, outcome=outcome, reason=journal.reason)
     if live is None:
@@ -123,7 +126,7 @@ def diagram() -> str:
     """The tables as a Mermaid state diagram, for docs/migrate.md."""
     lines = ["stateDiagram-v2", "    direction LR", "    [*] --> PLANNED"]
     then = {Do.BEGIN: "INTENT", Do.APPLY: "INTENT", Do.CONFIRM: "APPLIED", Do.TURN: "Back", Do.STUCK: "Stuck",
-            Do.FORGET: "UNDONE", Do.UNDO: "{state}"}  # fmt: skip
+            Do.FORGET: "UNDONE", Do.UNDO: "{state}", Do.LEAVE: "Left"}  # fmt: skip
     for (state, live), (do, _) in FORWARD.items():
         if do is Do.WATCH:
             for verdict, after in WATCHED.items():
@@ -134,5 +137,6 @@ def diagram() -> str:
     lines += ["    PASSED --> [*]: all passed, temporary ones undone / FINISH", "    state Back {"]
     for (state, live), (do, _) in BACK.items():
         lines.append(f"        {state}_ --> {then[do].format(state=f'{state}_')}: {live} / {do}")
-    lines += ["    }", "    Back --> [*]: nothing left to undo / FINISH", "    Stuck --> [*]: a human looks"]
+    lines += ["    }", "    Back --> [*]: nothing left to undo / FINISH", "    Back --> Stuck: something was left alone / STUCK",
+              "    Stuck --> [*]: a human looks"]  # fmt: skip
     return "\n".join(lines)

@@ -1,7 +1,8 @@
 """The journal: everything that a run needs to go on, or to go back, from any machine. Pure data.
 
 Written ahead: an entry is INTENT, with the object's whole before-image and the spec that will be written, before the
-change is made, and APPLIED only after the server has acknowledged it. A before-image of None is a recorded absence.
+change is made, and APPLIED only after the server has acknowledged it. A before-image of None is a recorded absence where
+the stage creates its object, and a loss elsewhere.
 
 `compare` says what the live object is for an entry. It looks at the spec and at the identity only: labels, annotations
 and managed fields are others' to change. Anything that is neither what was there nor what we wrote is FOREIGN, and
@@ -19,6 +20,7 @@ from meshtls.migrate.plan import Plan, Stage
 API_VERSION = "security.istio.io/v1"
 MARK = "meshtls.dev/migration"
 HISTORY = 200
+VERSION = 1
 
 
 class State(enum.StrEnum):
@@ -56,13 +58,17 @@ class Live(enum.StrEnum):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A stage and how far it is. `before` is the whole object (None: absent) and `wanted` our spec, both from INTENT on."""
+    """A stage and how far it is. `before` is the whole object (None: absent) and `wanted` our spec, both from INTENT on.
+
+    `left`: the way back has left the object alone, since it is neither.
+    """
 
     stage: Stage
     state: State = State.PLANNED
     before: dict[str, Any] | None = None
     wanted: dict[str, Any] = {}
     uid: str = ""
+    left: bool = False
     evidence: tuple[str, ...] = ()
 
 
@@ -83,7 +89,7 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     entries: tuple[Entry, ...] = ()
     history: tuple[str, ...] = ()
-    version: int = 1
+    version: int = VERSION
 
     def entry(self, id_: str) -> Entry:
         return next(entry for entry in self.entries if entry.stage.id == id_)
@@ -105,6 +111,17 @@ def begin(plan: Plan, *, run: str, now: str, who: str, soak_s: float, forced: bo
         run=run, namespace=plan.namespace, started=now, who=who, was=plan.was, soak_s=soak_s, forced=forced,
         accepted=accepted, entries=tuple(Entry(stage=stage) for stage in plan.stages),
     )
+
+
+def untouched(journal: Journal) -> bool:
+    """Whether the run ended before its first change was even meant: there is nothing to continue or to restore."""
+    return journal.outcome is Outcome.NONE and all(entry.state is State.PLANNED for entry in journal.entries)
+
+
+def back(journal: Journal, reason: str) -> Journal:
+    """The journal of the way back, which looks at every object again."""
+    entries = tuple(msgspec.structs.replace(entry, left=False) for entry in journal.entries)
+    return msgspec.structs.replace(journal, going=Going.BACK, outcome=Outcome.NONE, reason=reason, entries=entries)
 
 
 def spec_of(obj: dict[str, Any] | None) -> dict[str, Any]:
@@ -134,6 +151,9 @@ def compare(entry: Entry, live: dict[str, Any] | None, run: str) -> Live:
     """What the live object (None: absent) is for this entry."""
     if entry.state is State.PLANNED:
         return _expected(entry.stage, live)
+    if entry.before is None and not entry.stage.create:
+        # the before-image is lost: it is never guessed
+        return Live.FOREIGN
     if live is None:
         return Live.BEFORE if entry.before is None else Live.FOREIGN
     meta = live["metadata"]
@@ -174,8 +194,11 @@ def encode(journal: Journal) -> str:
 def decode(text: str) -> Journal:
     """Raises MeshtlsError where it cannot be read: a before-image that is lost is never guessed."""
     try:
-        return msgspec.json.decode(text, type=Journal)
+        found = msgspec.json.decode(text, type=Journal)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise MeshtlsError(
             f"the journal cannot be read: {str(error)[:200]}", "look at the ConfigMap, and restore the policies by hand"
         ) from error
+    if found.version > VERSION:
+        raise MeshtlsError(f"the journal was written by a newer meshtls (version {found.version})", "use that one")
+    return found

@@ -6,7 +6,8 @@
 
 The canary's policy is temporary: it goes when the namespace is STRICT. The canary is the workload that risks least, so
 that a stage is a test and not a leap; where the user goes on past plaintext, it is the workload that receives it, so that
-the smallest change tells what breaks.
+the smallest change tells what breaks. A workload whose own policy says DISABLE is none: that would be DISABLE to STRICT
+at once. Policies of workloads are not changed to stay: the notes say which ports they keep from being STRICT.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ from meshtls.model.mesh import Mesh
 from meshtls.model.objects import PeerAuthentication, Pod
 from meshtls.model.workload import Workload
 from meshtls.policy.select import subset
-from meshtls.policy.authn import DISABLE, PERMISSIVE, STRICT, Authn, mode_of
+from meshtls.policy.authn import DISABLE, PERMISSIVE, STRICT, UNSET, Authn, mode_of, ports_of
 
 CANARY_PREFIX = "meshtls-canary-"
 # labels that differ between pods of one workload, or that others write
@@ -81,8 +82,9 @@ def plan(
     was, _ = authn.hint(namespace)
     wide = authn.wide(namespace)
     workloads = tuple(w for w in mesh.workloads if w.namespace == namespace and injected(w))
+    kept = tuple(note for workload in workloads for note in _kept(authn, workload))
     if was == STRICT:
-        return Plan(namespace=namespace, was=was, stages=(), notes=("the namespace is STRICT already",))
+        return Plan(namespace=namespace, was=was, stages=(), notes=("the namespace is STRICT already", *kept))
     refs = tuple(w.ref for w in workloads)
     stages: list[Stage] = []
     if was == DISABLE:
@@ -98,7 +100,18 @@ def plan(
     if was == DISABLE:
         last = msgspec.structs.replace(last, create=False, found=found, uid=wide.metadata.uid if wide else "")
     stages.append(last)
-    return Plan(namespace=namespace, was=was, stages=tuple(stages), notes=notes, canary=chosen.workloads[0] if chosen else "")
+    return Plan(namespace=namespace, was=was, stages=tuple(stages), notes=(*notes, *kept), canary=chosen.workloads[0] if chosen else "")
+
+
+def _kept(authn: Authn, workload: Workload) -> list[str]:
+    """What a workload's own policy goes on to keep from being STRICT."""
+    own = next(iter(authn.selects(workload.namespace, common_labels(workload.pods))), None)
+    if own is None:
+        return []
+    modes = [(f" on port {port}", mode) for port, mode in sorted(ports_of(own).items()) if mode not in (STRICT, UNSET)]
+    if mode_of(own) not in (STRICT, UNSET):
+        modes.insert(0, ("", mode_of(own)))
+    return [f"{workload.ref} stays {mode}{where}: PeerAuthentication {own.name} says so" for where, mode in modes]
 
 
 def _wide_stage(id_: str, wide: PeerAuthentication | None, mode: str, refs: tuple[str, ...]) -> Stage:
@@ -121,7 +134,7 @@ def _choose(
             continue
         seen = arrivals.get(workload.ref, Arrivals())
         rank = (
-            not (past_plaintext and seen.plaintext), workload.ref in troubled, seen.mtls == 0,
+            not (past_plaintext and seen.plaintext), workload.ref in troubled, seen.mtls == 0, not answer.create,
             _KIND_RISK.get(workload.kind, 3), workload.name,
         )
         possible.append((rank, answer))
@@ -161,6 +174,8 @@ def _as_canary(mesh: Mesh, authn: Authn, workload: Workload) -> Stage | str:
     if policies:
         oldest = policies[0]
         selector = oldest.spec.selector.match_labels if oldest.spec.selector else {}
+        if mode_of(oldest) == DISABLE:
+            return f"is DISABLE by {oldest.name}: it would have to be PERMISSIVE first"
         if not alone(selector):
             return f"is selected by {oldest.name} together with other workloads"
         return Stage(**common, policy=oldest.name, create=False, uid=oldest.metadata.uid, found=mode_of(oldest), selector=selector)

@@ -13,6 +13,11 @@ _NEEDED = (
     ("peerauthentications", "security.istio.io", ("get", "create", "update", "delete"), False),
     ("configmaps", "", ("get", "create", "update"), True),
     ("leases", "coordination.k8s.io", ("get", "create", "update", "delete"), True),
+    # the gates' probes and what they hear: without them a stage would be changed and then taken back
+    ("pods", "", ("list", "create", "delete"), False),
+    ("pods/log", "", ("get",), False),
+    ("services", "", ("create", "delete"), False),
+    ("configmaps", "", ("create", "delete"), False),
 )
 
 

@@ -1,8 +1,9 @@
 """The hand of migrating: carry out what `decide` says, write the journal first, ask again.
 
-What goes wrong on the way forward turns the run back: an error of the cluster, a deadline, Ctrl-C. The first Ctrl-C
-restores what this run changed and then ends with 130; a second one ends at once, and the journal tells the next run
-where to go on. Nothing is touched once another run has written the journal.
+What goes wrong on the way forward turns the run back: an error of the cluster, a deadline, Ctrl-C. The way back is patient
+with a server that does not answer. The first Ctrl-C restores what this run changed, before anything else, and then ends
+with 130; a second one ends at once, and the journal tells the next run where to go on. Nothing is touched once another
+run has written the journal.
 """
 
 import time
@@ -27,7 +28,7 @@ from meshtls.errors import (
 from meshtls.migrate import gate
 from meshtls.migrate.decide import Do, Step, current, decide
 from meshtls.migrate.gate import Evidence, Verdict
-from meshtls.migrate.journal import Entry, Going, Journal, Live, Outcome, State, compare, intent, spec_of, written
+from meshtls.migrate.journal import Entry, Going, Journal, Outcome, State, back, compare, intent, written
 from meshtls.migrate.plan import Stage
 from meshtls.migrate.store import Store, Taken
 from meshtls.model.check import Check, Status
@@ -36,6 +37,7 @@ KIND = "PeerAuthentication"
 _LOST = (Unreachable, ServerFault, Throttled)
 _TRIES, _BACK_TRIES = 4, 20
 _MOVING = (Do.BEGIN, Do.APPLY, Do.UNDO)
+_ENDED = {Outcome.DONE: "done", Outcome.ROLLED_BACK: "rolled back: everything is as it was"}
 
 
 class Witness(Protocol):
@@ -64,66 +66,97 @@ class Runner:
         self.checks: list[Check] = []
         self.back_s: float | None = None
         self._seen: float | None = None
+        self._last: Journal | None = None
 
     def carry(self, journal: Journal) -> Journal:
         """Go on until the run is finished or stuck. Re-raises what turned it back, once it is back."""
         turned: BaseException | None = None
-        while True:
-            try:
-                journal = self._go(journal)
-                break
-            except Taken:
-                raise
-            except (MeshtlsError, KeyboardInterrupt) as error:
-                interrupted = isinstance(error, (KeyboardInterrupt, DeadlineError))
-                if journal.outcome is not Outcome.NONE or (turned is not None and not interrupted):
-                    raise self._left(journal, error) from turned
-                turned = turned or error
-                # an interrupt may have come between a write and its answer: what the cluster holds is the truth
-                journal = self._store.load() or journal
-                if journal.outcome is Outcome.NONE and journal.going is Going.FORWARD:
-                    why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-                    self._say(f"{journal.namespace}: {why}; going back")
-                    journal = self._turn(journal, why)
-            finally:
-                self._witness.settle()
+        self._last = journal
+        try:
+            while True:
+                try:
+                    journal = self._go(journal)
+                    break
+                except Taken:
+                    raise
+                except (MeshtlsError, KeyboardInterrupt) as error:
+                    interrupted = isinstance(error, (KeyboardInterrupt, DeadlineError))
+                    if not interrupted and self._last.going is Going.BACK:
+                        raise self._left(error) from turned or error
+                    turned = turned or error
+                    journal = self._turned(error)
+        finally:
+            self._witness.settle()
         if turned is not None:
             raise turned
         return journal
 
+    def _turned(self, error: BaseException) -> Journal:
+        """The journal of the way back from an error. Raises GateError where it cannot be read or written."""
+        for attempt in range(_BACK_TRIES):
+            try:
+                return self._begin_back(error)
+            except Taken:
+                raise
+            except _LOST as lost:
+                if attempt == _BACK_TRIES - 1:
+                    raise self._left(lost) from error
+                self._say(f"{lost.message}; trying again")
+                self._pause(min(0.2 * 2**attempt, 3.0))
+            except MeshtlsError as lost:
+                raise self._left(lost) from error
+        raise AssertionError
+
+    def _begin_back(self, error: BaseException) -> Journal:
+        assert self._last is not None
+        # an interrupt may have come between a write and its answer: what the cluster holds is the truth
+        journal = self._store.load() or self._last
+        if journal.outcome is Outcome.NONE and journal.going is Going.FORWARD:
+            why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+            self._say(f"{journal.namespace}: {why}; going back")
+            journal = self._turn(journal, why)
+        return journal
+
     def _go(self, journal: Journal) -> Journal:
         verdict, because, refused, lost = Verdict.PENDING, "", "", 0
-        while True:
-            entry = current(journal)
-            live = self._read(journal, entry) if entry else None
-            seen = compare(entry, live, journal.run) if entry else None
-            step = decide(journal, seen, verdict, because, refused)
-            verdict, because, refused = Verdict.PENDING, "", ""
+        while journal.outcome is Outcome.NONE:
             self._tick()
-            if step.do is Do.WATCH and entry is not None:
-                evidence = self._gather(journal, entry, live)
-                verdict, because = gate.verdict(evidence)
-                journal = self._weighed(journal, entry, evidence, verdict, because)
-                continue
+            step: Step | None = None
             try:
-                journal = self._do(journal, step, entry, live)
+                entry = current(journal)
+                live = self._read(journal, entry) if entry else None
+                seen = compare(entry, live, journal.run) if entry else None
+                step = decide(journal, seen, verdict, because, refused)
+                verdict, because, refused = Verdict.PENDING, "", ""
+                if step.do is Do.WATCH and entry is not None:
+                    evidence = self._gather(journal, entry, live)
+                    verdict, because = gate.verdict(evidence)
+                    journal = self._weighed(journal, entry, evidence, verdict, because)
+                else:
+                    journal = self._do(journal, step, entry, live)
                 lost = 0
             except (Conflict, NotFound) as error:
                 # somebody was faster, or our own answer was lost: the next reading tells
-                if isinstance(error, Taken) or step.do not in _MOVING or (lost := lost + 1) >= _BACK_TRIES:
+                lost += 1
+                if isinstance(error, Taken) or step is None or step.do not in _MOVING or lost >= _BACK_TRIES:
                     raise
             except _LOST as error:
                 lost += 1
-                if step.do not in _MOVING or lost >= (_TRIES if step.do is Do.APPLY else _BACK_TRIES):
+                if lost >= self._tries(journal, step):
                     raise
                 self._say(f"{journal.namespace}: {error.message}; trying again")
                 self._pause(min(0.2 * 2**lost, 3.0))
             except (Invalid, Forbidden) as error:
-                if step.do is not Do.APPLY:
+                if step is None or step.do is not Do.APPLY:
                     raise
                 refused = error.message
-            if journal.outcome is not Outcome.NONE:
-                return journal
+        return journal
+
+    def _tries(self, journal: Journal, step: Step | None) -> int:
+        """How often a step may go without an answer. Reading is safe to repeat, but the client has done so already."""
+        if journal.going is Going.BACK:
+            return _BACK_TRIES if step is None or step.do in _MOVING else 1
+        return _TRIES if step is not None and step.do in _MOVING else 1
 
     def _read(self, journal: Journal, entry: Entry) -> dict[str, Any] | None:
         try:
@@ -138,7 +171,6 @@ class Runner:
         if step.do is Do.TURN:
             return self._turn(journal, step.reason)
         if step.do is Do.STUCK:
-            self._say(f"{journal.namespace}: STUCK: {step.reason}")
             stuck = msgspec.structs.replace(journal, outcome=Outcome.STUCK, reason=step.reason)
             return self._save(stuck, f"stuck: {step.reason}")
         assert entry is not None
@@ -169,6 +201,9 @@ class Runner:
                 how = "is absent again" if entry.before is None else "is as it was"
                 self._say(f"{journal.namespace}: stage {stage.id}: {stage.policy} {how}")
                 return self._save(journal.update(stage.id, state=State.UNDONE), f"{stage.id}: {stage.policy} {how}")
+            case Do.LEAVE:
+                self._say(f"{journal.namespace}: stage {stage.id}: left alone: {step.reason}")
+                return self._save(journal.update(stage.id, left=True), f"{stage.id}: left alone: {step.reason}")
             case _:
                 raise AssertionError(step)
 
@@ -192,17 +227,26 @@ class Runner:
         self._client.replace(restored, dry_run=dry_run)
 
     def _gather(self, journal: Journal, entry: Entry, live: dict[str, Any] | None) -> Evidence:
-        locked = ""
-        try:
-            self._undo(entry, live, dry_run=True)
-        except (Invalid, Forbidden, ServerFault) as error:
-            locked = error.message
+        """Soak. That the server would take the rollback is asked before, and after: a webhook is cut off only by then."""
+        locked = self._locked(entry, live)
         self._say(f"{journal.namespace}: stage {entry.stage.id}: watching for {journal.soak_s:g} s")
         # a run that is continued after a crash was not listening yet
         self._witness.listen(entry.stage)
         evidence = self._witness.gather(entry.stage, journal.soak_s, journal.accepted, self._tick)
         self._seen = self._clock()
+        # the step back after a refusal does not wait for one more question
+        locked = locked or ("" if evidence.refused else self._locked(entry, live))
         return msgspec.structs.replace(evidence, locked=locked)
+
+    def _locked(self, entry: Entry, live: dict[str, Any] | None) -> str:
+        """Why the server would not take the rollback now, or "". Of an object that changed, the next reading decides."""
+        try:
+            self._undo(entry, live, dry_run=True)
+        except (Conflict, NotFound):
+            return ""
+        except (Invalid, Forbidden, ServerFault) as error:
+            return error.message
+        return ""
 
     def _weighed(self, journal: Journal, entry: Entry, evidence: Evidence, verdict: Verdict, because: str) -> Journal:
         """The journal with the evidence in it; saved with the step that follows from it."""
@@ -213,33 +257,33 @@ class Runner:
         return journal.update(entry.stage.id, evidence=(*entry.evidence, f"{self._now()} {verdict}: {because}"))
 
     def _turn(self, journal: Journal, reason: str) -> Journal:
-        back = msgspec.structs.replace(journal, going=Going.BACK, reason=reason)
-        return self._save(back, f"going back: {reason}")
+        return self._save(back(journal, reason), f"going back: {reason}")
 
     def _returned(self, journal: Journal) -> None:
         """The moment at which plaintext is accepted again: the first restored policy of a run that a gate turned back."""
         if journal.going is Going.BACK and self._seen is not None and self.back_s is None:
             self.back_s = self._clock() - self._seen
-            self._say(f"{journal.namespace}: rolled back {self.back_s:.2f} s after the refusal was seen")
+            self._say(f"{journal.namespace}: rolled back {self.back_s:.2f} s after it was seen")
 
     def _finish(self, journal: Journal, step: Step) -> Journal:
         done = msgspec.structs.replace(journal, outcome=step.outcome)
-        self._say(f"{journal.namespace}: {step.outcome.replace('_', ' ').lower()}" + (f": {step.reason}" if step.reason else ""))
+        self._say(f"{journal.namespace}: {_ENDED[step.outcome]}")
         return self._save(done, f"finished: {step.outcome}")
 
     def _save(self, journal: Journal, what: str) -> Journal:
         noted = journal.noted(self._now(), what)
         self._store.save(noted)
+        self._last = noted
         return noted
 
-    def _left(self, journal: Journal, error: BaseException) -> BaseException:
+    def _left(self, error: MeshtlsError) -> GateError:
         """The error of a way back that did not end, with the objects that have to be restored."""
-        if not isinstance(error, MeshtlsError):
-            return error
-        names = ", ".join(e.stage.policy for e in journal.entries if e.state in (State.INTENT, State.APPLIED, State.PASSED))
+        assert self._last is not None
+        begun = [e.stage.policy for e in self._last.entries if e.state in (State.INTENT, State.APPLIED, State.PASSED)]
+        names = ", ".join(dict.fromkeys(begun))
         return GateError(
-            f"the way back did not end: {error.message}; not restored: {KIND} {names or '-'} in {journal.namespace}",
-            f"run: meshtls migrate rollback -n {journal.namespace}; if the server goes on refusing, delete them with kubectl",
+            f"the way back did not end: {error.message}; not restored: {KIND} {names or '-'} in {self._last.namespace}",
+            f"run: meshtls migrate rollback -n {self._last.namespace}; if the server goes on refusing, delete them with kubectl",
         )
 
 

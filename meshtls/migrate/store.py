@@ -105,10 +105,15 @@ class Lock:
         try:
             self._lease = self._client.create(body)
         except Conflict:
-            held = self._client.get("Lease", self._name, self._place)
-            if not self._take and self._alive(held):
-                raise self._held(held) from None
-            self._lease = self._client.replace({**held, "spec": self._spec()})
+            try:
+                held = self._client.get("Lease", self._name, self._place)
+                if not self._take and self._alive(held):
+                    raise self._held(held) from None
+                self._lease = self._client.replace({**held, "spec": self._spec()})
+            except (Conflict, NotFound) as error:
+                if isinstance(error, Taken):
+                    raise
+                raise Taken("another run began or ended at this moment", "run again") from error
         self._renewed = time.monotonic()
         return self
 
@@ -159,14 +164,18 @@ class Lock:
 
 
 def holder() -> str:
-    """This process, as `host/pid`."""
-    return f"{socket.gethostname()}/{os.getpid()}"
+    """This process, as `host/namespace of its process id/pid`: containers that share a host's name do not share its pids."""
+    try:
+        space = str(os.stat("/proc/self/ns/pid").st_ino)
+    except OSError:
+        space = "-"
+    return f"{socket.gethostname()}/{space}/{os.getpid()}"
 
 
 def _dead_here(name: str) -> bool:
     """Whether the holder was a process of this machine that is no more."""
-    host, _, pid = name.rpartition("/")
-    if host != socket.gethostname() or not pid.isdigit():
+    place, _, pid = name.rpartition("/")
+    if place != holder().rpartition("/")[0] or not pid.isdigit():
         return False
     try:
         os.kill(int(pid), 0)

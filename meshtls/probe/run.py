@@ -72,8 +72,14 @@ def collect(
     keep: bool = False,
     ready_s: float = 60.0,
     progress: Callable[[str], None] = lambda text: None,
+    stop: threading.Event | None = None,
 ) -> None:
-    """Ask everything in `collected.plan`. Raises ClusterError where nothing can be asked at all."""
+    """Ask everything in `collected.plan`. Raises ClusterError where nothing can be asked at all.
+
+    In a thread, where no interrupt arrives, `stop` ends it early: what was created is removed as ever. Logs that are
+    followed end when `cluster` is closed.
+    """
+    stop = stop or threading.Event()
     _admit(cluster, settings, collected)
     plan = collected.plan
     if not plan.clients:
@@ -84,8 +90,8 @@ def collect(
             namespaces = sorted({who.namespace for who in plan.everyone})
             _made(gather(lambda ns: owned.create(deploy.code(settings, ns, programs.agent, programs.echo)), namespaces))
             progress(f"{len(plan.servers)} echo servers, {len(plan.clients)} clients in {', '.join(namespaces)}")
-            _serve(cluster, owned, settings, collected, ready_s)
-            _ask(cluster, owned, settings, certs, collected, ready_s, progress)
+            _serve(cluster, owned, settings, collected, ready_s, stop)
+            _ask(cluster, owned, settings, certs, collected, ready_s, progress, stop)
             _prove_tcp(cluster, collected)
             progress("removing the probe pods" if not keep else f"kept; remove with: {run.cleanup_command}")
     finally:
@@ -128,7 +134,9 @@ def _admit(cluster: Cluster, settings: Settings, collected: Collected) -> None:
         collected.plan = collected.plan.without(gone, f"the cluster refuses the pod: {reason}")
 
 
-def _serve(cluster: Cluster, owned: Owned, settings: Settings, collected: Collected, ready_s: float) -> None:
+def _serve(
+    cluster: Cluster, owned: Owned, settings: Settings, collected: Collected, ready_s: float, stop: threading.Event
+) -> None:
     """Start the echo servers, and wait until each listens."""
     servers, ports = collected.plan.servers, ports_used(collected.plan)
     collected.live += _made(gather(lambda s: owned.create(deploy.echo_service(settings, s, ports)), servers))
@@ -143,7 +151,7 @@ def _serve(cluster: Cluster, owned: Owned, settings: Settings, collected: Collec
             return any('"ready"' in line for line in cluster.logs(meta["namespace"], meta["name"], "probe", tail=20))
         return False
 
-    for who, pod, problem in _await(cluster, settings, waiting, listens, ready_s):
+    for who, pod, problem in _await(cluster, settings, waiting, listens, ready_s, stop):
         if problem:
             collected.fail(who, problem)
         else:
@@ -161,8 +169,11 @@ def _ask(
     collected: Collected,
     ready_s: float,
     progress: Callable[[str], None],
+    stop: threading.Event,
 ) -> None:
     """Start the agents, follow their logs to the last line."""
+    if stop.is_set():
+        return
     plan = collected.plan
     agents: dict[tuple[str, str], Client] = {}
     readers: dict[tuple[str, str], Reader] = {}
@@ -191,7 +202,7 @@ def _ask(
             lines.put((key, None))
 
     followed: set[tuple[str, str]] = set()
-    for who, pod, problem in _await(cluster, settings, dict(agents), pods.started, ready_s):
+    for who, pod, problem in _await(cluster, settings, dict(agents), pods.started, ready_s, stop):
         assert isinstance(who, Client)
         if problem:
             collected.fail(who, problem)
@@ -279,6 +290,7 @@ def _await(
     waiting: Mapping[tuple[str, str], Who],
     ready: Callable[[dict[str, Any]], bool],
     limit_s: float,
+    stop: threading.Event,
 ) -> Iterator[tuple[Who, dict[str, Any], str]]:
     """Each pod as soon as it is ready, or with what is wrong with it; never waits longer than `limit_s` in all."""
     left, until = dict(waiting), time.monotonic() + limit_s
@@ -292,6 +304,7 @@ def _await(
                 problem = "was deleted by somebody else" if missing[key] > 20 else ""
             else:
                 problem = pods.wrong_sidecar(pod, who.meshed) or pods.hopeless(pod, ready)
+            problem = "interrupted" if stop.is_set() else problem
             if problem or (pod and ready(pod)):
                 del left[key]
                 yield who, pod or {}, problem
@@ -299,7 +312,7 @@ def _await(
                 del left[key]
                 yield who, pod or {}, f"not ready after {limit_s:g} s: {pods.state(pod)}"
         if left:
-            time.sleep(POLL_S)
+            stop.wait(POLL_S)
 
 
 def _pods(cluster: Cluster, settings: Settings, namespaces: set[str]) -> Pods:
