@@ -214,14 +214,19 @@ def test_a_custom_kind_comes_and_goes_with_its_definition(http: httpx.Client) ->
 
 def test_the_injector_in_process_answers_for_istios_webhook() -> None:
     def inject(pod: dict, namespace: dict) -> dict:
-        pod["spec"]["containers"].append({"name": "istio-proxy", "image": "proxy:1"})
+        probe = {"httpGet": {"path": "/", "port": 15021}, "initialDelaySeconds": 0}
+        pod["spec"]["containers"].append({"name": "istio-proxy", "image": "proxy:1", "readinessProbe": probe, "args": []})
         return pod
     with standalone(inject=inject) as api:
         answers = _with_injector(api)
+        with httpx.Client(base_url=api.server, verify=ssl.create_default_context(cafile=api.ca), headers={"Authorization": f"Bearer {api.token}"}) as client:
+            labelled = client.patch("/api/v1/namespaces/in/pods/p", json={"metadata": {"labels": {"x": "y"}}}, headers={"Content-Type": "application/merge-patch+json"})
     assert [[one["name"] for one in answer["spec"]["containers"]]
             for answer in answers] == [["app", "istio-proxy"], ["app"]]
     injected = answers[0]["spec"]["containers"][1]
     assert injected["imagePullPolicy"] == "IfNotPresent", "what was injected gets its defaults"
+    assert "initialDelaySeconds" not in injected["readinessProbe"] and "args" not in injected, "and is read as a client's words are"
+    assert labelled.status_code == 200, labelled.text
 
 
 def _with_injector(api: Standalone) -> list[dict]:

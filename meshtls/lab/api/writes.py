@@ -88,9 +88,7 @@ class Writes:
                 invalid("kind", obj.get("kind"), f"must be {resource.kind}")])
         self._fill(target, obj)
         request = self._request(target, "CREATE", obj, None, options, options.told("CreateOptions"))
-        if await self._admission.mutate(request):
-            self._fill(target, request.object or {})
-        obj = request.object or {}
+        obj = await self._mutated(target, request)
         metadata = obj["metadata"]
         metadata["uid"], metadata["creationTimestamp"] = str(uuid.uuid4()), self._store.now()
         strategy.created(resource, obj, self._store)
@@ -224,9 +222,7 @@ class Writes:
         obj = strategy.updated(resource, obj, old, target.subresource)
         self._fill(target, obj)
         request = self._request(target, "UPDATE", obj, old, options, options.told(kind))
-        if await self._admission.mutate(request):
-            self._fill(target, request.object or {})
-        obj = request.object or {}
+        obj = await self._mutated(target, request)
         errors = self._errors(target, obj, old)
         if errors:
             raise status.invalid(resource.kind, resource.group, target.name, errors)
@@ -314,6 +310,13 @@ class Writes:
         if found is None:
             raise status.not_found(target.resource.name, target.name)
         return found
+
+    async def _mutated(self, target: Target, request: Request) -> Object:
+        """The request's object after admission. What a webhook made of it is read as a client's is: unknown and empty fields go."""
+        if await self._admission.mutate(request):
+            request.object, _ = decode.shape(request.object or {}, target.resource, target.version)
+            self._fill(target, request.object)
+        return request.object or {}
 
     def _fill(self, target: Target, obj: Object) -> None:
         if target.resource.custom:
