@@ -1,7 +1,8 @@
 """Calls: what every class of clients sends to every Service port, and what becomes of it.
 
 1. Clients that see the same services and routes, find the same DestinationRules and leave through the same data plane are one
-   class; a question is answered once for a class, not once for each workload.
+   class; a question is answered once for a class, not once for each workload. Classes that differ only in the
+   DestinationRules of their own namespaces are one family: about hosts that none of those rules names they share an answer.
 2. What a call sends is the set over all endpoints that it may end at; it BREAKS if it breaks at one of them, WORKS if it works
    at all of them, and is UNKNOWN where the application decides or nothing answers.
 3. A port declared HTTP is called with HTTP, every other one with bytes that its proxy does not understand; a pod's own address
@@ -37,10 +38,14 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """A class of clients. `face` stands for all of it; `key` tells classes apart."""
+    """A class of clients. `face` stands for all of it; `key` tells classes apart.
+
+    `family` is shared by the classes that would be one if the clients' own namespaces had no DestinationRules.
+    """
 
     key: tuple[object, ...]
     face: Face
+    family: tuple[object, ...]
 
 
 class Where(msgspec.Struct, frozen=True, gc=False):
@@ -49,6 +54,14 @@ class Where(msgspec.Struct, frozen=True, gc=False):
     host: Host
     port: Port
     target: str
+
+
+class Way(msgspec.Struct, frozen=True):
+    """How a family calls a port: each path with the endpoints that are called so. `ruled`: the namespaces whose own
+    DestinationRules name a host that the call may go to, so that clients there have an answer of their own."""
+
+    paths: tuple[tuple[Path, tuple[Endpoint, ...]], ...]
+    ruled: frozenset[str]
 
 
 class Calls:
@@ -60,9 +73,10 @@ class Calls:
         self._scopes: dict[tuple[object, ...], Scope] = {}
         self._outbound: dict[tuple[object, ...], Outbound] = {}
         self._clients: dict[tuple[object, ...], Client] = {}
+        self._ways: dict[tuple[object, ...], Way] = {}
         self._answers: dict[tuple[object, ...], Outcome] = {}
         self._labels: dict[str, set[str]] = {}
-        self._special: dict[str, set[str]] = {}
+        self._named: dict[str, set[str]] = {}
         self._declared: dict[int, dict[int, str]] = {}
 
     # --- classes of clients
@@ -70,10 +84,9 @@ class Calls:
     def kind(self, face: Face) -> Kind:
         """The class that a pod belongs to as a client."""
         pod, plane = face.pod, face.plane
-        if plane.kind == BARE:
-            return Kind((BARE,), face)
-        if plane.kind == AMBIENT:
-            return Kind((AMBIENT, plane.revision), face)
+        if plane.kind in (BARE, AMBIENT):
+            key: tuple[object, ...] = (BARE,) if plane.kind == BARE else (AMBIENT, plane.revision)
+            return Kind(key, face, key)
         control = self.engine.control(plane.revision)
         namespace = pod.namespace
         keys = set(control.rules.selector_keys.get(namespace, ())) | control.sidecars.keys(namespace) | self._source_labels(plane.revision)
@@ -82,7 +95,11 @@ class Calls:
             sorted(i for i in pod.annotations.items() if "OutboundPorts" in i[0] or "OutboundIPRanges" in i[0] or "interceptionMode" in i[0])
         )
         group = plane.kind if plane.kind in (GATEWAY, PROXYLESS) else "sidecar"
-        return Kind((group, plane.revision, self._namespace_key(plane.revision, namespace), labels, notes), face)
+        alone = namespace if self._special(plane.revision, namespace) else ""
+        ruled = namespace if control.rules.local(namespace) else alone
+        key = (group, plane.revision, ruled, labels, notes)
+        # what an annotation decides is told of the pod that has it
+        return Kind(key, face, key if notes or ruled == alone else (group, plane.revision, alone, labels, notes))
 
     def _source_labels(self, revision: str) -> set[str]:
         found = self._labels.get(revision)
@@ -98,40 +115,45 @@ class Calls:
             }
         return found
 
-    def _namespace_key(self, revision: str, namespace: str) -> str:
-        """The namespace where it makes a difference to a client, "" where it is like any other."""
+    def _special(self, revision: str, namespace: str) -> bool:
+        """Whether being in a namespace makes a difference to a client, whatever DestinationRules are there."""
         control = self.engine.control(revision)
-        special = self._special.get(revision)
-        if special is None:
-            special = {control.root} | control.rules.named | set(control.registry.private)
+        named = self._named.get(revision)
+        if named is None:
+            named = {control.root} | control.rules.named | set(control.registry.private)
             for vs in control.virtual:
-                special |= vs.export_to
-                special |= {m.source_namespace for layer in (vs.http, vs.tcp, vs.tls) for r in layer for m in r.match}
+                named |= vs.export_to
+                named |= {m.source_namespace for layer in (vs.http, vs.tcp, vs.tls) for r in layer for m in r.match}
                 if vs.gateway_semantics:
-                    special.add(vs.namespace)
-            special |= {h.namespace for h in control.registry.hosts if not h.kubernetes}
-            self._special[revision] = special
-        root_sidecar = control.sidecars.of("", {}) is not None
-        if namespace in special or root_sidecar or control.rules.local(namespace) or control.sidecars.any_in(namespace):
-            return namespace
-        return ""
+                    named.add(vs.namespace)
+            named |= {h.namespace for h in control.registry.hosts if not h.kubernetes}
+            self._named[revision] = named
+        return namespace in named or control.sidecars.any_in(namespace) or control.sidecars.of("", {}) is not None
 
-    def _of(self, kind: Kind) -> tuple[Outbound, Client]:
-        found = self._outbound.get(kind.key)
+    def _out(self, kind: Kind) -> Outbound:
+        """The listeners and routes of a family."""
+        found = self._outbound.get(kind.family)
         if found is None:
             face = kind.face
             control = self.engine.control(face.plane.revision)
             namespace, labels = face.pod.namespace, face.pod.labels
             sidecar = control.sidecars.of(namespace, labels) if face.plane.sidecar else None
-            scope_key = (face.plane.revision, kind.key[2], sidecar.ref if sidecar else "")
+            scope_key = (face.plane.revision, kind.family[2], sidecar.ref if sidecar else "")
             scope = self._scopes.get(scope_key)
             if scope is None:
                 scope = self._scopes[scope_key] = Scope(
                     control.registry, control.virtual, namespace, sidecar, control.config.outbound_traffic_policy
                 )
-            found = self._outbound[kind.key] = Outbound(scope, labels)
-            self._clients[kind.key] = Client(control.registry, control.rules, control.authn, scope, labels)
-        return found, self._clients[kind.key]
+            found = self._outbound[kind.family] = Outbound(scope, labels)
+        return found
+
+    def _client(self, kind: Kind) -> Client:
+        found = self._clients.get(kind.key)
+        if found is None:
+            control, pod = self.engine.control(kind.face.plane.revision), kind.face.pod
+            scope = self._out(kind).scope
+            found = self._clients[kind.key] = Client(control.registry, control.rules, control.authn, scope, pod.namespace, pod.labels)
+        return found
 
     def kinds(self, faces: Iterable[Face]) -> tuple[Kind, ...]:
         """The classes that a workload's pods belong to."""
@@ -157,7 +179,8 @@ class Calls:
 
     def to_service(self, kind: Kind, where: Where) -> Outcome:
         """What becomes of a call to a Service's port."""
-        key = (kind.key, where.host.ref, where.port.number)
+        alone = kind.family is not kind.key and kind.face.pod.namespace in self._way(kind, where).ruled
+        key = (kind.key if alone else kind.family, where.host.ref, where.port.number)
         found = self._answers.get(key)
         if found is None:
             found = self._answers[key] = self._to_service(kind, where)
@@ -165,8 +188,7 @@ class Calls:
 
     def _to_service(self, kind: Kind, where: Where) -> Outcome:
         host, port = where.host, where.port
-        registry = self.engine.control(kind.face.plane.revision).registry
-        endpoints = registry.endpoints(host).get(port.number, ())
+        endpoints = self._endpoints(kind, where)
         http = port.protocol in HTTP
         plane = kind.face.plane
         if plane.kind in (BARE, AMBIENT):
@@ -176,19 +198,42 @@ class Calls:
             return self._fold([(e, PLAINTEXT) for e in endpoints], http, (skipped,), host)
         if plane.kind == PROXYLESS:
             return self._proxyless(kind, host, endpoints, http)
-        outbound, client = self._of(kind)
+        paths = self._way(kind, where).paths
+        if not paths:
+            return _nobody(host)
+        client = self._client(kind)
+        return join([self._through(client, path, called, http, host) for path, called in paths])
+
+    def _endpoints(self, kind: Kind, where: Where) -> tuple[Endpoint, ...]:
+        registry = self.engine.control(kind.face.plane.revision).registry
+        return registry.endpoints(where.host).get(where.port.number, ())
+
+    def _way(self, kind: Kind, where: Where) -> Way:
+        key = (kind.family, where.host.ref, where.port.number)
+        found = self._ways.get(key)
+        if found is None:
+            rules = self.engine.control(kind.face.plane.revision).rules
+            paths = self._paths(kind, where)
+            hosts = {where.host.hostname, *(c.host for path, _ in paths for c in path.clusters)}
+            found = self._ways[key] = Way(paths, frozenset().union(*map(rules.homes, hosts)))
+        return found
+
+    def _paths(self, kind: Kind, where: Where) -> tuple[tuple[Path, tuple[Endpoint, ...]], ...]:
+        host, port, plane = where.host, where.port, kind.face.plane
+        if plane.kind == PROXYLESS:
+            return ()
+        endpoints = self._endpoints(kind, where)
         if plane.kind == GATEWAY:
-            return self._through(client, Path(clusters=(Cluster(host.hostname, "", port.number),)), endpoints, http, host)
-        speaks = "http" if http else "tls" if port.protocol in TLS_PORTS else "tcp"
+            return ((Path(clusters=(Cluster(host.hostname, "", port.number),)), endpoints),)
+        outbound = self._out(kind)
+        speaks = "http" if port.protocol in HTTP else "tls" if port.protocol in TLS_PORTS else "tcp"
         if host.resolution != PASSTHROUGH:
-            return self._through(client, outbound.call(host.address, port.number, host.hostname, speaks), endpoints, http, host)
+            return ((outbound.call(host.address, port.number, host.hostname, speaks), endpoints),)
         by_path: dict[Path, list[Endpoint]] = {}
         for endpoint in endpoints:
             path = outbound.call(endpoint.address, port.number, host.hostname, speaks)
             by_path.setdefault(path, []).append(endpoint)
-        if not by_path:
-            return _nobody(host)
-        return join([self._through(client, path, tuple(group), http, host) for path, group in by_path.items()])
+        return tuple((path, tuple(called)) for path, called in by_path.items())
 
     def to_pod(self, kind: Kind, pod: Pod, port: int) -> Outcome:
         """What becomes of a call to a pod's own address."""
@@ -208,9 +253,8 @@ class Calls:
         elif (skipped := takes_outbound(kind.face.pod, address, port)) is not None:
             found = self._fold([(endpoint, PLAINTEXT)], http, (skipped,), None)
         else:
-            outbound, client = self._of(kind)
-            path = outbound.call(address, port, address, "http" if http else "tcp")
-            found = self._through(client, path, (endpoint,), http, None)
+            path = self._out(kind).call(address, port, address, "http" if http else "tcp")
+            found = self._through(self._client(kind), path, (endpoint,), http, None)
         self._answers[key] = found
         return found
 

@@ -81,8 +81,11 @@ def _endpoint_mode(policy: TrafficPolicy | None, port: int) -> str | None:
 class Client:
     """What proxies of one namespace (and of the labels that its rules look at) send."""
 
-    def __init__(self, registry: Registry, rules: Rules, authn: Authn, scope: Scope, labels: Mapping[str, str]) -> None:
-        self.registry, self.rules, self.authn, self.scope, self.labels = registry, rules, authn, scope, labels
+    def __init__(
+        self, registry: Registry, rules: Rules, authn: Authn, scope: Scope, namespace: str, labels: Mapping[str, str]
+    ) -> None:
+        self.registry, self.rules, self.authn, self.scope = registry, rules, authn, scope
+        self.namespace, self.labels = namespace, labels
         self._sent: dict[Cluster, Sent] = {}
 
     def send(self, cluster: Cluster) -> Sent:
@@ -98,7 +101,7 @@ class Client:
         port = host.port(cluster.port)
         if port is None or port.protocol == UDP:
             return Sent(missing=f"{host.ref} has no port {cluster.port}")
-        rule = self.rules.find(self.scope.namespace, self.labels, host.hostname, host.namespace)
+        rule = self.rules.find(self.namespace, self.labels, host.hostname, host.namespace)
         part = rule.subsets.get(cluster.subset) if rule and cluster.subset else None
         if cluster.subset and part is None:
             return Sent(missing=f"no DestinationRule that the client uses has a subset {cluster.subset} of {cluster.host}")

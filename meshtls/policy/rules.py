@@ -11,11 +11,12 @@
 """
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 import msgspec
 
 from meshtls.model.objects import DestinationRule, Subset, TrafficPolicy
-from meshtls.policy.select import age, fqdn, is_wild, most_specific, subset
+from meshtls.policy.select import age, fqdn, host_within, is_wild, most_specific, subset
 
 
 class Rule(msgspec.Struct):
@@ -96,6 +97,7 @@ class Rules:
         self._root_private = _Table()
         self.selector_keys: dict[str, frozenset[str]] = {}
         self.named: set[str] = set()
+        self._homes: dict[str, frozenset[str]] = {}
         for rule in sorted(rules, key=lambda r: (r.spec.workload_selector is None, *age(r))):
             selector, namespace = rule.spec.workload_selector, rule.namespace
             host = fqdn(rule.spec.host, namespace, domain)
@@ -115,6 +117,27 @@ class Rules:
     def local(self, namespace: str) -> bool:
         """Whether a namespace has rules of its own."""
         return namespace in self._local
+
+    def homes(self, host: str) -> frozenset[str]:
+        """The namespaces with a rule of their own that names `host`."""
+        found = self._homes.get(host)
+        if found is None:
+            exact, wild = self._named_in
+            covering = (spaces for name, spaces in wild.items() if host_within(host, name))
+            found = self._homes[host] = frozenset(exact.get(host, ())).union(*covering)
+        return found
+
+    @cached_property
+    def _named_in(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """Host, exact or wild -> the namespaces whose own rules name it."""
+        exact: dict[str, list[str]] = {}
+        wild: dict[str, list[str]] = {}
+        for namespace, table in self._local.items():
+            for host in table.exact:
+                exact.setdefault(host, []).append(namespace)
+            for host in table.wild:
+                wild.setdefault(host, []).append(namespace)
+        return exact, wild
 
     def find(self, client: str, labels: Mapping[str, str], host: str, service_namespace: str) -> Rule | None:
         """The rule that a client with `labels` in namespace `client` applies to a service."""

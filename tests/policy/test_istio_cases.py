@@ -79,7 +79,7 @@ def _to_subset(calls, face, subset):
     """The same by a route that a plain request does not take: straight to the subset's cluster."""
     control = calls.engine.control("")
     scope = Scope(control.registry, control.virtual, "echo", None, control.config.outbound_traffic_policy)
-    client = Client(control.registry, control.rules, control.authn, scope, face.pod.labels)
+    client = Client(control.registry, control.rules, control.authn, scope, face.pod.namespace, face.pod.labels)
     sent = client.send(Cluster("migration.echo.svc.cluster.local", subset, 80))
     got = {o.sends if calls.servers.of(o.endpoint.pod).takes(o.endpoint.port, o.sends, True)[0] == "WORKS" else "refused" for o in sent.offers}
     assert len(got) == 1
