@@ -4,14 +4,12 @@ A finding concerns a namespace if its subject lives there, or if it is about cal
 (its configuration, the root namespace) concerns every namespace.
 """
 
-import re
 from collections.abc import Collection
 
 from meshtls.audit.rule import Flaw
-from meshtls.errors import InputError
 from meshtls.model.mesh import Mesh
-
-_TERM = re.compile(r"\s*(!)?\s*([A-Za-z0-9][-\w./]*)\s*(?:(==|=|!=)\s*([-\w.]*))?\s*")
+from meshtls.policy.select import matches
+from meshtls.policy.select import selector as parse
 
 
 class Scope:
@@ -20,15 +18,15 @@ class Scope:
     def __init__(self, mesh: Mesh, namespaces: Collection[str] | None, selector: str = "") -> None:
         self._root = mesh.root
         self._namespaces = namespaces
-        self._terms = terms(selector)
+        self._selector = parse(selector)
         self._labels = {}
-        if self._terms:
+        if self._selector.match_expressions:
             self._labels = {obj.ref: obj.labels for obj in mesh.objects()}
             self._labels |= {w.ref: w.faces[0].metadata.labels for w in mesh.workloads if w.faces}
 
     def holds(self, flaw: Flaw) -> bool:
         """Was this finding asked for?"""
-        if self._terms and not all(_fits(term, self._labels.get(flaw.subject, {})) for term in self._terms):
+        if not matches(self._selector, self._labels.get(flaw.subject, {})):
             return False
         if self._namespaces is None:
             return True
@@ -37,28 +35,3 @@ class Scope:
         if home in self._namespaces or any(ns in self._namespaces for ns in flaw.affects):
             return True
         return not flaw.affects and home in ("", self._root)
-
-
-def terms(selector: str) -> list[tuple[str, str, str]]:
-    """(key, operator, value) of each part of `app=web,tier!=db,canary,!old`. Operators: =, !=, exists, absent."""
-    found = []
-    for part in selector.split(",") if selector else []:
-        match = _TERM.fullmatch(part)
-        if match is None or (match[1] and match[3]):
-            raise InputError(f"{part!r} is no label selector", "write key=value, key!=value, key or !key, joined by commas")
-        operator = {"==": "=", "=": "=", "!=": "!="}.get(match[3] or "", "absent" if match[1] else "exists")
-        found.append((match[2], operator, match[4] or ""))
-    return found
-
-
-def _fits(term: tuple[str, str, str], labels: dict[str, str]) -> bool:
-    key, operator, value = term
-    match operator:
-        case "=":
-            return labels.get(key) == value
-        case "!=":
-            return labels.get(key) != value
-        case "exists":
-            return key in labels
-        case _:
-            return key not in labels

@@ -9,7 +9,7 @@ from meshtls.cli.options import Options, shared
 
 
 @click.command()
-@shared("cluster", "scope", "output", "timeout")
+@shared("cluster", "place", "output", "timeout")
 @click.option("--run", "run_id", default="", metavar="ID", help="Only what the run with this id left.")
 @click.option(
     "--expired-only", is_flag=True, help="Only what has outlived its time, so that no running probe loses anything."

@@ -11,7 +11,7 @@ from meshtls.cli.options import Options, shared
 @click.command()
 @click.argument("before")
 @click.argument("after")
-@shared("scope", "output", "timeout")
+@shared("place", "output", "timeout")
 @click.option("--exit-code", "exit_code", is_flag=True, help="Exit with 1 if a call that worked would break.")
 def diff(options: Options, before: str, after: str, exit_code: bool) -> None:
     """What changes in modes and calls between two sources: files, directories or dumps.

@@ -12,7 +12,7 @@ from meshtls.cli.options import Options, shared
 
 @click.command()
 @click.argument("file")
-@shared("cluster", "scope", "timeout")
+@shared("cluster", "place", "timeout")
 @click.option("--pseudonyms", is_flag=True, help="Replace names, labels and hosts by pseudonyms; equal names stay equal.")
 def dump(options: Options, file: str, pseudonyms: bool) -> None:
     """Everything these commands read from a cluster, in one file (- for standard output).

@@ -12,7 +12,7 @@ from meshtls.cli.options import Options, shared
 @click.argument("client")
 @click.argument("server", metavar="SERVER[:PORT]")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
-@shared("cluster", "scope", "output", "timeout")
+@shared("cluster", "place", "output", "timeout")
 @click.option("--strict", "strict", multiple=True, metavar="NS", help="As if this namespace had gone STRICT.")
 @click.option("--apply", "overlay", multiple=True, metavar="FILE", help="As if these manifests were applied.")
 def explain(

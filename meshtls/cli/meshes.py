@@ -48,20 +48,20 @@ def exists(client: "Client", namespace: str) -> None:
         pass  # a role for one namespace may not read namespaces
 
 
-def chosen(options: Options, labels: dict[str, str]) -> bool:
-    """Whether labels satisfy `-l a=b,c!=d,e,!f`. Raises InputError for a selector that cannot be read."""
-    for part in filter(None, (p.strip() for p in options.selector.split(","))):
-        key, equals, value = part.partition("=")
-        if equals:
-            negated = key.endswith("!")
-            key, value = key.rstrip("!").strip(), value.lstrip("=").strip()
-            if not key:
-                raise InputError(f"{options.selector!r} is no label selector", "write app=shop, app!=shop, app or !app")
-            if (labels.get(key) == value) == negated:
-                return False
-        elif (part.lstrip("!") in labels) == part.startswith("!"):
-            return False
-    return True
+def chosen(options: Options, mesh: Mesh) -> frozenset[str] | None:
+    """The refs of the workloads that `-l` names, by the labels of their pods; None where it was not given.
+
+    Raises InputError for a selector that cannot be read, or that no workload satisfies.
+    """
+    from meshtls.policy.select import matches, selector
+
+    if not options.selector:
+        return None
+    wanted = selector(options.selector)
+    found = frozenset(w.ref for w in mesh.workloads if any(matches(wanted, face.labels) for face in w.faces))
+    if not found:
+        raise InputError(f"no workload has the labels {options.selector}", "meshtls modes -A lists workloads; labels are those of pods")
+    return found
 
 
 def columns(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:

@@ -45,7 +45,7 @@ def migrate() -> None:
 
 
 @migrate.command()
-@shared("cluster", "scope", "output", "report", "timeout")
+@shared("cluster", "place", "output", "report", "timeout")
 @_canary
 @_since
 @_journal_namespace
@@ -61,7 +61,7 @@ def plan(options: Options, canary: str, since: float, journal_namespace: str) ->
 
 
 @migrate.command()
-@shared("cluster", "scope", "output", "report", "timeout")
+@shared("cluster", "place", "output", "report", "timeout")
 @_canary
 @_since
 @click.option("--soak", type=Duration(), help="How long each stage is watched; by default until 15 s after the proxies' drain (45 s) ends.")
@@ -128,7 +128,7 @@ def apply(
 
 
 @migrate.command()
-@shared("cluster", "scope", "output", "report", "timeout")
+@shared("cluster", "place", "output", "report", "timeout")
 @_yes
 @_break_lock
 @_journal_namespace
@@ -155,7 +155,7 @@ def rollback(options: Options, yes: bool, break_lock: bool, journal_namespace: s
 
 
 @migrate.command()
-@shared("cluster", "scope", "output", "report", "timeout")
+@shared("cluster", "place", "output", "report", "timeout")
 @_journal_namespace
 def status(options: Options, journal_namespace: str) -> None:
     """Show how far the last run of a namespace is, and its history. Exit codes: 0 finished or none, 4 unfinished or stuck."""

@@ -19,21 +19,16 @@ def modes(options: Options, paths: tuple[str, ...]) -> None:
     """
     with output.stops(options.timeout_s):
         from meshtls.cli import meshes
-        from meshtls.model.workload import Workload
         from meshtls.policy.engine import Engine
         from meshtls.policy.inject import ASSUMED
         from meshtls.policy.server import modes as answer
 
         mesh, namespaces = meshes.read(options, paths)
         found = answer(mesh, namespaces)
-        if options.selector:
-            engine = Engine.of(mesh)
-            labels = {
-                (w.namespace, w.label): any(meshes.chosen(options, f.pod.labels) for f in engine.faces[w.ref])
-                for w in mesh.workloads
-                if isinstance(w, Workload)
-            }
-            found = [m for m in found if labels.get((m.namespace, m.workload))]
+        refs = meshes.chosen(options, mesh)
+        if refs is not None:
+            named = {(w.namespace, w.label) for w in mesh.workloads if w.ref in refs}
+            found = [m for m in found if (m.namespace, m.workload) in named]
         notes = list(mesh.notes)
         if Engine.of(mesh).injector.assumed and not all(w.pods for w in mesh.workloads):
             notes.append(ASSUMED)

@@ -1,11 +1,19 @@
 """`meshtls observe`: name the clients that still send plaintext, from the access logs of the proxies."""
 
+import contextlib
 import datetime
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from meshtls.cli.options import Duration, Options, shared
-from meshtls.cli.output import session
+from meshtls.cli.output import Draft, session
+from meshtls.errors import DeadlineError, NoData
+
+if TYPE_CHECKING:
+    from meshtls.model.mesh import Mesh
+    from meshtls.observe.run import Heard
 
 
 @click.command()
@@ -23,20 +31,19 @@ def observe(options: Options, since: float, follow: bool, for_s: float | None) -
     """
     from meshtls import sources
     from meshtls.cluster.client import Client
-    from meshtls.errors import NotFound
-    from meshtls.model.mesh import Mesh
+    from meshtls.cli.meshes import chosen, exists
     from meshtls.observe import run
     from meshtls.observe.senders import Sender, finding
 
     with session(options, kind="ObserveReport", title="Who sends plaintext") as draft:
         with Client.connect(options.kubeconfig, options.context) as client:
-            mesh: Mesh = sources.load(client=client)
+            mesh = sources.load(client=client)
             names = sorted({pod.namespace for pod in mesh.pods}) if options.all_namespaces else (
                 options.namespaces or (client.namespace,)
             )
             for name in names:
-                if mesh.namespace_labels and name not in mesh.namespace_labels:
-                    raise NotFound(f"namespace {name} does not exist", "check the name and the context")
+                exists(client, name)
+            refs = chosen(options, mesh)
             heard = run.start(mesh, names)
             began = datetime.datetime.now(datetime.UTC)
             since_time = _rfc3339(began - datetime.timedelta(seconds=since))
@@ -45,7 +52,7 @@ def observe(options: Options, since: float, follow: bool, for_s: float | None) -
 
             def tell(sender: Sender) -> None:
                 key = (sender.client.ref or sender.client.address, sender.server, sender.port, sender.verdict)
-                if key not in said and (found := finding(sender)):
+                if key not in said and (refs is None or sender.server in refs) and (found := finding(sender)):
                     said.add(key)
                     click.echo(f"{sender.last}  {found.message}", err=True)
 
@@ -58,9 +65,21 @@ def observe(options: Options, since: float, follow: bool, for_s: float | None) -
                     run.follow(client, heard, since_time, for_s, tell)
                 else:
                     run.read(client, heard, since_time)
-            finally:
-                draft.facts.append(("lines read", str(heard.lines)))
-                draft.checks += run.checks(heard, mesh, names)
+            except (KeyboardInterrupt, DeadlineError):
+                # what was heard until then is told; that it may be nothing is not what ended it
+                with contextlib.suppress(NoData):
+                    _told(draft, heard, mesh, names, refs)
+                raise
+            _told(draft, heard, mesh, names, refs)
+
+
+def _told(draft: Draft, heard: "Heard", mesh: "Mesh", names: Sequence[str], refs: "frozenset[str] | None") -> None:
+    """What was heard, as checks of the workloads that were meant. Raises NoData."""
+    from meshtls.observe import run
+
+    draft.facts.append(("lines read", str(heard.lines)))
+    found = run.checks(heard, mesh, names)
+    draft.checks += [check for check in found if refs is None or check.id.removeprefix("observe/") in refs]
 
 
 def _rfc3339(when: datetime.datetime) -> str:

@@ -9,7 +9,8 @@ A verb names the groups it needs; argv and environment are read here and nowhere
 Every verb takes the same spelling of the same thing, so the groups are the whole contract:
 
     cluster     --kubeconfig --context
-    scope       -n/--namespace (repeatable, commas allowed) -A/--all-namespaces -l/--selector
+    place       -n/--namespace (repeatable, commas allowed) -A/--all-namespaces
+    scope       the same, and -l/--selector: for verbs whose answer is about workloads
     output      -o/--output table|wide|json|yaml
     report      --report FMT=FILE[,FMT=FILE...]
     timeout     --timeout 30s|5m|1h30m
@@ -103,16 +104,21 @@ def _severity(ctx: click.Context, param: click.Parameter, value: str) -> Severit
 
 _LEVELS = [str(level) for level in Severity]
 
+_PLACE = (
+    click.option("-n", "--namespace", "namespaces", multiple=True, callback=_names, metavar="NS",
+                 help="Namespace; repeat it or use commas for several."),
+    click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces."),
+)  # fmt: skip
+
 # group -> the options it adds; their names are the fields of Options
 _GROUPS: dict[str, tuple[Callable[[Any], Any], ...]] = {
     "cluster": (
         click.option("--kubeconfig", metavar="FILE", help="Kubeconfig to use; else $KUBECONFIG, else ~/.kube/config."),
         click.option("--context", metavar="NAME", help="Context of the kubeconfig; else its current one."),
     ),
+    "place": _PLACE,
     "scope": (
-        click.option("-n", "--namespace", "namespaces", multiple=True, callback=_names, metavar="NS",
-                     help="Namespace; repeat it or use commas for several."),
-        click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces."),
+        *_PLACE,
         click.option("-l", "--selector", default="", metavar="LABELS", help="Only workloads with these labels."),
     ),
     "output": (

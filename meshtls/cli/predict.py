@@ -30,6 +30,7 @@ def predict(
         from meshtls.cli import meshes
         from meshtls.policy import change
         from meshtls.policy.predict import groups
+        from meshtls.policy.select import matches, selector
 
         before, namespaces = meshes.read(options, paths)
         after = meshes.read(options, paths, overlay)[0] if overlay else before
@@ -39,11 +40,12 @@ def predict(
         if names:
             after = change.strict(after, names)
         changed = bool(strict or overlay)
+        wanted = selector(options.selector)
         found = groups(
             after,
             before if changed and not everything else None,
             direct=direct,
-            clients=(lambda labels: meshes.chosen(options, labels)) if options.selector else None,
+            clients=(lambda labels: matches(wanted, labels)) if options.selector else None,
             namespaces=namespaces,
         )
         if options.output in ("json", "yaml"):

@@ -103,7 +103,7 @@ def _probe(
     draft.title = (
         f"Probe of {', '.join(namespaces)}" if len(namespaces) < 9 else f"Probe of {len(namespaces)} namespaces"
     )
-    mesh = _selected(load(client=client), options.selector)
+    mesh = _selected(load(client=client), options)
     wanted = Wanted(
         namespaces=namespaces,
         offers=offers,
@@ -178,14 +178,15 @@ def _namespaces(client: "Client", options: Options) -> tuple[str, ...]:
     return wanted
 
 
-def _selected(mesh: "Mesh", selector: str) -> "Mesh":
+def _selected(mesh: "Mesh", options: Options) -> "Mesh":
     """The mesh with only the pods that `-l` names among those to be asked."""
-    if not selector:
+    from meshtls.cli.meshes import chosen
+
+    refs = chosen(options, mesh)
+    if refs is None:
         return mesh
-    pairs = [part.partition("=")[::2] for part in selector.replace("==", "=").split(",")]
-    if any(not _LABEL.fullmatch(key) for key, _ in pairs):
-        raise click.UsageError(f"-l {selector}: write KEY=VALUE, several with commas")
-    pods = tuple(p for p in mesh.pods if all(p.metadata.labels.get(key) == value for key, value in pairs))
+    of_pod = mesh.workload_of_pod
+    pods = tuple(p for p in mesh.pods if (w := of_pod.get((p.namespace, p.name))) is not None and w.ref in refs)
     return msgspec.structs.replace(mesh, pods=pods)
 
 

@@ -6,12 +6,20 @@
    creation time counts as oldest.
 """
 
+import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-from meshtls.model.objects import LabelSelector, Object
+from meshtls.errors import InputError
+from meshtls.model.objects import LabelSelector, Object, Requirement
 
 V = TypeVar("V")
+_KEY, _VALUE = r"[A-Za-z0-9][-\w./]*", r"[-\w.]*"
+# one part of kubectl's -l: key in (a,b), key notin (a,b), !key, key=value, key
+_PART = re.compile(
+    rf"\s*(?:(?P<of>{_KEY})\s+(?P<set>in|notin)\s*\((?P<values>[^()]*)\)|!\s*(?P<absent>{_KEY})"
+    rf"|(?P<key>{_KEY})\s*(?:(?P<equals>==|=|!=)\s*(?P<value>{_VALUE}))?)\s*(?:,|$)"
+)
 
 
 def subset(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
@@ -42,6 +50,25 @@ def matches(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
         if not ok:
             return False
     return True
+
+
+def selector(text: str) -> LabelSelector:
+    """The selector that `text` writes as kubectl's -l does; "" matches everything. Raises InputError."""
+    needs, at = [], 0
+    while at < len(text):
+        part = _PART.match(text, at)
+        if part is None:
+            raise InputError(f"{text!r} is no label selector", "write app=shop, app!=shop, app, !app or app in (shop,cart), joined by commas")
+        at = part.end()
+        if part["set"]:
+            values = tuple(value.strip() for value in part["values"].split(","))
+            needs.append(Requirement(key=part["of"], operator="In" if part["set"] == "in" else "NotIn", values=values))
+        elif part["absent"] or not part["equals"]:
+            needs.append(Requirement(key=part["absent"] or part["key"], operator="DoesNotExist" if part["absent"] else "Exists"))
+        else:
+            operator = "NotIn" if part["equals"] == "!=" else "In"
+            needs.append(Requirement(key=part["key"], operator=operator, values=(part["value"],)))
+    return LabelSelector(match_expressions=tuple(needs))
 
 
 def age(obj: Object) -> tuple[str, str, str]:
