@@ -5,6 +5,7 @@ would become. So ten thousand equal pods cost as much as one. Which mode is in f
 answered by `meshtls.policy`, never here.
 """
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,8 @@ from meshtls.policy import dataplane
 from meshtls.policy.ambient import Ambient
 from meshtls.policy.authn import Authn, Effective, is_wide
 from meshtls.policy.authn import mode_of as mode
+from meshtls.policy.dataplane import revision_of
+from meshtls.policy.engine import ControlPlane, Engine
 from meshtls.policy.inject import Injector
 from meshtls.policy.registry import target_port
 from meshtls.policy.select import age
@@ -95,7 +98,12 @@ class Facts:
     @cached_property
     def injector(self) -> Injector:
         """The injection of this mesh."""
-        return Injector(self.mesh)
+        return self.engine.injector
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The policy engine of this mesh: what each revision's istiod reads."""
+        return Engine.of(self.mesh)
 
     def sidecar(self, w: Workload) -> bool:
         """Has it a proxy of its own that enforces PeerAuthentication?"""
@@ -134,10 +142,37 @@ class Facts:
         """Refs of workloads with a network of their own and no proxy."""
         return frozenset(w.ref for w in self.workloads if self.plane(w) == "none" and not self.face(w).spec.host_network)
 
+    @cached_property
+    def unknown_namespaces(self) -> tuple[str, ...]:
+        """Namespaces that workloads live in and whose labels are not in the input, so that nobody knows whether they inject."""
+        known = self.mesh.namespace_labels
+        return tuple(sorted({w.namespace for w in self.workloads if w.namespace not in known and not w.pods}))
+
     @property
     def webhooks(self) -> tuple[o.ValidatingWebhookConfiguration | o.MutatingWebhookConfiguration, ...]:
         """Both kinds of admission webhooks."""
         return (*self.mesh.validating_webhooks, *self.mesh.mutating_webhooks)
+
+    @cached_property
+    def istiods(self) -> tuple[tuple[int, int, int], ...]:
+        """The versions of istiod that the input shows by their images, the oldest first."""
+        images = (c.image for d in self.mesh.deployments for c in d.template.spec.containers)
+        found = (re.search(r"/pilot[^/:@]*:v?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?", image) for image in images)
+        return tuple(sorted((int(m[1]), int(m[2]), int(m[3] or 0)) for m in found if m))
+
+    @cached_property
+    def injector_values(self) -> tuple[tuple[str, dict[str, Any]], ...]:
+        """(ref, Helm values) of each injector's ConfigMap: what it does to every pod that says nothing else."""
+        found = []
+        for config in self.mesh.config_maps:
+            if config.name.startswith("istio-sidecar-injector") and "values" in config.data:
+                try:
+                    values = msgspec.json.decode(config.data["values"])
+                except (msgspec.DecodeError, RecursionError):
+                    continue
+                if isinstance(values, dict):
+                    found.append((config.ref, values))
+        return tuple(found)
 
     # --- services ----------------------------------------------------------------------------------------------------
 
@@ -215,29 +250,37 @@ class Facts:
         """PeerAuthentications by namespace, the oldest first."""
         return by_namespace(sorted(self.mesh.peer_authentications, key=age))
 
-    @cached_property
-    def _now(self) -> tuple[Authn, Ambient]:
-        policies = self.mesh.peer_authentications
-        return Authn(policies, self.mesh.root), Ambient(policies, self.mesh.root)
+    def _revision(self, w: Workload) -> str:
+        """Whose istiod serves its pods ("" the default's)."""
+        face = self.face(w)
+        said = revision_of(face) or face.metadata.labels.get("istio.io/rev", "")
+        said = said or self.mesh.namespace_labels.get(w.namespace, {}).get("istio.io/rev", "")
+        return "" if said == "default" else said
 
     @cached_property
-    def _strict(self) -> tuple[Authn, Ambient]:
-        """The mesh with every namespace's policy saying STRICT, and workload policies as they are."""
-        strict = o.PeerAuthenticationSpec(mtls=o.MutualTls(mode="STRICT"))
-        made = [o.PeerAuthentication(metadata=o.Metadata(name="default", namespace=ns), spec=strict)
-                for ns in {*self.workloads_in, self.mesh.root}]
-        policies = [*made, *(p for p in self.mesh.peer_authentications if not is_wide(p))]
-        return Authn(policies, self.mesh.root), Ambient(policies, self.mesh.root)
+    def _strict(self) -> dict[int, tuple[Authn, Ambient]]:
+        """Control plane -> its policies, had every namespace's policy said STRICT; workload policies are as they are."""
+        return {}
+
+    def _after(self, plane: ControlPlane) -> tuple[Authn, Ambient]:
+        found = self._strict.get(id(plane))
+        if found is None:
+            strict = o.PeerAuthenticationSpec(mtls=o.MutualTls(mode="STRICT"))
+            made = [o.PeerAuthentication(metadata=o.Metadata(name="default", namespace=ns), spec=strict)
+                    for ns in {*self.workloads_in, plane.root}]
+            policies = [*made, *(p for p in plane.mesh.peer_authentications if not is_wide(p))]
+            found = self._strict[id(plane)] = Authn(policies, plane.root), Ambient(policies, plane.root)
+        return found
 
     def wide(self, namespace: str) -> o.PeerAuthentication | None:
         """The policy without selector that wins in a namespace."""
-        return self._now[0].wide(namespace)
+        return self.engine.control("").authn.wide(namespace)
 
     def own(self, w: Workload) -> tuple[o.PeerAuthentication, ...]:
         """The policies with a selector that match `w`, the winner first; none in the root namespace."""
         known = self._of(w)
         if known.own is None:
-            known.own = tuple(self._now[0].selects(w.namespace, known.faces[0].metadata.labels))
+            known.own = tuple(self.engine.control(self._revision(w)).authn.selects(w.namespace, known.faces[0].metadata.labels))
         return known.own
 
     def decider(self, namespace: str) -> o.PeerAuthentication | None:
@@ -247,28 +290,33 @@ class Facts:
 
     def namespace_mode(self, namespace: str) -> str:
         """The mode that mesh and namespace policies give."""
-        return self._now[0].hint(namespace)[0]
+        return self.engine.control("").authn.hint(namespace)[0]
 
     def mode(self, w: Workload, port: int = 0) -> str:
         """The mode in force for `w` (and one of its ports): STRICT, PERMISSIVE or DISABLE."""
+        return self.effective(w).on(port)
+
+    def effective(self, w: Workload) -> Effective:
+        """The same with all its ports and reasons."""
         known = self._of(w)
         if known.now is None:
-            known.now = self._effective(self._now, w)
-        return known.now.on(port)
+            plane = self.engine.control(self._revision(w))
+            known.now = self._effective(w, plane.authn, plane.ambient)
+        return known.now
 
     def written(self, w: Workload) -> str:
         """The mode that its policies add up to, whatever its data plane makes of it."""
-        return self._now[0].effective(w.namespace, self.face(w).metadata.labels).mode
+        return self.engine.control(self._revision(w)).authn.effective(w.namespace, self.face(w).metadata.labels).mode
 
     def after(self, w: Workload, port: int = 0) -> str:
         """The same once its namespace's policy says STRICT: what workload policies except stays excepted."""
         known = self._of(w)
         if known.strict is None:
-            known.strict = self._effective(self._strict, w)
+            known.strict = self._effective(w, *self._after(self.engine.control(self._revision(w))))
         return known.strict.on(port)
 
-    def _effective(self, engines: tuple[Authn, Ambient], w: Workload) -> Effective:
-        engine = engines[1] if self.plane(w) == "ambient" else engines[0]
+    def _effective(self, w: Workload, authn: Authn, ambient: Ambient) -> Effective:
+        engine = ambient if self.plane(w) == "ambient" else authn
         return engine.effective(w.namespace, self.face(w).metadata.labels)
 
     def refuses(self, w: Workload, port: int = 0) -> bool:
@@ -300,6 +348,19 @@ def application(pod: o.Pod) -> tuple[o.Container, ...]:
     return tuple(c for c in pod.spec.containers if c.name != "istio-proxy")
 
 
+def inside(w: Workload, *path: str) -> tuple[str, ...]:
+    """The path of a pod's field within the object that makes it, so that a finding points to the line."""
+    if w.kind == "Pod":
+        return path
+    return ("spec", "jobTemplate", "spec", "template", *path) if w.kind == "CronJob" else ("spec", "template", *path)
+
+
+def finished(w: Workload) -> bool:
+    """Is it a job that has run and will not run again?"""
+    job = w.owner
+    return isinstance(job, o.Job) and bool(job.status.completion_time or any(c.type in ("Complete", "Failed") for c in job.status.conditions))
+
+
 def selective(policy: o.PeerAuthentication) -> bool:
     """Has it a selector that says something?"""
     return not is_wide(policy)
@@ -307,7 +368,26 @@ def selective(policy: o.PeerAuthentication) -> bool:
 
 def numbers(text: str) -> frozenset[int]:
     """The ports in an annotation such as `8080, 9000`."""
-    return frozenset(int(part) for part in (p.strip() for p in text.split(",")) if part.isdigit())
+    return frozenset(n for part in text.split(",") if (n := number(part.strip())))
+
+
+def section(values: Any, *path: str) -> dict[str, Any]:
+    """The mapping at a path of plain values; empty where there is none."""
+    for step in path:
+        values = values.get(step) if isinstance(values, dict) else None
+    return values if isinstance(values, dict) else {}
+
+
+def port_of(wanted: int | str, container: o.Container) -> int:
+    """The port that a probe or a monitor of a container names; 0 for a name that it does not have."""
+    if isinstance(wanted, int) or number(wanted):
+        return number(str(wanted))
+    return next((p.container_port for p in container.ports if p.name == wanted), 0)
+
+
+def number(text: str) -> int:
+    """The port that a text names; 0 for one that names none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
 
 
 def _distinct(pods: tuple[o.Pod, ...]) -> tuple[o.Pod, ...]:

@@ -16,21 +16,33 @@ _BARE = re.compile(rf"(?:://|^)(?:[^@/\s]*@)?({_NAME})(?::\d+)?(?=/|$|,|\s)")
 _ITSELF = 40000
 
 
+ISTIO = ("istio-proxy", "istio-init", "istio-validation")
+
+
 def callees(facts: Facts, w: Workload) -> tuple[tuple[o.Service, str], ...]:
     """(Service, where it is named) for each Service that `w` names, except those that `w` itself serves."""
-    memo = facts.memo("callees")
+    spec = facts.face(w).spec
+    return _known(facts, w, "callees", (*spec.containers, *spec.init_containers))
+
+
+def init_callees(facts: Facts, w: Workload) -> tuple[tuple[o.Service, str], ...]:
+    """The same of those init containers alone that end before the others start."""
+    return _known(facts, w, "init callees", tuple(c for c in facts.face(w).spec.init_containers if c.restart_policy != "Always"))
+
+
+def _known(facts: Facts, w: Workload, name: str, containers: tuple[o.Container, ...]) -> tuple[tuple[o.Service, str], ...]:
+    memo = facts.memo(name)
     if w.ref not in memo:
-        memo[w.ref] = tuple(_read(facts, w))
+        memo[w.ref] = tuple(_read(facts, w, containers))
     return memo[w.ref]  # type: ignore[no-any-return]
 
 
-def _read(facts: Facts, w: Workload) -> list[tuple[o.Service, str]]:
+def _read(facts: Facts, w: Workload, containers: tuple[o.Container, ...]) -> list[tuple[o.Service, str]]:
     found: dict[str, tuple[o.Service, str]] = {}
     by_name = facts.mesh.services_by_name
     own = {s.ref for s in facts.services_of.get(w.ref, ())}
-    spec = facts.face(w).spec
-    for container in (*spec.containers, *spec.init_containers):
-        if container.name in ("istio-proxy", "istio-init", "istio-validation"):
+    for container in containers:
+        if container.name in ISTIO:
             continue
         texts = [(f"env {env.name}", env.value) for env in container.env if env.value]
         texts += [("its arguments", text) for text in (*container.command, *container.args)]
@@ -42,6 +54,8 @@ def _read(facts: Facts, w: Workload) -> list[tuple[o.Service, str]]:
                 keys += [(w.namespace, m[1]) for m in _BARE.finditer(text)]
             for key in keys:
                 service = by_name.get(key)
+                if service and service.spec.type == "ExternalName":
+                    service = facts.service(service.spec.external_name, service.namespace) or service
                 if service and service.ref not in own:
                     found.setdefault(service.ref, (service, where))
     return list(found.values())

@@ -1,8 +1,11 @@
 """How rules speak: manifests for fixes, and lists that stay readable."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from meshtls.audit.facts import Facts
+from meshtls.model.objects import LabelSelector
 from meshtls.model.workload import Workload
+from meshtls.policy.authn import mode_of
 
 
 def policy(namespace: str, name: str, spec: str, *, kind: str = "PeerAuthentication", api: str = "security.istio.io/v1") -> str:
@@ -11,11 +14,36 @@ def policy(namespace: str, name: str, spec: str, *, kind: str = "PeerAuthenticat
     return f"apiVersion: {api}\nkind: {kind}\nmetadata:\n  name: {name}\n  namespace: {namespace}\nspec:\n{body}\n"
 
 
-def exception(w: Workload, labels: dict[str, str], ports: Iterable[int]) -> str:
-    """The PeerAuthentication that keeps `ports` of `w` open to plaintext when its namespace goes STRICT."""
-    chosen = "\n".join(f"    {key}: {quoted(value)}" for key, value in selector(labels).items())
-    lines = "\n".join(f'  "{port}":\n    mode: PERMISSIVE' for port in sorted(ports))
-    return policy(w.namespace, f"{w.name}-plaintext", f"selector:\n  matchLabels:\n{chosen}\nportLevelMtls:\n{lines}")
+def exception(facts: Facts, w: Workload, ports: Iterable[int], mode: str = "PERMISSIVE") -> str:
+    """The PeerAuthentication that keeps `ports` of `w` open to plaintext when its namespace goes STRICT.
+
+    Where a policy selects `w` already, that policy with the ports added: a second, younger one would count for nothing.
+    """
+    own = facts.own(w)
+    if own:
+        said = {port: entry.mode for port, entry in own[0].spec.port_level_mtls.items()}
+        said |= {str(port): mode for port in ports}
+        lines = "\n".join(f'  "{port}":\n    mode: {each}' for port, each in said.items())
+        chosen = own[0].spec.selector.match_labels  # type: ignore[union-attr]
+        whole = f"mtls:\n  mode: {mode_of(own[0])}\n" if mode_of(own[0]) != "UNSET" else ""
+        return policy(w.namespace, own[0].name, f"selector:\n  matchLabels:\n{_labels(chosen)}\n{whole}portLevelMtls:\n{lines}")
+    lines = "\n".join(f'  "{port}":\n    mode: {mode}' for port in sorted(ports))
+    name = f"{w.name}-plaintext" if mode == "PERMISSIVE" else f"{w.name}-{mode.lower()}"
+    return policy(w.namespace, name, f"selector:\n  matchLabels:\n{_labels(chosen_by(facts, w))}\nportLevelMtls:\n{lines}")
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return "\n".join(f"    {quoted(key)}: {quoted(value)}" for key, value in labels.items())
+
+
+def chosen_by(facts: Facts, w: Workload) -> dict[str, str]:
+    """Labels that select `w` and, as far as it can be told, nothing else: those its owner goes by, else the best known ones."""
+    wanted = getattr(getattr(w.owner, "spec", None), "selector", None)
+    if isinstance(wanted, LabelSelector) and wanted.match_labels:
+        labels = {k: v for k, v in wanted.match_labels.items() if k != "pod-template-hash"}
+        if labels:
+            return labels
+    return selector(facts.face(w).metadata.labels)
 
 
 def selector(labels: dict[str, str]) -> dict[str, str]:
@@ -32,7 +60,7 @@ def selector(labels: dict[str, str]) -> dict[str, str]:
 def quoted(value: str) -> str:
     """A YAML scalar that stays a string."""
     plain = value.replace("-", "").replace("_", "").replace(".", "").replace("/", "")
-    safe = plain.isalnum() and plain[0].isalpha() and value.lower() not in ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
+    safe = plain.isascii() and plain.isalnum() and value[0].isalpha() and value.lower() not in ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
     return value if safe else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

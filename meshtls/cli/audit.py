@@ -114,10 +114,11 @@ def _baseline(path: str) -> set[tuple[str, str, tuple[str, ...]]]:
 
 
 def _list_rules(options: Options) -> None:
+    from meshtls.audit.catalogue import least_sure
     from meshtls.audit.rules import RULES
 
     document = {"apiVersion": "meshtls.dev/v1", "kind": "RuleList", "items": [
-        {"code": r.code, "title": r.title, "severity": str(r.severity), "confidence": str(r.confidence), "catalogue": list(r.catalogue),
+        {"code": r.code, "title": r.title, "severity": str(r.severity), "confidence": str(least_sure(r.catalogue, r.confidence)), "catalogue": list(r.catalogue),
          "about": list(r.about), "docs": f"docs/findings.md#{r.code.lower()}"} for r in RULES]}
     output.emit_document(document, options, lambda: "".join(
         f"{r.code}  {r.severity:<8}  {r.title}  [{', '.join(r.catalogue)}]\n" for r in RULES))

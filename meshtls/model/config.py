@@ -13,6 +13,7 @@ from meshtls.model.objects import LabelSelector, OutboundTrafficPolicy
 
 class MeshMtls(msgspec.Struct, frozen=True, rename="camel"):
     min_protocol_version: str = ""
+    cipher_suites: tuple[str, ...] = ()
 
 
 class DefaultProxyConfig(msgspec.Struct, frozen=True, rename="camel"):
@@ -22,6 +23,12 @@ class DefaultProxyConfig(msgspec.Struct, frozen=True, rename="camel"):
     interception_mode: str = "REDIRECT"
     drain_duration: str = ""
     hold_application_until_proxy_starts: bool | None = None
+
+
+class DefaultProviders(msgspec.Struct, frozen=True, rename="camel"):
+    """Names of the providers that every proxy uses where no Telemetry says otherwise."""
+
+    access_logging: tuple[str, ...] = ()
 
 
 class MeshConfig(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -41,6 +48,8 @@ class MeshConfig(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     access_log_file: str = ""
     access_log_format: str = ""
     access_log_encoding: str = ""
+    disable_envoy_listener_log: bool = False
+    default_providers: DefaultProviders = DefaultProviders()
     protocol_detection_timeout: str = ""
     mesh_mtls: MeshMtls = msgspec.field(name="meshMTLS", default=MeshMtls())
     default_config: DefaultProxyConfig = DefaultProxyConfig()

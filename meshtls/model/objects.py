@@ -142,9 +142,15 @@ class Lifecycle(Base):
     pre_stop: Probe | None = None
 
 
+class Capabilities(Base):
+    add: tuple[str, ...] = ()
+
+
 class SecurityContext(Base):
     run_as_user: int | None = None
     run_as_group: int | None = None
+    privileged: bool = False
+    capabilities: Capabilities | None = None
 
 
 class EnvVar(Base):
@@ -171,7 +177,9 @@ class PodSpec(Base):
     containers: tuple[Container, ...] = ()
     init_containers: tuple[Container, ...] = ()
     service_account_name: str = ""
+    ephemeral_containers: tuple[Container, ...] = ()
     host_network: bool = False
+    host_pid: bool = msgspec.field(name="hostPID", default=False)
     runtime_class_name: str = ""
     node_name: str = ""
     restart_policy: str = ""
@@ -441,11 +449,17 @@ class AuthorizationPolicy(Object):
 
 
 class ClientTls(Base):
-    mode: ClientTlsMode = "DISABLE"
+    """`said` is the mode as written; None, like DISABLE, is plaintext: the enumeration's zero value."""
+
+    said: ClientTlsMode | None = msgspec.field(name="mode", default=None)
     sni: str = ""
     subject_alt_names: tuple[str, ...] = ()
     credential_name: str = ""
     ca_certificates: str = ""
+
+    @property
+    def mode(self) -> ClientTlsMode:
+        return self.said or "DISABLE"
 
 
 class PortSelector(Base):
@@ -828,6 +842,7 @@ class Webhook(Base):
     namespace_selector: LabelSelector = LabelSelector()
     object_selector: LabelSelector = LabelSelector()
     reinvocation_policy: str = "Never"
+    match_conditions: tuple[dict[str, Any], ...] = ()
     timeout_seconds: int = 10
     side_effects: str = ""
 

@@ -112,19 +112,15 @@ class Ambient:
         if not refers:
             return self._answer(strict, None, winner, because, shadowed)
         made = self._convert(narrow, said, ports)
-        if made is None:
-            because.append(
-                Because(
-                    narrow.ref,
-                    "spec.portLevelMtls",
-                    f"the workload refers to {namespace}/converted_peer_authentication_{narrow.name}, which istiod never makes: "
-                    "ztunnel skips it and lets plaintext in",
-                )
-            )
+        missing = "" if made else f"{namespace}/converted_peer_authentication_{narrow.name}"
+        if missing:
+            says = f"the workload refers to {missing}, which istiod never makes: ztunnel skips it and lets plaintext in"
+            because.append(Because(narrow.ref, "spec.portLevelMtls", says))
         else:
             for port, mode in sorted(ports.items()):
                 because.append(Because(narrow.ref, f"spec.portLevelMtls.{port}", f"port {port}: {mode}"))
-        return self._answer(strict, made, winner, because, shadowed, ports)
+        answer = self._answer(strict, made, winner, because, shadowed, ports)
+        return msgspec.structs.replace(answer, missing=missing) if missing else answer
 
     def _convert(self, policy: PeerAuthentication, said: str, ports: Mapping[int, str]) -> Converted | None:
         own, mesh = self._parent(policy.namespace), self._parent(self.root)

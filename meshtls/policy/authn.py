@@ -21,13 +21,17 @@ UNSET, DISABLE, PERMISSIVE, STRICT = "UNSET", "DISABLE", "PERMISSIVE", "STRICT"
 
 
 class Effective(msgspec.Struct, frozen=True):
-    """The mode of a workload, and of those ports that its policy names. `winner` is the object that set `mode` ("" default)."""
+    """The mode of a workload, and of those ports that its policy names. `winner` is the object that set `mode` ("" default).
+
+    `missing`: in ambient, the converted policy that the workload refers to and istiod never makes ("" none).
+    """
 
     mode: str
     ports: dict[int, str]
     because: tuple[Because, ...]
     shadowed: tuple[Because, ...]
     winner: str = ""
+    missing: str = ""
 
     def on(self, port: int) -> str:
         """The mode on a target port."""

@@ -20,6 +20,7 @@ _ANNOTATIONS = (
     "sidecar.istio.io/", "traffic.sidecar.istio.io/", "networking.istio.io/", "ambient.istio.io/", "inject.istio.io/",
     "istio.io/", "prometheus.io/", "prometheus.istio.io/", "nginx.ingress.kubernetes.io/", "kubernetes.io/ingress.class",
     "proxy.istio.io/", "k8s.v1.cni.cncf.io/", "meshtls.dev/", "argocd.argoproj.io/", "kustomize.toolkit.fluxcd.io/", "meta.helm.sh/",
+    "helm.toolkit.fluxcd.io/", "configmanagement.gke.io/", "objectset.rio.cattle.io/",
 )  # fmt: skip
 
 

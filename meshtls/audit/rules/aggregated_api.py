@@ -3,15 +3,17 @@
 from collections.abc import Iterator
 
 from meshtls.audit.facts import Facts
-from meshtls.audit.rule import Flaw, Rule
+from meshtls.audit.rule import Flaw, Rule, Unsure
 from meshtls.audit.rules.admission_webhook import backend, remedy
-from meshtls.model.check import Confidence, Severity
+from meshtls.model.check import Severity
 
 
-def find(facts: Facts) -> Iterator[Flaw]:
+def find(facts: Facts) -> Iterator[Flaw | Unsure]:
     for api in facts.mesh.api_services:
         hit = backend(facts, api.spec.service)
-        if hit:
+        if isinstance(hit, Unsure):
+            yield hit
+        elif hit:
             service, w, port = hit
             yield Flaw(
                 subject=api.ref,
@@ -23,5 +25,5 @@ def find(facts: Facts) -> Iterator[Flaw]:
             )
 
 
-RULE = Rule(code="MT232", title="An aggregated API is served from inside the mesh", severity=Severity.ERROR, confidence=Confidence.INFERRED,
+RULE = Rule(code="MT232", title="An aggregated API is served from inside the mesh", severity=Severity.ERROR,
             catalogue=("WH-03", "RB-18"), about=("APIService",), needs=("Service", "Pod", "PeerAuthentication", "Namespace"), find=find)

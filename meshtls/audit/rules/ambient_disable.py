@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
-from meshtls.model.check import Confidence, Severity
+from meshtls.model.check import Severity
 from meshtls.policy.authn import mode_of as mode
 
 
@@ -26,5 +26,5 @@ def find(facts: Facts) -> Iterator[Flaw]:
         )
 
 
-RULE = Rule(code="MT118", title="DISABLE on ambient workloads acts as PERMISSIVE", severity=Severity.WARNING, confidence=Confidence.MEASURED,
+RULE = Rule(code="MT118", title="DISABLE on ambient workloads acts as PERMISSIVE", severity=Severity.WARNING,
             catalogue=("AM-01",), about=("PeerAuthentication",), needs=("Pod", "Namespace"), find=find)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
-from meshtls.model.check import Confidence, Severity
+from meshtls.model.check import Severity
 from meshtls.policy.authn import mode_of as mode
 
 
@@ -30,5 +30,5 @@ def find(facts: Facts) -> Iterator[Flaw]:
         )
 
 
-RULE = Rule(code="MT119", title="A DISABLE port on an ambient workload is ignored", severity=Severity.WARNING, confidence=Confidence.MEASURED,
+RULE = Rule(code="MT119", title="A DISABLE port on an ambient workload is ignored", severity=Severity.WARNING,
             catalogue=("AM-02",), about=("PeerAuthentication",), needs=("Pod", "Namespace"), find=find)

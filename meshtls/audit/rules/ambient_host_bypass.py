@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from meshtls.audit import say
-from meshtls.audit.facts import Facts
+from meshtls.audit.facts import Facts, inside
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
-from meshtls.model.check import Confidence, Severity
+from meshtls.model.check import Severity
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
@@ -17,7 +17,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
             single = " This cluster has one node, so a test here shows nothing of other nodes." if len(facts.mesh.nodes) == 1 else ""
             yield Flaw(
                 subject=w.ref,
-                path=("spec", "template", "spec", "hostNetwork"),
+                path=inside(w, "spec", "hostNetwork"),
                 message=f"{w.label} runs in the host's network: ambient pods on its own node answer it in plaintext under STRICT, those on others refuse it.{single}",
                 because=("traffic from the node's own network is taken for the kubelet's and is not captured",
                          f"ambient workloads live in {say.some(ambient)}"),
@@ -27,4 +27,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT124", title="A host-network pod bypasses STRICT of ambient pods on its node", severity=Severity.WARNING,
-            confidence=Confidence.MEASURED, catalogue=("AM-08", "NC-03"), about=WORKLOADS, needs=("Namespace",), find=find)
+            catalogue=("AM-08", "NC-03"), about=WORKLOADS, needs=("Namespace",), reads=("Node",), find=find)

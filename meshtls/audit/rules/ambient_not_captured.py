@@ -2,23 +2,25 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts
+from meshtls.audit.facts import Facts, inside
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
 from meshtls.model.check import Severity
 
 REDIRECTION = "ambient.istio.io/redirection"
+MODE = "istio.io/dataplane-mode"
 BYPASS = "ambient.istio.io/bypass-inbound-capture"
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
     for w in facts.workloads:
-        wanted = facts.mesh.namespace_labels.get(w.namespace, {}).get("istio.io/dataplane-mode") == "ambient"
+        namespace = facts.mesh.namespace_labels.get(w.namespace, {}).get(MODE, "")
         for face in facts.faces(w):
-            notes, labels = face.metadata.annotations, face.metadata.labels
+            notes = face.metadata.annotations
+            wanted = face.metadata.labels.get(MODE, namespace) == "ambient"
             if notes.get(BYPASS) == "true" and (wanted or notes.get(REDIRECTION) == "enabled"):
                 yield Flaw(
                     subject=w.ref,
-                    path=("spec", "template", "metadata", "annotations", BYPASS),
+                    path=inside(w, "metadata", "annotations", BYPASS),
                     message=f"{w.label} receives its traffic past ztunnel: STRICT is not enforced there.",
                     because=(f"the pod has the annotation {BYPASS}: \"true\"",),
                     catalogue=("AM-10",),
@@ -27,10 +29,10 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 break
             running = bool(w.pods) and face.status.phase in ("", "Running")
             if (wanted and running and not face.spec.host_network and notes.get(REDIRECTION) != "enabled"
-                    and labels.get("istio.io/dataplane-mode") != "none" and facts.plane(w) == "none"):
+                    and facts.plane_of(face) == "none"):
                 yield Flaw(
                     subject=w.ref,
-                    message=f"Pod {face.name} is not captured by ztunnel although namespace {w.namespace} is labelled for ambient.",
+                    message=f"Pod {face.name} is not captured by ztunnel although it or its namespace {w.namespace} is labelled for ambient.",
                     because=(f"it lacks the annotation {REDIRECTION}: enabled, which istio-cni sets once the pod is captured",),
                     catalogue=("AM-11",),
                     fix=f"See the log of istio-cni on its node, then: kubectl -n {w.namespace} delete pod {face.name}",

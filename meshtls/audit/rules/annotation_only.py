@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts
+from meshtls.audit.facts import Facts, inside
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
-from meshtls.model.check import Confidence, Severity
+from meshtls.model.check import Severity
 
 KEY = "sidecar.istio.io/inject"
 
@@ -15,12 +15,12 @@ def find(facts: Facts) -> Iterator[Flaw]:
         if meta.annotations.get(KEY) == "true" and KEY not in meta.labels and facts.plane(w) == "none":
             yield Flaw(
                 subject=w.ref,
-                path=("spec", "template", "metadata", "annotations", KEY),
+                path=inside(w, "metadata", "annotations", KEY),
                 message=f"{w.label} asks for a sidecar by annotation and gets none: namespace {w.namespace} does not inject, and only the label is looked at there.",
                 because=("the webhook's objectSelector matches labels",),
                 fix=f"metadata:\n  labels:\n    {KEY}: \"true\"",
             )
 
 
-RULE = Rule(code="MT301", title="A sidecar is asked for by annotation only", severity=Severity.WARNING, confidence=Confidence.MEASURED,
+RULE = Rule(code="MT301", title="A sidecar is asked for by annotation only", severity=Severity.WARNING,
             catalogue=("IN-01",), about=WORKLOADS, needs=("Namespace",), find=find)

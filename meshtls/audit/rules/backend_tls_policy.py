@@ -12,7 +12,8 @@ def find(facts: Facts) -> Iterator[Flaw]:
     for policy in facts.mesh.backend_tls_policies:
         for index, target in enumerate(policy.spec.target_refs):
             service = facts.mesh.services_by_name.get((policy.namespace, target.name)) if target.kind == "Service" else None
-            hits = refusing(facts, service) if service else []
+            named = [p.port for p in service.spec.ports if p.name == target.section_name] if service and target.section_name else [0]
+            hits = [hit for port in named for hit in refusing(facts, service, port)] if service else []
             if service and hits:
                 yield Flaw(
                     subject=policy.ref,
@@ -24,4 +25,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT208", title="A BackendTLSPolicy brings foreign TLS to a workload in the mesh", severity=Severity.ERROR,
-            catalogue=("DR-11",), about=("BackendTLSPolicy",), needs=("Service", "Pod", "PeerAuthentication"), find=find)
+            catalogue=("DR-11",), about=("BackendTLSPolicy",), needs=("Service", "Pod", "PeerAuthentication", "Namespace"), find=find)

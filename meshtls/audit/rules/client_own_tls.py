@@ -6,7 +6,7 @@ not named http, so that it works until the switch.
 
 from collections.abc import Iterator
 
-from meshtls.audit.destinations import refusing, servers, settings, without
+from meshtls.audit.destinations import counts, refusing, routed, servers, settings, without
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
@@ -19,14 +19,18 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 continue
             for service in servers(facts, rule):
                 hits = refusing(facts, service, setting.port)
-                if not hits:
+                if not hits or not counts(facts, rule, setting, service):
                     continue
+                idle = bool(setting.subset) and not routed(facts, service, setting.subset)
                 w, port = hits[0]
                 reason = "without a client certificate" if setting.mode == "SIMPLE" else "with a certificate that is not the mesh's"
                 yield Flaw(
                     subject=rule.ref,
                     path=setting.path,
-                    message=f"Meshed clients bring TLS {reason} ({setting.mode}) to {service.ref}: STRICT on {w.label} port {port} refuses it.",
+                    severity=Severity.INFO if idle else None,
+                    message=f"Meshed clients bring TLS {reason} ({setting.mode}) to {service.ref}: STRICT on {w.label} port {port} refuses it."
+                            + (f" No VirtualService leads to subset {setting.subset} now." if idle else ""),
+                    catalogue=("DR-02", *(("DR-05",) if setting.subset else ())),
                     because=("STRICT accepts only certificates that the mesh's CA signed",
                              f"{w.ref} is in the mesh; clients would use mTLS by themselves, also around TLS of the application"),
                     fix=f"Take the tls block out:\n{without(rule, setting.path)}",
@@ -36,4 +40,5 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT202", title="A DestinationRule brings foreign TLS to a workload in the mesh", severity=Severity.ERROR,
-            catalogue=("DR-02",), about=("DestinationRule",), needs=("Service", "Pod", "PeerAuthentication"), find=find)
+            catalogue=("DR-02", "DR-05"), about=("DestinationRule",), needs=("Service", "Pod", "PeerAuthentication", "Namespace"),
+            reads=("VirtualService",), find=find)

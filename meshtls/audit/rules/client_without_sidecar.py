@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from meshtls.audit import say
-from meshtls.audit.facts import Facts
+from meshtls.audit.facts import Facts, finished
 from meshtls.audit.hints import callees
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
 from meshtls.model.check import Confidence, Severity
@@ -11,7 +11,7 @@ from meshtls.model.check import Confidence, Severity
 
 def find(facts: Facts) -> Iterator[Flaw]:
     for w in facts.workloads:
-        if facts.plane(w) != "none" or facts.face(w).spec.host_network:
+        if facts.plane(w) != "none" or facts.face(w).spec.host_network or finished(w):
             continue
         hits = []
         for service, where in callees(facts, w):
@@ -30,7 +30,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
             because=(f"{server.ref} is in the mesh; it is {facts.mode(server, ports[0])} now", "a client without sidecar has no certificate of the mesh"),
             catalogue=("NC-02",) if w.kind in ("Job", "CronJob") else ("NC-01",),
             fix=f"Give it a sidecar (label namespace {w.namespace} istio-injection=enabled, or the pod sidecar.istio.io/inject: \"true\"),\nor keep the port open to it:\n"
-                + say.exception(server, facts.face(server).metadata.labels, ports),
+                + say.exception(facts, server, ports),
             affects=tuple({s.namespace for s, *_ in hits}),
         )
 

@@ -3,18 +3,20 @@
 from collections.abc import Iterator
 
 from meshtls.audit.facts import Facts
-from meshtls.audit.rule import Flaw, Rule
+from meshtls.audit.rule import Flaw, Rule, Unsure
 from meshtls.audit.rules.admission_webhook import backend, remedy
-from meshtls.model.check import Confidence, Severity
+from meshtls.model.check import Severity
 
 
-def find(facts: Facts) -> Iterator[Flaw]:
+def find(facts: Facts) -> Iterator[Flaw | Unsure]:
     for crd in facts.mesh.crds:
         conversion = crd.spec.conversion
         if conversion is None or conversion.webhook is None:
             continue
         hit = backend(facts, conversion.webhook.client_config.service)
-        if hit:
+        if isinstance(hit, Unsure):
+            yield hit
+        elif hit:
             service, w, port = hit
             yield Flaw(
                 subject=crd.ref,
@@ -26,5 +28,5 @@ def find(facts: Facts) -> Iterator[Flaw]:
             )
 
 
-RULE = Rule(code="MT231", title="A conversion webhook is served from inside the mesh", severity=Severity.ERROR, confidence=Confidence.INFERRED,
+RULE = Rule(code="MT231", title="A conversion webhook is served from inside the mesh", severity=Severity.ERROR,
             catalogue=("WH-02",), about=("CustomResourceDefinition",), needs=("Service", "Pod", "PeerAuthentication", "Namespace"), find=find)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
-from meshtls.model.check import Confidence, Severity
+from meshtls.model.check import Severity
 
 VARIABLE = "ISTIO_DUAL_STACK"
 
@@ -29,5 +29,5 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 break
 
 
-RULE = Rule(code="MT311", title="One of two address families skips the sidecar", severity=Severity.WARNING, confidence=Confidence.INFERRED,
+RULE = Rule(code="MT311", title="One of two address families skips the sidecar", severity=Severity.WARNING,
             catalogue=("IN-13",), about=("Pod",), needs=("ConfigMap", "Namespace"), find=find)

@@ -28,4 +28,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT205", title="Several DestinationRules for one host", severity=Severity.WARNING,
-            catalogue=("DR-07",), about=("DestinationRule",), find=find)
+            catalogue=("DR-07",), about=("DestinationRule",), reads=("Service",), find=find)

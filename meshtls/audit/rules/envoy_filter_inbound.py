@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
-from meshtls.model.check import Confidence, Severity
+from meshtls.model.check import Severity
 
 TOUCHES = ("LISTENER", "FILTER_CHAIN", "LISTENER_FILTER")
 
@@ -27,4 +27,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT127", title="An EnvoyFilter changes how inbound connections are accepted", severity=Severity.WARNING,
-            confidence=Confidence.BELIEVED, catalogue=("EF-01",), about=("EnvoyFilter",), find=find)
+            catalogue=("EF-01",), about=("EnvoyFilter",), find=find)

@@ -8,6 +8,7 @@ from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
 
 TAG = "connection_security_policy"
+EVIDENCE = ("ALL_METRICS", "REQUEST_COUNT", "TCP_OPENED_CONNECTIONS", "TCP_CLOSED_CONNECTIONS")
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
@@ -16,7 +17,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
             for override in _list(entry.get("overrides")):
                 tags = override.get("tagOverrides")
                 removed = isinstance(tags, dict) and isinstance(tags.get(TAG), dict) and tags[TAG].get("operation") == "REMOVE"
-                if override.get("disabled") is True or removed:
+                if (override.get("disabled") is True or removed) and _counted(override.get("match")):
                     where = "the mesh" if obj.namespace == facts.mesh.root else obj.namespace
                     yield Flaw(
                         subject=obj.ref,
@@ -28,6 +29,13 @@ def find(facts: Facts) -> Iterator[Flaw]:
                         affects=() if obj.namespace == facts.mesh.root else (obj.namespace,),
                     )
                     break
+
+
+def _counted(match: Any) -> bool:
+    """Does an override reach the server's count of requests or connections?"""
+    if not isinstance(match, dict):
+        return True
+    return match.get("mode") != "CLIENT" and match.get("metric", "ALL_METRICS") in EVIDENCE
 
 
 def _list(value: Any) -> list[dict[str, Any]]:

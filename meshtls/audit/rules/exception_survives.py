@@ -1,4 +1,8 @@
-"""A workload's own policy keeps it open when its namespace goes STRICT: intended, or forgotten."""
+"""A workload's own policy keeps it open when its namespace goes STRICT: intended, or forgotten.
+
+Before the switch an exception for a port is only mentioned. A policy that repeats what its namespace says, such as that of a
+canary, is a leftover: it would hide the namespace's next change.
+"""
 
 from collections.abc import Iterator
 
@@ -21,14 +25,27 @@ def find(facts: Facts) -> Iterator[Flaw]:
                             if entry.mode in OPEN or (entry.mode == "UNSET" and said in OPEN))
         if said in OPEN:
             what, path = f"all ports but those it names are {said}", ("spec", "mtls", "mode")
-        elif open_ports and (said == "STRICT" or strict):
+        elif open_ports:
             what, path = f"port {', '.join(open_ports)} accepts plaintext", ("spec", "portLevelMtls", open_ports[0])
+        elif strict and said == "STRICT" and not policy.spec.port_level_mtls:
+            yield Flaw(
+                subject=policy.ref,
+                path=("spec", "mtls", "mode"),
+                severity=Severity.INFO,
+                message=f"Says for {w.label} what namespace {w.namespace} says for all: STRICT. It would keep it so when the namespace changes.",
+                because=("a policy with a selector counts more than the namespace's",),
+                catalogue=("RB-15", "PA-10"),
+                fix=f"  kubectl -n {policy.namespace} delete peerauthentication {policy.name}",
+            )
+            continue
         else:
             continue
         now = "is STRICT, and" if strict else "going STRICT does not reach it:"
         yield Flaw(
             subject=policy.ref,
             path=path,
+            severity=None if said in OPEN or said == "STRICT" or strict else Severity.INFO,
+            catalogue=("PA-10", "PA-08"),
             message=f"An exception for {w.label}: namespace {w.namespace} {now} {what}.",
             because=("a policy with a selector counts more than the namespace's",),
             fix=f"If it is no longer needed:\n  kubectl -n {policy.namespace} delete peerauthentication {policy.name}\n"
@@ -37,4 +54,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT106", title="A workload's own policy stays weaker than STRICT", severity=Severity.WARNING,
-            catalogue=("PA-10", "PA-08"), about=("PeerAuthentication",), needs=("Pod",), find=find)
+            catalogue=("PA-10", "PA-08", "RB-15"), about=("PeerAuthentication",), needs=("Pod", "Namespace"), find=find)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from meshtls.audit import say
-from meshtls.audit.facts import Facts, numbers
+from meshtls.audit.facts import Facts, inside, numbers, section
 from meshtls.audit.hints import callees
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
 from meshtls.model.check import Severity
@@ -28,10 +28,26 @@ def find(facts: Facts) -> Iterator[Flaw]:
             yield _flaw(w, PREFIX + "excludeOutboundIPRanges", f"calls to {ranges}", "these addresses are not captured", Severity.WARNING)
 
 
+    for ref, values in facts.injector_values:
+        proxy = section(values, "global", "proxy")
+        for field in ("excludeOutboundPorts", "excludeIPRanges", "includeIPRanges"):
+            said = str(proxy.get(field) or "")
+            hit = numbers(said) & served if field == "excludeOutboundPorts" else said and said != "*"
+            if hit:
+                yield Flaw(
+                    subject=ref,
+                    path=("data", "values", field),
+                    message=f"Every workload without an annotation of its own sends what {field} {said!r} leaves out past its sidecar, in plaintext: "
+                            "STRICT servers refuse it.",
+                    because=(f"the injector's values say global.proxy.{field}: {said!r}",),
+                    fix=f"Narrow global.proxy.{field} to what is outside the mesh, and restart the workloads.",
+                )
+
+
 def _flaw(w, annotation, what, why, severity) -> Flaw:  # type: ignore[no-untyped-def]
     return Flaw(
         subject=w.ref,
-        path=("spec", "template", "metadata", "annotations", annotation),
+        path=inside(w, "metadata", "annotations", annotation),
         severity=severity,
         message=f"{w.label} sends {what} past its sidecar, in plaintext: STRICT servers refuse it.",
         because=(f"annotation {annotation}", why),
@@ -40,4 +56,4 @@ def _flaw(w, annotation, what, why, severity) -> Flaw:  # type: ignore[no-untype
 
 
 RULE = Rule(code="MT221", title="A client's traffic leaves past its sidecar", severity=Severity.WARNING,
-            catalogue=("CL-12",), about=WORKLOADS, needs=("Service", "Namespace"), find=find)
+            catalogue=("CL-12",), about=WORKLOADS, needs=("Service", "Namespace"), reads=("ConfigMap",), find=find)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from meshtls.audit.destinations import told
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
 from meshtls.model.check import Severity
@@ -13,9 +14,12 @@ def find(facts: Facts) -> Iterator[Flaw]:
             for port in service.spec.ports:
                 target = facts.target(port, w)
                 if port.protocol in ("TCP", "") and target not in (0, 15020, 15021, 15090) and facts.skipped(w, target) and facts.mode(w, target) != "DISABLE":
+                    if told(facts, service, port.port, "DISABLE"):
+                        continue
                     yield Flaw(
                         subject=service.ref,
-                        path=("spec", "ports"),
+                        path=("spec", "ports", port.name or str(port.port)),
+                        catalogue=("WH-07", "SE-06"),
                         message=f"Meshed clients send mTLS to port {port.port}, and {w.label} does not intercept {target}: the application gets TLS it does not expect.",
                         because=("clients know nothing of excluded ports; they see a pod with a sidecar",),
                         fix="Open the port by policy instead of excluding it, or tell clients:\napiVersion: networking.istio.io/v1\nkind: DestinationRule\n"
@@ -25,4 +29,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT234", title="A port past the proxy is offered to meshed clients", severity=Severity.WARNING,
-            catalogue=("WH-07", "SE-06"), about=WORKLOADS, needs=("Service", "Namespace"), find=find)
+            catalogue=("WH-07", "SE-06"), about=WORKLOADS, needs=("Service", "Namespace", "PeerAuthentication"), reads=("DestinationRule",), find=find)

@@ -20,11 +20,12 @@ def find(facts: Facts) -> Iterator[Flaw]:
             how = spec.type if spec.type != "ClusterIP" else "externalIPs"
             yield Flaw(
                 subject=service.ref,
+                catalogue=("LB-01", "KP-05", *(("AM-14",) if facts.plane(w) == "ambient" else ())),
                 path=("spec", "type") if how != "externalIPs" else ("spec", "externalIPs"),
                 message=f"Clients from outside reach {w.label} through {how}: STRICT refuses them, and health checks of a load balancer too.",
                 because=("a client outside the mesh has no certificate of it", "a TCP health check still passes, since the proxy accepts the connection"),
                 fix="Put it behind a gateway of the mesh, or keep the port open and guard it with an AuthorizationPolicy:\n"
-                    + say.exception(w, facts.face(w).metadata.labels, {p for x, p in hits if x is w}),
+                    + say.exception(facts, w, {p for x, p in hits if x is w}),
             )
 
 

@@ -22,4 +22,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT114", title="A policy selects a gateway", severity=Severity.WARNING,
-            catalogue=("PA-17", "SE-11"), about=("PeerAuthentication",), needs=("Pod",), find=find)
+            catalogue=("PA-17", "SE-11"), about=("PeerAuthentication",), needs=("Pod", "Namespace"), find=find)

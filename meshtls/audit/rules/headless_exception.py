@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from meshtls.audit.destinations import told
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
-from meshtls.model.check import Confidence, Severity
+from meshtls.model.check import Severity
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
@@ -16,7 +17,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 continue
             for port in service.spec.ports:
                 target = facts.target(port, w)
-                if target and facts.mode(w, target) == "DISABLE":
+                if target and facts.mode(w, target) == "DISABLE" and not told(facts, service, port.port, "DISABLE"):
                     own = facts.own(w)[0]
                     yield Flaw(
                         subject=own.ref,
@@ -29,5 +30,5 @@ def find(facts: Facts) -> Iterator[Flaw]:
                     )
 
 
-RULE = Rule(code="MT215", title="A headless Service's clients do not see an exception", severity=Severity.WARNING, confidence=Confidence.INFERRED,
-            catalogue=("CL-06",), about=("Service",), needs=("Pod", "PeerAuthentication"), find=find)
+RULE = Rule(code="MT215", title="A headless Service's clients do not see an exception", severity=Severity.WARNING,
+            catalogue=("CL-06",), about=("Service",), needs=("Pod", "PeerAuthentication", "Namespace"), reads=("DestinationRule",), find=find)

@@ -5,7 +5,7 @@ Source: BestEffortInferServiceMTLSMode for services without cluster IP. With no 
 
 from collections.abc import Iterator
 
-from meshtls.audit.destinations import refusing
+from meshtls.audit.destinations import refusing, told
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
@@ -16,8 +16,8 @@ def find(facts: Facts) -> Iterator[Flaw]:
     for service in facts.mesh.services:
         if service.spec.cluster_ip != "None" or not service.spec.selector:
             continue
-        hits = refusing(facts, service)
-        if not hits:
+        hits = [(w, port) for w, port in refusing(facts, service) if facts.sidecar(w)]
+        if not hits or all(told(facts, service, p.port, "ISTIO_MUTUAL") for p in service.spec.ports if p.protocol in ("TCP", "")):
             continue
         bare = next((pod.ref for w in facts.behind(service) for pod in (w.pods or facts.faces(w))
                      if matches(service.spec.selector, pod.metadata.labels) and facts.plane_of(pod, w.ref) == "none"), None)
@@ -33,4 +33,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT214", title="A headless Service has endpoints with and without sidecar", severity=Severity.ERROR,
-            catalogue=("CL-05",), about=("Service",), needs=("Pod", "PeerAuthentication"), find=find)
+            catalogue=("CL-05",), about=("Service",), needs=("Pod", "PeerAuthentication", "Namespace"), reads=("DestinationRule",), find=find)

@@ -1,4 +1,4 @@
-"""A namespace that `discoverySelectors` leave out is invisible to istiod: its policies do nothing."""
+"""A namespace that `discoverySelectors` leave out, those of every revision, is invisible to istiod: its policies do nothing."""
 
 from collections.abc import Iterator
 
@@ -9,12 +9,13 @@ from meshtls.policy.select import matches
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    config = facts.mesh.config
-    if not config.discovery_selectors:
+    configs = list(facts.mesh.configs.values())
+    if not configs or not all(c.discovery_selectors for c in configs):
         return
+    config = facts.mesh.config
     for namespace, policies in facts.policies.items():
         labels = facts.mesh.namespace_labels.get(namespace)
-        if labels is None or namespace == facts.mesh.root or any(matches(s, labels) for s in config.discovery_selectors):
+        if labels is None or namespace == facts.mesh.root or any(matches(s, labels) for c in configs for s in c.discovery_selectors):
             continue
         for policy in policies:
             yield Flaw(

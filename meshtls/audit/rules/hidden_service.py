@@ -1,10 +1,12 @@
 """A Service that is not exported to its clients' namespaces is unknown there: calls leave in plaintext."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from meshtls.audit.facts import Facts
+from meshtls.audit.hints import callees
 from meshtls.audit.rule import Flaw, Rule
-from meshtls.model.check import Confidence, Severity
+from meshtls.model import objects as o
+from meshtls.model.check import Severity
 from meshtls.policy.select import matches as chosen
 
 ANNOTATION = "networking.istio.io/exportTo"
@@ -22,16 +24,28 @@ def find(facts: Facts) -> Iterator[Flaw]:
         meshed = [w for w in facts.behind(service) if facts.refuses(w)]
         if not meshed:
             continue
+        named = _outside(facts, service, () if unseen else scopes)
         where = "nowhere: discoverySelectors leave its namespace out" if unseen else f"only in {', '.join(scopes)}"
         yield Flaw(
             subject=service.ref,
             path=("metadata", "annotations", ANNOTATION) if text else (),
-            message=f"Known to meshed clients {where}. Clients elsewhere send it plaintext, which STRICT on {meshed[0].label} refuses.",
+            severity=Severity.ERROR if named else None,
+            message=f"Known to meshed clients {where}. {f'{named} calls it from elsewhere: plaintext' if named else 'Clients elsewhere send it plaintext'}, "
+                    f"which STRICT on {meshed[0].label} refuses.",
             because=(f"annotation {ANNOTATION}" if text else f"{config.ref} says so",
                      "a Service that a client's proxy does not know goes to PassthroughCluster, in plaintext"),
             fix=f"  kubectl -n {service.namespace} annotate service {service.name} {ANNOTATION}='*' --overwrite",
         )
 
 
-RULE = Rule(code="MT217", title="A Service is hidden from some of its clients", severity=Severity.WARNING, confidence=Confidence.INFERRED,
-            catalogue=("CL-09",), about=("Service",), needs=("Pod", "ConfigMap"), find=find)
+def _outside(facts: Facts, service: o.Service, scopes: Sequence[str]) -> str:
+    """A meshed client that names the Service and does not know it; "" where none is seen."""
+    seen = {service.namespace if scope == "." else scope for scope in scopes}
+    for w in facts.sidecars:
+        if w.namespace not in seen and any(s is service for s, _ in callees(facts, w)):
+            return w.ref
+    return ""
+
+
+RULE = Rule(code="MT217", title="A Service is hidden from some of its clients", severity=Severity.WARNING,
+            catalogue=("CL-09",), about=("Service",), needs=("Pod", "ConfigMap", "Namespace", "PeerAuthentication"), find=find)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, application
+from meshtls.audit.facts import Facts, application, inside
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
-from meshtls.model.check import Confidence, Severity
+from meshtls.model.check import Severity
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
@@ -16,7 +16,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 if port.host_port and facts.refuses(w, port.container_port):
                     yield Flaw(
                         subject=w.ref,
-                        path=("spec", "template", "spec", "containers", container.name, "ports"),
+                        path=inside(w, "spec", "containers", container.name, "ports", str(port.container_port)),
                         message=f"{w.label} is reached at port {port.host_port} of its node: such clients are refused under STRICT on port {port.container_port}.",
                         because=("the connection is handed to the pod and captured there",
                                  "in ambient calls to a node's address are not sent by mTLS, from meshed clients either"),
@@ -25,5 +25,5 @@ def find(facts: Facts) -> Iterator[Flaw]:
                     )
 
 
-RULE = Rule(code="MT262", title="A hostPort is refused under STRICT", severity=Severity.WARNING, confidence=Confidence.INFERRED,
+RULE = Rule(code="MT262", title="A hostPort is refused under STRICT", severity=Severity.WARNING,
             catalogue=("LB-04", "AM-12"), about=WORKLOADS, needs=("PeerAuthentication", "Namespace"), find=find)

@@ -22,15 +22,18 @@ def find(facts: Facts) -> Iterator[Flaw]:
             continue
         labels = spec.selector.match_labels if spec.selector else {}
         namespaces = facts.workloads_in if policy.namespace == facts.mesh.root else {policy.namespace: facts.workloads_in.get(policy.namespace, ())}
-        open_ = next((w for ws in namespaces.values() for w in ws
-                      if facts.meshed(w) and matches(labels, facts.face(w).metadata.labels) and facts.mode(w) != "STRICT"), None)
-        if open_ is None:
+        hit = next(((w, port) for ws in namespaces.values() for w in ws
+                    if facts.meshed(w) and matches(labels, facts.face(w).metadata.labels)
+                    for port in (0, *facts.ports(w)) if facts.mode(w, port) != "STRICT"), None)
+        if hit is None:
             continue
+        open_, port = hit
+        where = f"port {port} of {open_.label}" if port else open_.label
         if leaks:
             yield Flaw(
                 subject=policy.ref,
                 path=("spec", "rules"),
-                message=f"{spec.action or 'ALLOW'} by {', '.join(leaks)} does not stop plaintext: {open_.label} is {facts.mode(open_)}, and plaintext has no identity.",
+                message=f"{spec.action or 'ALLOW'} by {', '.join(leaks)} does not stop plaintext: {where} is {facts.mode(open_, port)}, and plaintext has no identity.",
                 because=("these fields are read from the client's certificate and match nothing without one",),
                 catalogue=("SE-01",),
                 fix=f"Make the workload STRICT (meshtls migrate plan -n {open_.namespace}), or deny what has no identity:\n"
@@ -41,7 +44,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 subject=policy.ref,
                 path=("spec", "rules"),
                 severity=Severity.INFO,
-                message=f"Refuses plaintext to {open_.label} with 403 already: under STRICT those clients get a reset instead.",
+                message=f"Refuses plaintext to {where} with 403 already: under STRICT those clients get a reset instead.",
                 because=(f"it allows by {', '.join(positive)}, which plaintext never has",),
                 catalogue=("SE-02",),
             )
@@ -70,4 +73,4 @@ def _identity(spec: o.AuthorizationPolicySpec) -> tuple[list[str], list[str]]:
 
 
 RULE = Rule(code="MT129", title="An AuthorizationPolicy relies on identities that plaintext does not have", severity=Severity.WARNING,
-            catalogue=("SE-01", "SE-02"), about=("AuthorizationPolicy",), needs=("PeerAuthentication", "Pod"), find=find)
+            catalogue=("SE-01", "SE-02"), about=("AuthorizationPolicy",), needs=("PeerAuthentication", "Pod", "Namespace"), reads=("Service",), find=find)

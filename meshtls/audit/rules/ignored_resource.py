@@ -6,21 +6,27 @@ from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
 
-VARIABLE = "PILOT_IGNORE_RESOURCES"
+IGNORE, INCLUDE = "PILOT_IGNORE_RESOURCES", "PILOT_INCLUDE_RESOURCES"
+RESOURCE = "peerauthentications.security.istio.io"
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
     for deployment in facts.mesh.deployments:
         for container in deployment.template.spec.containers:
-            for env in container.env:
-                if env.name == VARIABLE and any(
-                        part.strip() in ("peerauthentications.security.istio.io", "*.security.istio.io") for part in env.value.split(",")):
-                    yield Flaw(
-                        subject=deployment.ref,
-                        path=("spec", "template", "spec", "containers"),
-                        message=f"This istiod ignores every PeerAuthentication: {VARIABLE} is {env.value!r}. STRICT would enforce nothing.",
-                        fix=f"Take peerauthentications out of {VARIABLE} (Helm: pilot.env.{VARIABLE}).",
-                    )
+            env = {e.name: e.value for e in container.env}
+            if _covers(env.get(IGNORE, "")) and not _covers(env.get(INCLUDE, "")):
+                yield Flaw(
+                    subject=deployment.ref,
+                    path=("spec", "template", "spec", "containers", container.name, "env", IGNORE),
+                    message=f"This istiod ignores every PeerAuthentication: {IGNORE} is {env[IGNORE]!r}. STRICT would enforce nothing.",
+                    fix=f"Take peerauthentications out of {IGNORE} (Helm: pilot.env.{IGNORE}).",
+                )
+
+
+def _covers(text: str) -> bool:
+    """Does a list such as `*.istio.io` name PeerAuthentications? A star stands for any beginning."""
+    parts = [part.strip() for part in text.split(",")]
+    return any(part == RESOURCE or (part.startswith("*") and RESOURCE.endswith(part[1:])) for part in parts)
 
 
 RULE = Rule(code="MT113", title="istiod ignores PeerAuthentications", severity=Severity.WARNING,

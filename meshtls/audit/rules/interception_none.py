@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts
+from meshtls.audit.facts import Facts, inside
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
 from meshtls.model.check import Severity
 from meshtls.policy.select import subset as matches
@@ -21,7 +21,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
         if not served:
             yield Flaw(
                 subject=w.ref,
-                path=("spec", "template", "metadata", "annotations", KEY),
+                path=inside(w, "metadata", "annotations", KEY),
                 message=f"Nothing that {w.label} receives is captured (interception mode NONE): STRICT enforces nothing there, and meshed clients send it mTLS it does not expect.",
                 because=("without interception only the listeners of a Sidecar's ingress receive traffic, and none selects this workload",),
                 fix=f"Remove the annotation {KEY}, or write a Sidecar with ingress for each port.",
@@ -29,4 +29,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT307", title="Inbound traffic is not intercepted", severity=Severity.WARNING,
-            catalogue=("IN-09",), about=WORKLOADS, needs=("Sidecar", "Namespace"), find=find)
+            catalogue=("IN-09",), about=WORKLOADS, needs=("Sidecar", "Namespace"), reads=("ConfigMap",), find=find)

@@ -1,8 +1,11 @@
-"""Jobs and CronJobs without sidecar: they run rarely, so that no time of watching shows what they call."""
+"""Jobs and CronJobs without sidecar: they run rarely, so that no time of watching shows what they call.
+
+A Job runs once: it is only mentioned. Where the job names what it calls, MT240 says so.
+"""
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts
+from meshtls.audit.facts import Facts, finished
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model import objects as o
 from meshtls.model.check import Severity
@@ -14,11 +17,12 @@ def find(facts: Facts) -> Iterator[Flaw]:
     for w in facts.workloads:
         if w.kind not in ("Job", "CronJob") or facts.plane(w) != "none" or w.namespace == facts.mesh.root:
             continue
-        if isinstance(w.owner, o.Job) and (w.owner.status.completion_time or any(c.type in ("Complete", "Failed") for c in w.owner.status.conditions)):
+        if finished(w):
             continue
         when = f" ({w.owner.spec.schedule})" if isinstance(w.owner, o.CronJob) and w.owner.spec.schedule else ""
         yield Flaw(
             subject=w.ref,
+            severity=None if w.kind == "CronJob" else Severity.INFO,
             message=f"{w.label}{when} has no sidecar. Whatever it calls in the mesh breaks at its next run, after everybody stopped watching.",
             because=("only what happens within the time of observation is seen", f"its pods would get no proxy in namespace {w.namespace}"),
             fix="Let it be injected (native sidecars end with the job), or run it once while you watch:\n"

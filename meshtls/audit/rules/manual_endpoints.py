@@ -35,4 +35,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT213", title="Hand-made endpoints point to meshed pods", severity=Severity.ERROR,
-            catalogue=("CL-04",), about=("EndpointSlice",), needs=("Pod", "PeerAuthentication"), find=find)
+            catalogue=("CL-04",), about=("EndpointSlice",), needs=("Pod", "PeerAuthentication", "Namespace"), find=find)

@@ -9,35 +9,31 @@ from collections.abc import Iterator
 
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
-from meshtls.model.check import Confidence, Severity
+from meshtls.model.check import Severity
 from meshtls.policy.authn import mode_of as mode
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
-    root = facts.wide(facts.mesh.root)
-    if root is None or mode(root) != "STRICT" or root.spec.selector is not None:
-        return
     for w in facts.ambient:
-        if not (own := facts.own(w)) or mode(own[0]) not in ("PERMISSIVE", "DISABLE"):
+        missing = facts.effective(w).missing
+        if not missing:
             continue
-        namespace = facts.wide(w.namespace)
-        if namespace is not None and mode(namespace) != "UNSET":
+        own, root, namespace = facts.own(w)[0], facts.wide(facts.mesh.root), facts.wide(w.namespace)
+        if mode(own) == "UNSET":
             continue
-        strict = sorted(port for port, entry in own[0].spec.port_level_mtls.items() if entry.mode == "STRICT")
-        if strict:
-            yield Flaw(
-                subject=own[0].ref,
-                path=("spec", "portLevelMtls", strict[0]),
-                message=f"Port {', '.join(strict)} of {w.label} accepts plaintext although its own policy and the mesh say STRICT.",
-                because=(f"{root.ref} makes the mesh STRICT and namespace {w.namespace} sets no mode",
-                         f"{own[0].ref} says {mode(own[0])} with STRICT ports, on an ambient workload",
-                         f"istiod never publishes the converted policy that the workload refers to; ztunnel logs: skipping unknown policy "
-                         f"{w.namespace}/converted_peer_authentication_{own[0].name}"),
-                fix=f"Give the namespace a mode of its own; then the port is enforced:\n"
-                    f"apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata:\n  name: {namespace.name if namespace else 'default'}\n"
-                    f"  namespace: {w.namespace}\nspec:\n  mtls:\n    mode: {mode(own[0])}\n",
-            )
+        strict = sorted(port for port, entry in own.spec.port_level_mtls.items() if entry.mode == "STRICT")
+        yield Flaw(
+            subject=own.ref,
+            path=("spec", "portLevelMtls", strict[0]),
+            message=f"Port {', '.join(strict)} of {w.label} accepts plaintext although its own policy and the mesh say STRICT.",
+            because=(f"{root.ref if root else 'the mesh'} makes the mesh STRICT and namespace {w.namespace} sets no mode",
+                     f"{own.ref} says {mode(own)} with STRICT ports, on an ambient workload",
+                     f"istiod never publishes the converted policy that the workload refers to; ztunnel logs: skipping unknown policy {missing}"),
+            fix=f"Give the namespace a mode of its own; then the port is enforced:\n"
+                f"apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata:\n  name: {namespace.name if namespace else 'default'}\n"
+                f"  namespace: {w.namespace}\nspec:\n  mtls:\n    mode: PERMISSIVE\n",
+        )
 
 
 RULE = Rule(code="MT121", title="A STRICT mesh opens a STRICT port of an ambient workload", severity=Severity.CRITICAL,
-            confidence=Confidence.MEASURED, catalogue=("AM-17",), about=("PeerAuthentication",), needs=("Pod", "Namespace"), find=find)
+            catalogue=("AM-17",), about=("PeerAuthentication",), needs=("Pod", "Namespace"), find=find)

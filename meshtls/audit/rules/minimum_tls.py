@@ -1,4 +1,4 @@
-"""A raised minimum TLS version refuses clients that bring the mesh's certificate with an older TLS stack."""
+"""A raised minimum TLS version, or a list of ciphers, refuses clients that bring the mesh's certificate with an older TLS stack."""
 
 from collections.abc import Iterator
 
@@ -16,6 +16,12 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 path=("data", "mesh", "meshMTLS", "minProtocolVersion"),
                 message=f"mTLS demands {version}: clients that bring the mesh's certificate with an older TLS are refused. Sidecars are fine.",
                 fix="meshMTLS:\n  minProtocolVersion: TLSV1_2",
+            )
+        elif config.mesh_mtls.cipher_suites:
+            yield Flaw(
+                subject=config.ref,
+                path=("data", "mesh", "meshMTLS", "cipherSuites"),
+                message=f"mTLS takes only {', '.join(config.mesh_mtls.cipher_suites[:3])}: clients that bring the mesh's certificate and lack these are refused. Sidecars are fine.",
             )
 
 

@@ -29,4 +29,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT207", title="A DestinationRule insists on mTLS with a server that has no proxy", severity=Severity.WARNING,
-            catalogue=("DR-10",), about=("DestinationRule",), needs=("Service", "Pod"), find=find)
+            catalogue=("DR-10",), about=("DestinationRule",), needs=("Service", "Pod", "Namespace"), find=find)

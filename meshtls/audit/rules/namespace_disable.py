@@ -34,4 +34,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT211", title="A STRICT workload in a DISABLE namespace is unreachable", severity=Severity.ERROR,
-            catalogue=("CL-02", "RB-11"), about=("PeerAuthentication",), needs=("Pod", "Service"), find=find)
+            catalogue=("CL-02", "RB-11"), about=("PeerAuthentication",), needs=("Pod", "Service", "Namespace"), find=find)

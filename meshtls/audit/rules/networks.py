@@ -28,4 +28,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT224", title="Calls to another network need mTLS", severity=Severity.WARNING,
-            catalogue=("CL-19",), about=("DestinationRule",), needs=("Service",), find=find)
+            catalogue=("CL-19",), about=("DestinationRule",), needs=("Service",), reads=("Namespace", "WorkloadEntry"), find=find)

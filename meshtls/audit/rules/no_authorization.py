@@ -22,4 +22,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT130", title="STRICT without authorization", severity=Severity.INFO,
-            catalogue=("SE-04",), about=("PeerAuthentication",), needs=("AuthorizationPolicy", "Pod"), find=find)
+            catalogue=("SE-04",), about=("PeerAuthentication",), needs=("AuthorizationPolicy", "Pod", "Namespace"), find=find)

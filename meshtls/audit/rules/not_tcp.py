@@ -25,4 +25,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT131", title="A port that is not TCP stays unprotected", severity=Severity.WARNING,
-            catalogue=("UD-01",), about=("Service",), needs=("Pod",), find=find)
+            catalogue=("UD-01",), about=("Service",), needs=("Pod", "PeerAuthentication", "Namespace"), find=find)

@@ -24,4 +24,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT305", title="A workload does not run at the moment", severity=Severity.INFO,
-            catalogue=("IN-05", "RB-12", "RB-17"), about=("Deployment", "StatefulSet", "ReplicaSet"), find=find)
+            catalogue=("IN-05", "RB-12", "RB-17"), about=("Deployment", "StatefulSet", "ReplicaSet"), reads=("Namespace",), find=find)

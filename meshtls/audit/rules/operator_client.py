@@ -8,12 +8,15 @@ from meshtls.model.check import Confidence, Severity
 
 KUBERNETES = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "CronJob", "Pod", "Node"})
 
+# kinds that only replace a Deployment or a StatefulSet: nobody calls their pods by address
+ORDINARY = frozenset({"Rollout", "DeploymentConfig", "CloneSet", "AdvancedCronJob", "BroadcastJob", "Application", "HelmRelease", "HelmChart"})
+
 
 def find(facts: Facts) -> Iterator[Flaw]:
     for w in facts.workloads:
         owner = w.kind if w.kind not in KUBERNETES else next(
             (r.kind for r in (w.owner.metadata.owner_references if w.owner else ()) if r.controller and r.kind not in KUBERNETES), "")
-        if not owner or not facts.refuses(w) or not facts.ports(w):
+        if not owner or owner in ORDINARY or not facts.refuses(w) or not facts.ports(w):
             continue
         yield Flaw(
             subject=w.ref,
@@ -24,4 +27,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT246", title="An operator calls the pods it made", severity=Severity.WARNING, confidence=Confidence.BELIEVED,
-            catalogue=("NC-06", "CL-07"), about=("Pod", "StatefulSet", "Deployment"), needs=("Namespace",), find=find)
+            catalogue=("NC-06", "CL-07"), about=("Pod", "StatefulSet", "Deployment"), needs=("Namespace", "PeerAuthentication"), reads=("Service",), find=find)

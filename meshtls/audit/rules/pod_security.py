@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
-from meshtls.model.check import Confidence, Severity
+from meshtls.model.check import Severity
 
 LABEL = "pod-security.kubernetes.io/enforce"
 
@@ -33,5 +33,5 @@ def find(facts: Facts) -> Iterator[Flaw]:
         )
 
 
-RULE = Rule(code="MT321", title="Pod Security refuses the sidecar", severity=Severity.WARNING, confidence=Confidence.MEASURED,
+RULE = Rule(code="MT321", title="Pod Security refuses the sidecar", severity=Severity.WARNING,
             catalogue=("PP-01",), about=("Namespace",), needs=("DaemonSet", "Pod"), find=find)

@@ -1,15 +1,17 @@
 """`portLevelMtls` is keyed on a Service's port where the pod listens on another: the exception does nothing.
 
-Istio looks the key up by the target port (LI:ForPort(TargetPort)). A key that neither a Service nor a container names may
-still be a real, undeclared port, so that is said only where it is a Service's own port, or where the pod declares ports.
+Istio looks the key up by the target port. A key that neither a Service nor a container names may still be a real port that
+nobody declared; that is only mentioned.
 """
 
 from collections.abc import Iterator
 
 from meshtls.audit import say
-from meshtls.audit.facts import Facts, selective
+from meshtls.audit.facts import Facts, number, selective
 from meshtls.audit.rule import Flaw, Rule
+from meshtls.model import objects as o
 from meshtls.model.check import Severity
+from meshtls.model.workload import Workload
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
@@ -17,28 +19,37 @@ def find(facts: Facts) -> Iterator[Flaw]:
         if not policy.spec.port_level_mtls or not selective(policy) or policy.namespace == facts.mesh.root:
             continue
         wanted = policy.spec.selector.match_labels  # type: ignore[union-attr]
-        workloads = list(facts.selected(policy.namespace, wanted))
+        workloads = [w for w in facts.selected(policy.namespace, wanted) if facts.ports(w)]
         for key, setting in policy.spec.port_level_mtls.items():
-            for w in workloads:
-                ports = facts.ports(w)
-                if not ports or not key.isdigit() or int(key) in ports:
-                    continue
-                meant = [(s, facts.target(p, w)) for s in facts.services_of.get(w.ref, ()) for p in s.spec.ports if p.port == int(key)]
-                real = [(s, target) for s, target in meant if target]
-                if not real:
-                    continue
-                service, target = real[0]
-                yield Flaw(
-                    subject=policy.ref,
-                    path=("spec", "portLevelMtls", key),
-                    message=f"{setting.mode} for port {key} does nothing: {key} is the port of {service.ref}, {w.label} listens on {target}.",
-                    because=("portLevelMtls is keyed on the port of the workload, not on that of a Service",
-                             f"{service.ref} sends its port {key} to port {target} of {w.ref}"),
-                    fix=f"Key the entry on {target}:\n" + say.policy(
-                        policy.namespace, policy.name, "portLevelMtls:\n" + f'  "{target}":\n    mode: {setting.mode}'),
-                )
-                break
+            port = number(key)
+            if not port or not workloads or any(port in facts.ports(w) for w in workloads):
+                continue
+            yield next((flaw for w in workloads if (flaw := _of_service(facts, policy, key, setting.mode, w))), None) or Flaw(
+                subject=policy.ref,
+                path=("spec", "portLevelMtls", key),
+                severity=Severity.INFO,
+                message=f"{setting.mode} for port {key}: neither {workloads[0].label} nor a Service of it declares that port.",
+                because=(f"declared are {', '.join(map(str, sorted(facts.ports(workloads[0]))))}",),
+            )
+
+
+def _of_service(facts: Facts, policy: o.PeerAuthentication, key: str, mode: str, w: Workload) -> Flaw | None:
+    """The flaw where `key` is the port of a Service that leads elsewhere."""
+    meant = [(s, facts.target(p, w)) for s in facts.services_of.get(w.ref, ()) for p in s.spec.ports if str(p.port) == key]
+    service, target = next(((s, t) for s, t in meant if t), (None, 0))
+    if service is None:
+        return None
+    return Flaw(
+        subject=policy.ref,
+        path=("spec", "portLevelMtls", key),
+        severity=Severity.WARNING if mode in ("STRICT", "UNSET") else None,
+        message=f"{mode} for port {key} does nothing: {key} is the port of {service.ref}, {w.label} listens on {target}.",
+        because=("portLevelMtls is keyed on the port of the workload, not on that of a Service",
+                 f"{service.ref} sends its port {key} to port {target} of {w.ref}"),
+        fix=f"Key the entry on {target}:\n" + say.policy(policy.namespace, policy.name, f'portLevelMtls:\n  "{target}":\n    mode: {mode}'),
+    )
 
 
 RULE = Rule(code="MT104", title="A port exception is keyed on the Service's port instead of the pod's", severity=Severity.ERROR,
-            catalogue=("PA-06",), about=("PeerAuthentication",), needs=("Service",), find=find)
+            catalogue=("PA-06",), about=("PeerAuthentication",), needs=("Service", "Pod"),
+            find=find)

@@ -6,7 +6,7 @@ from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model import objects as o
 from meshtls.model.check import Severity
-from meshtls.policy.registry import AUTO, protocol_of
+from meshtls.policy.registry import AUTO, HTTP, protocol_of
 from meshtls.policy.select import age
 
 
@@ -21,22 +21,27 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 target = facts.target(port, w)
                 if not target or port.protocol not in ("TCP", ""):
                     continue
-                kind = protocol_of(port)
+                kind = _family(protocol_of(port))
                 first = seen.setdefault(target, (service, kind))
                 if kind != first[1] and first[0].ref != service.ref:
                     yield Flaw(
                         subject=service.ref,
-                        path=("spec", "ports"),
+                        path=("spec", "ports", port.name or str(port.port)),
                         message=f"Port {target} of {w.label} is {shown(kind)} here and {shown(first[1])} in {first[0].ref}: the older Service decides what the proxy expects.",
                         because=("inbound traffic of a port has one protocol, the oldest Service's",),
                         fix=f"Name the port alike in both (name or appProtocol), for example:\n  ports:\n  - name: {shown(first[1]).lower()}-{port.name or target}\n    targetPort: {target}",
                     )
 
 
-def shown(protocol: str) -> str:
-    """How a protocol is called in words."""
-    return "undeclared" if protocol == AUTO else protocol
+def _family(protocol: str) -> str:
+    """What an inbound listener makes of a protocol: HTTP of any kind is one, everything else that is declared is TCP."""
+    return "HTTP" if protocol in HTTP else protocol if protocol == AUTO else "TCP"
+
+
+def shown(family: str) -> str:
+    """How it is called in words."""
+    return "undeclared" if family == AUTO else family
 
 
 RULE = Rule(code="MT128", title="Two Services disagree on a port's protocol", severity=Severity.WARNING,
-            catalogue=("CT-01",), about=("Service",), needs=("Pod",), find=find)
+            catalogue=("CT-01",), about=("Service",), needs=("Pod", "Namespace"), find=find)

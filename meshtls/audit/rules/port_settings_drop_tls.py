@@ -6,7 +6,7 @@ together: a host-wide DISABLE still gives plaintext, a host-wide ISTIO_MUTUAL st
 
 from collections.abc import Iterator
 
-from meshtls.audit.destinations import servers
+from meshtls.audit.destinations import refusing, servers
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
@@ -19,16 +19,18 @@ def find(facts: Facts) -> Iterator[Flaw]:
             continue
         for index, entry in enumerate(policy.port_level_settings):
             if entry.tls is None and entry.port:
+                refused = policy.tls.mode != "ISTIO_MUTUAL" and any(refusing(facts, s, entry.port.number) for s in servers(facts, rule))
                 yield Flaw(
                     subject=rule.ref,
                     path=("spec", "trafficPolicy", "portLevelSettings", str(index)),
-                    message=f"The settings of port {entry.port.number} do not repeat tls ({policy.tls.mode} for the host): "
-                            "half of them inherit it and half do not.",
+                    severity=None if refused else Severity.WARNING,
+                    message=f"The settings of port {entry.port.number} do not repeat tls ({policy.tls.mode} for the host): half of istiod inherits it "
+                            + ("and half does not. Clients send plaintext there, which STRICT refuses." if refused else "and half does not."),
                     because=("the client's cluster takes the port's entry alone; whether an endpoint gets mTLS is still decided by the host's tls",),
                     fix=f"Repeat it:\n  portLevelSettings:\n  - port:\n      number: {entry.port.number}\n    tls:\n      mode: {policy.tls.mode}",
                     affects=tuple(s.namespace for s in servers(facts, rule)),
                 )
 
 
-RULE = Rule(code="MT203", title="A port's settings lose the host's TLS", severity=Severity.WARNING,
-            catalogue=("DR-04",), about=("DestinationRule",), needs=("Service",), find=find)
+RULE = Rule(code="MT203", title="A port's settings lose the host's TLS", severity=Severity.ERROR,
+            catalogue=("DR-04",), about=("DestinationRule",), needs=("Service", "Pod", "PeerAuthentication", "Namespace"), find=find)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts
+from meshtls.audit.facts import Facts, inside
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
 from meshtls.model.check import Severity
 
@@ -18,7 +18,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
         says = "refuses plaintext already under PERMISSIVE" if labelled else "accepts plaintext only, whatever the policy says short of STRICT"
         yield Flaw(
             subject=w.ref,
-            path=("spec", "template", "metadata", "annotations", "inject.istio.io/templates"),
+            path=inside(w, "metadata", "annotations", "inject.istio.io/templates"),
             message=f"{w.label} is proxyless gRPC: it {says}, and as a client it never uses mTLS by itself.",
             because=("the gRPC server configuration takes PERMISSIVE for STRICT where the pod has the label security.istio.io/tlsMode: istio",),
             fix="Before STRICT, label the pod security.istio.io/tlsMode: istio, and give its clients a DestinationRule with tls.mode ISTIO_MUTUAL.",

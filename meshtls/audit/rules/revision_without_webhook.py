@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts
-from meshtls.audit.rule import Flaw, Rule
+from meshtls.audit.facts import Facts, inside
+from meshtls.audit.rule import Flaw, Rule, Unsure
 from meshtls.model import objects as o
 from meshtls.model.check import Severity
 
 LABEL = "istio.io/rev"
 
 
-def find(facts: Facts) -> Iterator[Flaw]:
+def find(facts: Facts) -> Iterator[Flaw | Unsure]:
     served = _served(facts)
     if not facts.mesh.live and not served:
+        yield Unsure("the input holds no injection webhook, so that nobody knows which revisions there are")
         return
     for namespace in facts.mesh.namespaces:
         revision = namespace.labels.get(LABEL)
@@ -23,6 +24,17 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 message=f"No injection webhook serves revision {revision}: new pods here get no sidecar, and nothing says so.",
                 because=(f"served: {', '.join(sorted(served)) or 'none'}",),
                 fix=f"  istioctl tag set {revision} --revision REVISION\nor label the namespace with a revision that exists.",
+            )
+    for w in facts.workloads:
+        labels = facts.mesh.namespace_labels.get(w.namespace, {})
+        revision = facts.face(w).metadata.labels.get(LABEL, "")
+        if revision and revision not in served and not {LABEL, "istio-injection"} & labels.keys() and facts.plane(w) == "none":
+            yield Flaw(
+                subject=w.ref,
+                path=inside(w, "metadata", "labels", LABEL),
+                message=f"No injection webhook serves revision {revision}, which {w.label} asks for: it gets no sidecar, and nothing says so.",
+                because=(f"served: {', '.join(sorted(served)) or 'none'}",),
+                fix=f"  istioctl tag set {revision} --revision REVISION\nor label the pod with a revision that exists.",
             )
 
 
@@ -45,4 +57,4 @@ def _values(selector: o.LabelSelector) -> set[str]:
 
 
 RULE = Rule(code="MT303", title="A revision that no webhook serves", severity=Severity.WARNING,
-            catalogue=("IN-03", "PP-09"), about=("Namespace",), needs=("MutatingWebhookConfiguration",), find=find)
+            catalogue=("IN-03", "PP-09"), about=("Namespace",), needs=("MutatingWebhookConfiguration",), reads=("Pod", "Deployment", "StatefulSet"), find=find)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
-from meshtls.model.check import Confidence, Severity
+from meshtls.model.check import Severity
 
 NAME, KEY = "istio-ca-root-cert", "root-cert.pem"
 
@@ -29,5 +29,5 @@ def find(facts: Facts) -> Iterator[Flaw]:
             )
 
 
-RULE = Rule(code="MT402", title="Namespaces trust different roots", severity=Severity.WARNING, confidence=Confidence.BELIEVED,
+RULE = Rule(code="MT402", title="Namespaces trust different roots", severity=Severity.WARNING,
             catalogue=("CL-17",), about=("ConfigMap",), find=find)

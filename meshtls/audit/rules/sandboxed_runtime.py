@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts
+from meshtls.audit.facts import Facts, inside
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
-from meshtls.model.check import Confidence, Severity
+from meshtls.model.check import Severity
 
 HANDLERS = ("runsc", "gvisor", "kata")
 
@@ -17,12 +17,12 @@ def find(facts: Facts) -> Iterator[Flaw]:
         if name and facts.meshed(w) and handler.startswith(HANDLERS):
             yield Flaw(
                 subject=w.ref,
-                path=("spec", "template", "spec", "runtimeClassName"),
+                path=inside(w, "spec", "runtimeClassName"),
                 message=f"{w.label} runs in {handler}, where Istio's interception is unsupported or fragile: STRICT may enforce nothing there.",
                 because=(f"RuntimeClass {name} has handler {handler}",),
                 fix="Prove it on the wire: meshtls probe. Treat it as outside the mesh until then.",
             )
 
 
-RULE = Rule(code="MT310", title="A sandboxed runtime may not intercept", severity=Severity.WARNING, confidence=Confidence.INFERRED,
+RULE = Rule(code="MT310", title="A sandboxed runtime may not intercept", severity=Severity.WARNING,
             catalogue=("IN-12", "PP-16"), about=WORKLOADS, needs=("RuntimeClass", "Namespace"), find=find)

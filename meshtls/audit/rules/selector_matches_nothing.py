@@ -34,4 +34,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT108", title="A policy's selector matches nothing", severity=Severity.WARNING,
-            catalogue=("PA-12",), about=("PeerAuthentication",), needs=("Pod",), find=find)
+            catalogue=("PA-12",), about=("PeerAuthentication",), needs=("Pod", "Deployment", "StatefulSet", "DaemonSet", "WorkloadEntry"), find=find)

@@ -5,9 +5,11 @@ The proxy waits for the client's first bytes to tell TLS from plaintext; the cli
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts
+from meshtls.audit.facts import Facts, inside
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
-from meshtls.model.check import Confidence, Severity
+from meshtls.model.check import Severity
+from meshtls.model.workload import Workload
+from meshtls.policy.registry import AUTO, protocol_of
 
 PORTS = {21: "FTP", 22: "SSH", 25: "SMTP", 110: "POP3", 143: "IMAP", 587: "SMTP", 3306: "MySQL"}
 NAMES = {"mysql": "MySQL", "smtp": "SMTP", "ftp": "FTP", "ssh": "SSH", "sftp": "SSH", "imap": "IMAP", "pop3": "POP3"}
@@ -27,14 +29,27 @@ def find(facts: Facts) -> Iterator[Flaw]:
             if mode == "DISABLE":
                 continue
             plain = "hangs now, for ever" if mode == "PERMISSIVE" else "hangs: it is not refused"
+            undeclared = _undeclared(facts, w, port)
+            fine = (f"Clients in the mesh hang too: the port of {undeclared} declares no protocol, so that their proxy waits to detect it."
+                    if undeclared else "Clients in the mesh are fine.")
             yield Flaw(
                 subject=w.ref,
-                path=("spec", "template", "spec", "containers"),
-                message=f"{protocol} on port {port} of {w.label} speaks first: a plaintext client {plain}. Clients in the mesh are fine.",
+                path=inside(w, "spec", "containers", "ports", str(port)),
+                message=f"{protocol} on port {port} of {w.label} speaks first: a plaintext client {plain}. {fine}",
                 because=("the proxy waits for the client's first bytes to tell TLS from plaintext, without time limit", f"the port is {mode}"),
-                fix="Nothing for clients in the mesh. For a client outside it:\nportLevelMtls:\n" + f'  "{port}":\n    mode: DISABLE',
+                fix=("Name the Service's port tcp-..., or give it appProtocol: tcp. " if undeclared else "Nothing for clients in the mesh. ")
+                    + "For a client outside it:\nportLevelMtls:\n" + f'  "{port}":\n    mode: DISABLE',
             )
 
 
-RULE = Rule(code="MT270", title="A server-first protocol hangs for plaintext clients", severity=Severity.WARNING, confidence=Confidence.MEASURED,
-            catalogue=("SF-01",), about=WORKLOADS, needs=("PeerAuthentication", "Namespace"), find=find)
+def _undeclared(facts: Facts, w: Workload, port: int) -> str:
+    """The Service whose port leads here without a protocol, so that a client's proxy has to detect it; "" for none."""
+    for service in facts.services_of.get(w.ref, ()):
+        for each in service.spec.ports:
+            if facts.target(each, w) == port and protocol_of(each) == AUTO:
+                return service.ref
+    return ""
+
+
+RULE = Rule(code="MT270", title="A server-first protocol hangs for plaintext clients", severity=Severity.WARNING,
+            catalogue=("SF-01",), about=WORKLOADS, needs=("PeerAuthentication", "Namespace"), reads=("Service",), find=find)

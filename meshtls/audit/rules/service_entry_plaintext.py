@@ -56,11 +56,32 @@ def _inside(facts: Facts, entry: o.ServiceEntry) -> Workload | None:
                 return behind[0]
             continue
         if network.num_addresses == 1:
-            pod = facts.mesh.pod_by_ip.get(str(network.network_address))
+            address = str(network.network_address)
+            pod = facts.mesh.pod_by_ip.get(address)
             if pod:
                 return facts.mesh.workload_of_pod.get((pod.namespace, pod.name))
+            if (service := _by_address(facts).get(address)) and (behind := facts.behind(service)):
+                return behind[0]
+        else:
+            for address, pod in facts.mesh.pod_by_ip.items():
+                if _within(address, network) and (w := facts.mesh.workload_of_pod.get((pod.namespace, pod.name))) and facts.refuses(w):
+                    return w
     return None
 
 
+def _by_address(facts: Facts) -> dict[str, o.Service]:
+    memo = facts.memo("by address")
+    if not memo:
+        memo.update({a: s for s in facts.mesh.services for a in (s.spec.cluster_ip, *s.spec.cluster_ips) if a and a != "None"})
+    return memo
+
+
+def _within(address: str, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    try:
+        return ipaddress.ip_address(address) in network
+    except ValueError:
+        return False
+
+
 RULE = Rule(code="MT218", title="A ServiceEntry leads into the mesh in plaintext", severity=Severity.ERROR,
-            catalogue=("CL-10",), about=("ServiceEntry",), needs=("Pod", "Service"), find=find)
+            catalogue=("CL-10",), about=("ServiceEntry",), needs=("Pod", "Service", "Namespace", "PeerAuthentication"), find=find)

@@ -60,4 +60,4 @@ def _imports(scope: o.Sidecar, home: str, service: o.Service) -> bool:
 
 
 RULE = Rule(code="MT216", title="A Sidecar does not import a Service that is called", severity=Severity.ERROR, confidence=Confidence.INFERRED,
-            catalogue=("CL-08", "PP-14"), about=("Sidecar",), needs=("Service", "Pod", "PeerAuthentication"), find=find)
+            catalogue=("CL-08", "PP-14"), about=("Sidecar",), needs=("Service", "Pod", "PeerAuthentication", "Namespace"), find=find)

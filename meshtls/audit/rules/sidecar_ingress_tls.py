@@ -17,19 +17,17 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 continue
             port = ingress.port.number
             for w in facts.workloads_in.get(sidecar.namespace, ()):
-                if not matches(labels, facts.face(w).metadata.labels) or facts.after(w, port) == "DISABLE":
+                if not facts.sidecar(w) or not matches(labels, facts.face(w).metadata.labels) or facts.after(w, port) == "DISABLE":
                     continue
                 yield Flaw(
                     subject=sidecar.ref,
                     path=("spec", "ingress", str(index), "tls"),
                     message=f"Its TLS for port {port} of {w.label} is overridden by the mode {facts.mode(w, port)}; HTTPS clients from outside the mesh fail under STRICT.",
                     because=("Sidecar ingress tls is honoured only where the PeerAuthentication mode of the port is DISABLE",),
-                    fix=say.policy(sidecar.namespace, f"{w.name}-own-tls", "selector:\n  matchLabels:\n" + "\n".join(
-                        f"    {k}: {say.quoted(v)}" for k, v in say.selector(facts.face(w).metadata.labels).items())
-                        + f'\nportLevelMtls:\n  "{port}":\n    mode: DISABLE'),
+                    fix=say.exception(facts, w, [port], "DISABLE"),
                 )
                 break
 
 
 RULE = Rule(code="MT117", title="A Sidecar's own TLS is overridden", severity=Severity.ERROR,
-            catalogue=("PA-20",), about=("Sidecar",), needs=("PeerAuthentication", "Pod"), find=find)
+            catalogue=("PA-20",), about=("Sidecar",), needs=("PeerAuthentication", "Pod", "Namespace"), find=find)

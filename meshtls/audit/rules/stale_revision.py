@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 
 from meshtls.audit.facts import Facts
-from meshtls.audit.rule import Flaw, Rule
-from meshtls.model.check import Confidence, Severity
+from meshtls.audit.rule import Flaw, Rule, Unsure
+from meshtls.model.check import Severity
 from meshtls.policy.dataplane import revision_of
 
 
-def find(facts: Facts) -> Iterator[Flaw]:
+def find(facts: Facts) -> Iterator[Flaw | Unsure]:
     known = set(facts.mesh.configs)
     if not known or not facts.mesh.live:
+        yield Unsure("which istiods run is not in the input: it holds no mesh configuration of a cluster")
         return
     for w in facts.workloads:
         if not w.pods or not facts.sidecar(w):
@@ -25,5 +26,5 @@ def find(facts: Facts) -> Iterator[Flaw]:
             )
 
 
-RULE = Rule(code="MT306", title="A proxy belongs to a revision without istiod", severity=Severity.WARNING, confidence=Confidence.BELIEVED,
+RULE = Rule(code="MT306", title="A proxy belongs to a revision without istiod", severity=Severity.WARNING,
             catalogue=("IN-08",), about=("Pod",), needs=("ConfigMap",), find=find)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, application
+from meshtls.audit.facts import Facts, application, inside
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
 from meshtls.model.check import Severity
 
@@ -18,7 +18,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
         if hooks:
             yield Flaw(
                 subject=w.ref,
-                path=("spec", "template", "spec", "containers", hooks[0], "lifecycle", "preStop"),
+                path=inside(w, "spec", "containers", hooks[0], "lifecycle", "preStop"),
                 message=f"The preStop hook of {hooks[0]} in {w.label} may run after the proxy has ended: what it calls then fails under STRICT.",
                 catalogue=("NC-10",),
                 fix="Use native sidecars, which end after the application.",
@@ -33,4 +33,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT245", title="The application outlives its sidecar", severity=Severity.INFO,
-            catalogue=("NC-09", "NC-10"), about=WORKLOADS, needs=("Pod",), find=find)
+            catalogue=("NC-09", "NC-10"), about=WORKLOADS, needs=("Pod",), reads=("ConfigMap",), find=find)

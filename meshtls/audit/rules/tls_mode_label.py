@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts
+from meshtls.audit.facts import Facts, inside
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
 from meshtls.model.check import Severity
 
@@ -14,7 +14,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
         label = facts.face(w).metadata.labels.get(LABEL)
         if label is None:
             continue
-        path = ("metadata", "labels", LABEL) if w.kind == "Pod" else ("spec", "template", "metadata", "labels", LABEL)
+        path = inside(w, "metadata", "labels", LABEL)
         if facts.plane(w) in ("sidecar", "native-sidecar") and label != "istio":
             yield Flaw(
                 subject=w.ref, path=path,

@@ -8,9 +8,13 @@ from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
 
 
+# wildcards of other domains, such as those of TLS origination, are none of the mesh's
+DOMAINS = (".local", ".svc", ".cluster.local")
+
+
 def find(facts: Facts) -> Iterator[Flaw]:
     for rule in facts.mesh.destination_rules:
-        if not rule.spec.host.startswith("*"):
+        if not rule.spec.host.startswith("*") or not (rule.spec.host == "*" or rule.spec.host.endswith(DOMAINS)):
             continue
         for setting in settings(rule):
             if setting.mode == "ISTIO_MUTUAL" or (setting.mode == "DISABLE" and not servers(facts, rule)):
@@ -30,4 +34,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT206", title="A wildcard DestinationRule sets TLS", severity=Severity.WARNING,
-            catalogue=("DR-08",), about=("DestinationRule",), needs=("Service", "Pod"), find=find)
+            catalogue=("DR-08",), about=("DestinationRule",), needs=("Service", "Pod", "Namespace"), find=find)
