@@ -77,7 +77,7 @@ def xds_source(api: bool = True) -> Json:
             "api_type": "REST",
             "transport_api_version": "V3",
             "cluster_names": ["xds"],
-            "refresh_delay": "0.05s",
+            "refresh_delay": "0.002s",
             "request_timeout": "65s",
         },
     }

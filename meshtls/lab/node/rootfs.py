@@ -16,10 +16,10 @@ HOST, TOOLS = "/.host", "/.lab/bin"
 
 
 def build(root: str, spec: dict[str, Any]) -> None:
-    """Make and enter the root. `spec`: python (prefix, executable), files {path: text}, mounts [[source, target, readonly]],
+    """Make and enter the root. `spec`: python (prefix, executable, directories to hide), files {path: text}, mounts [[source, target, readonly]],
     readonly (of the root itself). Raises OSError. The caller is in a mount namespace of its own."""
     linux.mount("tmpfs", root, "tmpfs", data="mode=0755")
-    for name in ("proc", "dev", "tmp", "run", "var/tmp", "var/run", ".host/etc", ".lab/bin", "etc", "root"):
+    for name in ("proc", "dev", "tmp", "run", "var/tmp", "var/run", ".host/etc", ".lab/bin", ".lab/empty", "etc", "root"):
         os.makedirs(f"{root}/{name}", mode=0o755)
     for name in ("tmp", "var/tmp"):
         os.chmod(f"{root}/{name}", 0o1777)
@@ -38,9 +38,11 @@ def build(root: str, spec: dict[str, Any]) -> None:
         _place(root, os.path.dirname(path))
         with open(root + path, "w", encoding="utf-8") as file:
             file.write(text)
-    prefix, executable = spec["python"]
+    prefix, executable, hidden = spec["python"]
     if not any(prefix == f"/{name}" or prefix.startswith(f"/{name}/") for name in SHOWN):
         _mount(root, prefix, prefix, readonly=True)
+    for path in (path for path in hidden if os.path.isdir(root + path)):
+        linux.bind(f"{root}/.lab/empty", root + path, readonly=True)
     for name in ("python", "python3"):
         os.symlink(executable, f"{root}{TOOLS}/{name}")
     for source, target, readonly in spec["mounts"]:

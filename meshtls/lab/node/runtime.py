@@ -2,6 +2,7 @@
 import asyncio
 import json
 import os
+import site
 import socket
 import sys
 from typing import Any
@@ -16,7 +17,7 @@ PATH = "/.lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Root(msgspec.Struct, frozen=True):
     """A container's root directory (see rootfs.py)."""
 
-    python: tuple[str, str]
+    python: tuple[str, str, tuple[str, ...]]
     files: dict[str, str] = {}
     mounts: tuple[tuple[str, str, bool], ...] = ()
     readonly: bool = False
@@ -40,10 +41,12 @@ class Spec(msgspec.Struct, frozen=True):
     interpreter: str = ""
 
 
-def host_python() -> tuple[str, str]:
-    """The prefix and the executable of the Python that containers run: ours, without our virtual environment's packages."""
+def host_python() -> tuple[str, str, tuple[str, ...]]:
+    """The Python that containers run: its prefix, its executable, and the directories of packages installed into it, which are hidden:
+    a Python image has none."""
     executable = os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
-    return os.path.realpath(sys.base_prefix), executable
+    packages = site.getsitepackages([sys.base_prefix, sys.base_exec_prefix])
+    return os.path.realpath(sys.base_prefix), executable, tuple(sorted({os.path.realpath(path) for path in packages if os.path.isdir(path)}))
 
 
 class StartFailed(Exception):
