@@ -42,19 +42,26 @@ def arguments(world: World, pod: Obj) -> list[str]:
     ]
 
 
+def _server(name: str, path: str) -> Json:
+    pipe = {"endpoint": {"address": {"pipe": {"path": path}}}}
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [pipe]}]},
+    }
+
+
 def bootstrap(pod: Obj, world: World, *, xds_socket: str, admin_socket: str, static: Json | None = None) -> Json:
     """The bootstrap of a pod's Envoy. `xds_socket` and `admin_socket` are paths of unix sockets, which need no
     network of the pod's. `static` (`{"listeners": [...], "clusters": [...]}`) embeds resources instead of asking for
     them: for validation."""
     source = envoy.xds_source()
-    xds: Json = {
-        "name": "xds",
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "load_assignment": {
-            "cluster_name": "xds",
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": xds_socket}}}}]}],
-        },
+    xds, ads = _server("xds", xds_socket), _server("ads", xds_socket)
+    ads["typed_extension_protocol_options"] = {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": envoy.typed(
+            "upstreams.http.v3.HttpProtocolOptions", explicit_http_config={"http2_protocol_options": {}}
+        )
     }
     out: dict[str, Any] = {
         "node": {
@@ -67,10 +74,10 @@ def bootstrap(pod: Obj, world: World, *, xds_socket: str, admin_socket: str, sta
             "use_all_default_tags": False,
             "stats_matcher": {"exclusion_list": {"patterns": [{"prefix": "cluster.outbound"}, {"prefix": "vhost."}]}},
         },
-        "static_resources": {"clusters": [xds]},
+        "static_resources": {"clusters": [xds, ads]},
     }
     if static is None:
-        out["dynamic_resources"] = {"lds_config": source, "cds_config": source}
+        out["dynamic_resources"] = {"lds_config": source, "cds_config": source, "ads_config": envoy.ADS}
     else:
-        out["static_resources"] = {"clusters": [xds, *static["clusters"]], "listeners": static["listeners"]}
+        out["static_resources"] = {"clusters": [xds, ads, *static["clusters"]], "listeners": static["listeners"]}
     return out

@@ -3,7 +3,6 @@
 Secrets come over SDS from the cluster `xds`, as `default` (the workload's certificate) and `ROOTCA`.
 """
 
-import hashlib
 from typing import Any
 
 import msgspec
@@ -31,26 +30,15 @@ CIPHERS = [
 ]
 
 
-Hashed = tuple[Json, bytes]
-
-
-def hashed(items: list[Json]) -> list[Hashed]:
-    """Resources with the hash of each, to be taken once for all pods that share them."""
-    return [(item, hashlib.sha256(msgspec.json.encode(item)).digest()) for item in items]
-
-
 class Resources(msgspec.Struct, frozen=True):
-    """What one discovery answer carries. `version` is a hash of the content: equal content, equal version."""
+    """Whole resources of one kind, by name."""
 
-    version: str
     items: tuple[Json, ...]
 
     @classmethod
-    def of(cls, items: list[Hashed]) -> "Resources":
-        """The resources sorted by name, with their version."""
-        ordered = sorted(items, key=lambda pair: str(pair[0]["name"]))
-        digest = hashlib.sha256(b"".join(mark for _, mark in ordered))
-        return cls(digest.hexdigest()[:16], tuple(item for item, _ in ordered))
+    def of(cls, items: list[Json]) -> "Resources":
+        """In the order of their names."""
+        return cls(tuple(sorted(items, key=lambda item: str(item["name"]))))
 
 
 def typed(type_name: str, **fields: Any) -> Json:
@@ -81,6 +69,14 @@ def xds_source(api: bool = True) -> Json:
             "request_timeout": "65s",
         },
     }
+
+
+ADS: Json = {  # endpoints: one stream for all clusters of a proxy
+    "api_type": "GRPC",
+    "transport_api_version": "V3",
+    "set_node_on_first_message_only": True,
+    "grpc_services": [{"envoy_grpc": {"cluster_name": "ads"}}],
+}
 
 
 def _secret(name: str) -> Json:

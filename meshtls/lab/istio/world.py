@@ -67,12 +67,13 @@ class World:
     """Read-only view over lists of plain objects per resource ("pods", "peerauthentications.security.istio.io",
     ...)."""
 
-    def __init__(self, lists: Mapping[str, Iterable[Obj]], *, config_domain: str = DOMAIN) -> None:
-        """`config_domain` completes short host names in Istio's own objects. It is the cluster's domain on a cluster,
+    def __init__(self, lists: Mapping[str, Iterable[Obj]], *, config_domain: str = DOMAIN, settings: object = None) -> None:
+        """`settings` equals another World's where the two differ in pods and endpoints only. `config_domain` completes short host names in Istio's own objects. It is the cluster's domain on a cluster,
         and empty where istiod was fed from memory, as in its simulations: there `web` in namespace `a` means `web.a`,
         which fits nothing."""
         self.lists = {resource: list(items) for resource, items in lists.items()}
         self.config_domain = config_domain
+        self.settings = object() if settings is None else settings
         self.cache: dict[Any, Any] = {}
 
     @classmethod
@@ -186,10 +187,12 @@ class World:
         return found
 
     def accounts(self, service: Service) -> list[str]:
-        """The SPIFFE names that may answer for a service, with the trust domain's aliases, sorted."""
+        """The SPIFFE names that may answer for a service, with the trust domain's aliases, sorted. Endpoints count before
+        they are ready (updateShardServiceAccount)."""
         key = ("accounts", service.hostname, service.namespace)
         if key not in self.cache:
-            found = {e.account for p in service.ports for e in self.endpoints(service, p.number) if e.account}
+            find = self._listed if service.kubernetes else self._workloads
+            found = {e.account for p in service.ports for e in find(service, p.number) if e.account}
             found |= set(service.accounts)
             for name in [n for n in found if n.startswith("spiffe://")]:
                 domain, _, rest = name.removeprefix("spiffe://").partition("/")
@@ -308,11 +311,14 @@ class World:
         return out
 
     def _slices(self, service: Service, number: int) -> Iterable[Endpoint]:
+        return self._listed(service, number, unready=False)
+
+    def _listed(self, service: Service, number: int, unready: bool = True) -> Iterable[Endpoint]:
         port = service.port(number)
         for obj in self._slices_by_service.get((service.namespace, service.name), ()):
             numbers = [p["port"] for p in obj.get("ports") or [] if port and (p.get("name") or "") == port.name]
             for endpoint in obj.get("endpoints") or []:
-                if (endpoint.get("conditions") or {}).get("ready") is False:
+                if not unready and (endpoint.get("conditions") or {}).get("ready") is False:
                     continue
                 ref = endpoint.get("targetRef") or {}
                 for address in endpoint["addresses"][:1]:

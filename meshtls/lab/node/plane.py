@@ -16,6 +16,8 @@ import datetime
 import re
 from typing import Any
 
+import msgspec
+
 from meshtls.lab import istio
 from meshtls.lab.api.store import Event, Store
 from meshtls.lab.istio.world import RESOURCES, ROOT
@@ -29,8 +31,9 @@ PROXIES, CURRENT, PENDING = "lab.meshtls.dev/proxies", "current", "pending"
 QUIET_S, CROWD_S = 0.05, 0.5
 QUIET_EACH_S, CROWD_EACH_S = 0.008, 0.04
 _WATCHED = frozenset(RESOURCES.values())
-_CROWDS = frozenset({"pods", "services", "endpointslices.discovery.k8s.io"})
-_RENEWAL_CHECK_S, _REVIEW_S = 60.0, 0.01
+_MEMBERS = frozenset({"pods", "endpointslices.discovery.k8s.io"})
+_CROWDS = _MEMBERS | {"services"}
+_RENEWAL_CHECK_S, _REVIEW_S, _WELCOME_S = 60.0, 0.01, 0.01
 
 
 def _annotations(obj: Obj | None) -> dict[str, str]:
@@ -60,12 +63,15 @@ class Plane:
         self._store, self._xds = store, server
         self._pods: dict[tuple[str, str], tuple[Proxy, datetime.datetime]] = {}
         self._world: istio.World | None = None
-        self._encoded: dict[int, tuple[Obj, bytes]] = {}
+        self._settings = 0  # counts the changes to anything but pods and endpoints
+        self._kept: istio.Kept = {}
         self._pushing: asyncio.TimerHandle | None = None
         self._latest = self._took = self._ended = 0.0
         self._told = ""
         self._asking: asyncio.TimerHandle | None = None
-        server.accepted = self._review
+        self._asked: set[str] = set()
+        self._welcoming: asyncio.TimerHandle | None = None
+        server.accepted, server.asked = self._review, self._welcome
         self._renewal = asyncio.get_running_loop().create_task(self._renew())
         self._unsubscribe = store.subscribe(self._hear)
 
@@ -73,14 +79,14 @@ class Plane:
     def world(self) -> istio.World:
         """The store as Istio sees it, as of now."""
         if self._world is None:
-            self._world = istio.World({resource: self._store.list(resource) for resource in _WATCHED})
-            self._encoded = {}
+            self._world = istio.World({resource: self._store.list(resource) for resource in _WATCHED}, settings=self._settings)
         return self._world
 
     def _hear(self, event: Event) -> None:
         if not _matters(event):
             return
         self._world = None
+        self._settings += event.resource not in _MEMBERS
         if event.resource == "pods" and event.type == "MODIFIED" and _annotations(event.old).get(ROTATE) != _annotations(event.object).get(ROTATE):
             self.certify(event.object)
         if self._pods:
@@ -110,29 +116,16 @@ class Plane:
         begun, world = loop.time(), self.world
         for (namespace, name), (proxy, _) in list(self._pods.items()):
             pod = self._store.get("pods", namespace, name)
-            if pod is not None:
+            if pod is not None and proxy.configured:
                 self._configure(world, pod, proxy)
         self._ended = loop.time()
         self._took = self._ended - begun
         self._review()
 
     def _configure(self, world: istio.World, pod: Obj, proxy: Proxy) -> None:
-        proxy.frozen = proxy.feed(xds.LISTENERS).version != "" and _annotations(pod).get(FROZEN) == "true"
-        if proxy.frozen:
-            return
-        pair = []
-        for kind, url, found in ((xds.CLUSTERS, istio.TYPE_CLUSTER, istio.clusters(world, pod)),
-                                 (xds.LISTENERS, istio.TYPE_LISTENER, istio.listeners(world, pod))):
-            unchanged = proxy.feed(kind).version == found.version
-            pair.append((found.version, b"" if unchanged else xds.body(found.version, url, [self._encode(url, item) for item in found.items])))
-        proxy.put_pair(pair[0], pair[1])
-
-    def _encode(self, url: str, item: Obj) -> bytes:
-        """A resource as JSON; what proxies share is encoded once for all of them."""
-        known = self._encoded.get(id(item))
-        if known is None:
-            known = self._encoded[id(item)] = (item, xds.resource(url, item))
-        return known[1]
+        proxy.frozen = proxy.configured and _annotations(pod).get(FROZEN) == "true"
+        if not proxy.frozen:
+            proxy.put(istio.configuration(world, pod, self._kept))
 
     def _review(self) -> None:
         """Look soon whether all proxies are current, and say so when that has changed."""
@@ -152,14 +145,28 @@ class Plane:
         metadata = pod["metadata"]
         self._pods[metadata["namespace"], metadata["name"]] = (proxy, datetime.datetime.now(datetime.UTC))
         self.certify(pod)
-        self._configure(self.world, pod, proxy)
         return proxy
+
+    def _welcome(self, proxy: Proxy) -> None:
+        """An Envoy asks for its first configuration: those that ask together share the work."""
+        self._asked.add(proxy.node_id)
+        if self._welcoming is None:
+            self._welcoming = asyncio.get_running_loop().call_later(_WELCOME_S, self._give)
+
+    def _give(self) -> None:
+        self._welcoming = None
+        for (namespace, name), (proxy, _) in list(self._pods.items()):
+            pod = self._store.get("pods", namespace, name)
+            if pod is not None and proxy.node_id in self._asked and not proxy.configured:
+                self._configure(self.world, pod, proxy)
+        self._asked.clear()
 
     def remove(self, pod: Obj) -> None:
         metadata = pod["metadata"]
         found = self._pods.pop((metadata["namespace"], metadata["name"]), None)
         if found:
             self._xds.forget(found[0].node_id)
+            self._kept.pop(metadata["uid"], None)
             self._review()
 
     def certify(self, pod: Obj) -> None:
@@ -176,7 +183,8 @@ class Plane:
                    "ROOTCA": {"validation_context": {"trusted_ca": {"inline_string": self.authority.root_pem}}}}
         for name, secret in secrets.items():
             version = f"{now.timestamp():.6f}" if name == "default" else "root"
-            proxy.put(name, version, xds.body(version, istio.TYPE_SECRET, [xds.resource(istio.TYPE_SECRET, {"name": name, **secret})]))
+            resource = msgspec.json.encode({"@type": istio.TYPE_SECRET, "name": name, **secret})
+            proxy.feed(f"{xds.SECRETS}/{name}").put(istio.Answer(version, (resource,)), istio.TYPE_SECRET)
 
     def behind(self) -> list[str]:
         """Node ids of the proxies that have not accepted the newest configuration."""
@@ -194,6 +202,6 @@ class Plane:
     def close(self) -> None:
         self._unsubscribe()
         self._renewal.cancel()
-        for timer in (self._pushing, self._asking):
+        for timer in (self._pushing, self._asking, self._welcoming):
             if timer is not None:
                 timer.cancel()

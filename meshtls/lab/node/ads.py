@@ -1,0 +1,185 @@
+"""Endpoints for Envoys: one gRPC stream each (ADS), since by REST every cluster of every proxy would hold a request of its own.
+
+Laws (state of the world, Envoy 1.40):
+  1. The first request that carries the newest answer's nonce acknowledges it. One with a nonce heard before asks again, for a cluster that
+     has been made anew: all is sent again.
+  2. An acknowledgement and a new question may come as one; so after clusters were sent, the next request is answered in full.
+  3. An answer may hold some of the endpoints asked for: those that changed. A cluster that is unknown has none.
+"""
+import asyncio
+import functools
+import struct
+from collections.abc import Callable, Iterable, Iterator
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ConnectionTerminated, DataReceived, RequestReceived, StreamEnded, StreamReset
+from h2.exceptions import ProtocolError
+
+from meshtls.lab.istio.discovery import Endpoints
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
+TYPE_ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+Named = dict[str, Endpoints]
+
+
+class Subscription:
+    """What one Envoy asked for, has been sent and has taken. Pure."""
+
+    def __init__(self) -> None:
+        self.owed = False
+        self._wanted: tuple[str, ...] = ()
+        self._sent: Named = {}
+        self._nonce, self._heard, self._rejected = 0, -1, False
+
+    def ask(self, names: Iterable[str], nonce: int, rejected: bool, current: Named) -> Named:
+        """A request has come: what to answer, {} for nothing."""
+        again, self.owed = self.owed or nonce <= self._heard, False
+        self._heard, self._wanted = max(nonce, self._heard), tuple(names)
+        self._rejected = rejected
+        self._sent = {name: self._sent[name] for name in self._wanted if name in self._sent and not again}
+        return self.changed(current)
+
+    def changed(self, current: Named) -> Named:
+        """What it asked for and has not, or not as it is now."""
+        return {name: now for name in self._wanted if self._sent.get(name) != (now := current.get(name, ()))}
+
+    def send(self, answer: Named) -> int:
+        """The answer goes out; its nonce."""
+        self._sent |= answer
+        self._nonce += 1
+        return self._nonce
+
+    def settled(self, current: Named) -> bool:
+        """Whether it has taken all that is current."""
+        return self._heard == self._nonce and not self._rejected and not self.changed(current) and current.keys() <= self._sent.keys()
+
+
+class Stream:
+    """One Envoy's connection. `current` says what its clusters' endpoints are, `taken` hears of each acknowledgement."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.subscription = Subscription()
+        self.current: Callable[[], Named] = dict
+        self.taken: Callable[[], None] = lambda: None
+        self._writer = writer
+        self._http = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+        self._stream, self._received, self._unsent = 0, b"", b""
+
+    async def serve(self, reader: asyncio.StreamReader, joined: Callable[["Stream", str], None]) -> None:
+        """Until the connection ends. `joined` hears the node's id with the first request."""
+        self._http.initiate_connection()
+        data, known = PREFACE, False
+        try:
+            while data:
+                for event in self._http.receive_data(data):
+                    if isinstance(event, RequestReceived):
+                        self._stream = event.stream_id
+                        self._http.send_headers(self._stream, [(":status", "200"), ("content-type", "application/grpc")])
+                    elif isinstance(event, DataReceived):
+                        self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                        self._received += event.data
+                    elif isinstance(event, StreamEnded | StreamReset | ConnectionTerminated):
+                        return
+                for message in self._messages():
+                    fields = _fields(message)
+                    if not known:
+                        known = True
+                        joined(self, _fields(fields[2][0])[1][0].decode())
+                    nonce = int(fields.get(5, [b"0"])[0])
+                    self._answer(self.subscription.ask((n.decode() for n in fields.get(3, [])), nonce, 6 in fields, self.current()))
+                    self.taken()
+                self._flush()
+                await self._writer.drain()
+                data = await reader.read(1 << 16)
+        except (ProtocolError, KeyError, ValueError, struct.error):
+            return  # not an Envoy
+
+    def update(self) -> None:
+        """Send what changed."""
+        self._answer(self.subscription.changed(self.current()))
+        self._flush()
+
+    def _answer(self, answer: Named) -> None:
+        if answer:
+            nonce = str(self.subscription.send(answer)).encode()
+            body = b"".join(_field(2, assignment(name, found)) for name, found in answer.items())
+            body = _field(1, nonce) + body + _field(4, TYPE_ENDPOINTS.encode()) + _field(5, nonce)
+            self._unsent += struct.pack(">BI", 0, len(body)) + body
+
+    def _flush(self) -> None:
+        while self._unsent and self._stream:
+            room = min(self._http.local_flow_control_window(self._stream), self._http.max_outbound_frame_size)
+            if room <= 0:
+                break
+            self._http.send_data(self._stream, self._unsent[:room])
+            self._unsent = self._unsent[room:]
+        self._writer.write(self._http.data_to_send())
+
+    def _messages(self) -> Iterator[bytes]:
+        while len(self._received) >= 5:
+            end = 5 + int(struct.unpack(">I", self._received[1:5])[0])
+            if len(self._received) < end:
+                return
+            yield self._received[5:end]
+            self._received = self._received[end:]
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def assignment(name: str, endpoints: Endpoints) -> bytes:
+    """A ClusterLoadAssignment in an Any, as protobuf."""
+    mark = _field(1, _field(1, b"envoy.transport_socket_match") + _field(2, _field(1, _field(1, b"tlsMode") + _field(2, _field(3, b"istio")))))
+    hosts = b"".join(
+        _field(2, _field(1, _field(1, _field(1, _field(2, ip.encode()) + b"\x18" + _varint(port)))) + (_field(3, mark) if mtls else b""))
+        for ip, port, mtls in endpoints)
+    body = _field(1, name.encode()) + (_field(2, hosts) if hosts else b"")
+    return _field(1, TYPE_ENDPOINTS.encode()) + _field(2, body)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _field(number: int, data: bytes) -> bytes:
+    """A length-delimited field."""
+    return bytes([number << 3 | 2]) + _varint(len(data)) + data
+
+
+def _fields(message: bytes) -> dict[int, list[bytes]]:
+    """The length-delimited fields of a message by number; others are passed over. Raises ValueError."""
+    out: dict[int, list[bytes]] = {}
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            if at >= len(message):
+                raise ValueError("cut short")
+            byte, at = message[at], at + 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(message):
+        key = varint()
+        kind = key & 7
+        if kind == 2:
+            end = varint() + at
+            if end > len(message):
+                raise ValueError("cut short")
+            out.setdefault(key >> 3, []).append(message[at:end])
+            at = end
+        elif kind == 0:
+            varint()
+        elif kind in (1, 5):
+            at += 8 if kind == 1 else 4
+        else:
+            raise ValueError("unknown wire type")
+    return out
