@@ -4,46 +4,17 @@ STRICT would refuse, an AuthorizationPolicy that asks who calls; and proxies tha
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import scene
+from scene import Json, container, pod, policy, service, told, until
 
 from meshtls.cluster.client import Client
-from meshtls.errors import MeshtlsError
 from meshtls.lab import Lab
 
 pytestmark = pytest.mark.lab
-Json = dict[str, Any]
-SERVER = """
-import asyncio, os, signal
-
-async def http(reader, writer):
-    try:
-        while await reader.readuntil(b"\\r\\n\\r\\n"):
-            writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\nok")
-            await writer.drain()
-    except (ConnectionError, asyncio.IncompleteReadError):
-        pass
-    writer.close()
-
-async def echo(reader, writer):
-    try:
-        while line := await reader.readline():
-            writer.write(line)
-            await writer.drain()
-    except ConnectionError:
-        pass
-    writer.close()
-
-async def main():
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 0)
-    await asyncio.start_server(http, "0.0.0.0", 8080)
-    await asyncio.start_server(echo, "0.0.0.0", 9000)
-    await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
 # asks each server over HTTP and TCP, again and again; a line a round, with the certificate that a handshake shows and the metrics page
 CALLER = """
 import hashlib, http.client, itertools, json, os, re, signal, socket, ssl, sys, time
@@ -94,43 +65,20 @@ for number in itertools.count():
 HOSTS = ("one.mesh", "two.mesh")
 
 
-def namespace(name: str, **labels: str) -> Json:
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-
-
-def pod(name: str, where: str, *command: str, **env: str) -> Json:
-    container = {"name": "app", "image": "python:3", "command": ["python3", "-u", "-c", *command], "env": [{"name": k, "value": v} for k, v in env.items()]}
-    spec = {"containers": [container], "terminationGracePeriodSeconds": 1}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": where, "labels": {"app": name}}, "spec": spec}
-
-
-def service(name: str) -> Json:
-    spec = {"selector": {"app": name}, "ports": [{"name": "http", "port": 8080}, {"name": "tcp-echo", "port": 9000}]}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "mesh"}, "spec": spec}
-
-
 def istio(kind: str, name: str, annotations: dict[str, str] | None = None, **spec: Any) -> Json:
     version = {"Telemetry": "telemetry.istio.io/v1"}.get(kind, "security.istio.io/v1")
     return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "mesh", "annotations": annotations or {}}, "spec": spec}
 
 
-def until(what: Callable[[], Any], limit_s: float = 60.0) -> Any:
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        if answer := what():
-            return answer
-        time.sleep(0.05)
-    raise AssertionError(f"nothing within {limit_s} s")
-
-
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    servers = [one for name in ("one", "two") for one in (service(name), pod(name, "mesh", SERVER))]
-    objects = [namespace("mesh", **{"istio-injection": "enabled"}), namespace("bare"), istio("PeerAuthentication", "default", mtls={"mode": "PERMISSIVE"}), *servers]
+    servers = [one for name in ("one", "two") for one in (service(name, "mesh", ports={"http": 8080, "tcp-echo": 9000}), pod(name, "mesh", container(scene.HTTP_AND_LINES)))]
+    objects = [scene.MESHED, scene.BARE, policy("PERMISSIVE"), *servers]
     with Lab(manifests=objects, mesh={"accessLogFile": ""}) as lab:
         with lab.client() as client:
             addresses = {one["metadata"]["name"]: one["status"]["podIP"] for one in client.list("Pod", "mesh")}
-        lab.apply(pod("meshed", "mesh", CALLER, "meshed", *HOSTS), pod("bare", "bare", CALLER, "bare", *HOSTS, PODS=json.dumps(addresses)))
+        pods = [{"name": "PODS", "value": json.dumps(addresses)}]
+        lab.apply(pod("meshed", "mesh", container(CALLER, "meshed", *HOSTS)), pod("bare", "bare", container(CALLER, "bare", *HOSTS, env=pods)))
         yield lab
 
 
@@ -143,12 +91,8 @@ def client(lab: Lab) -> Iterator[Client]:
 
 def last(client: Client, name: str) -> Json:
     """The newest whole round of a caller."""
-    try:
-        lines = list(client.logs("bare" if name == "bare" else "mesh", name, "app", tail=3))
-    except MeshtlsError:
-        return {}
-    found: Json = json.loads(lines[-1]) if lines else {}
-    return found
+    found = told(client, "bare" if name == "bare" else "mesh", name, tail=3)
+    return found[-1] if found else {}
 
 
 def rounds_later(client: Client, name: str) -> None:
@@ -183,15 +127,15 @@ def test_a_telemetry_logs_all_that_is_no_mtls_refusals_too_and_nothing_else(lab:
     assert not [line for line in client.logs("mesh", "one", "istio-proxy") if '" 200 ' in line], "no access log is on"
     lab.apply(istio("Telemetry", "plaintext", accessLogging=[{"match": {"mode": "SERVER"}, "providers": [{"name": "envoy"}], "filter": {"expression": "!connection.mtls"}}]))
 
-    def lines(sign: str) -> list[str]:
+    def logged(sign: str) -> list[str]:
         return [line for line in client.logs("mesh", "one", "istio-proxy") if re.match(r"\[\S+Z\] \"", line) and sign in line]
 
-    until(lambda: lines('" 200 ') and lines(" inbound|9000|| "))
-    lab.apply(istio("PeerAuthentication", "default", mtls={"mode": "STRICT"}))
-    until(lambda: lines("NR filter_chain_not_found"))
+    until(lambda: logged('" 200 ') and logged(" inbound|9000|| "))
+    lab.apply(policy("STRICT"))
+    until(lambda: logged("NR filter_chain_not_found"))
     rounds_later(client, "meshed")
     assert said(client, "meshed")[:2] == [200, 6]
-    assert lines("outbound_.") == []
+    assert logged("outbound_.") == []
 
 
 def test_a_dry_run_counts_what_strict_would_refuse_and_refuses_nothing(lab: Lab, client: Client) -> None:
@@ -214,7 +158,7 @@ def test_an_authorization_policy_lets_principals_in_and_no_plaintext(lab: Lab, c
 
 def test_a_proxy_that_is_stuck_keeps_the_old_policy(lab: Lab, client: Client) -> None:
     client.patch("Pod", "two", "mesh", {"metadata": {"annotations": {"lab.meshtls.dev/frozen": "true"}}})
-    lab.apply(istio("PeerAuthentication", "default", mtls={"mode": "STRICT"}))
+    lab.apply(policy("STRICT"))
 
     until(lambda: said(client, "bare", "one.mesh")[0] == "ConnectionResetError")
     for _ in range(3):
@@ -244,5 +188,5 @@ def test_a_new_certificate_is_used_and_no_request_fails(lab: Lab, client: Client
     client.patch("Pod", "one", "mesh", {"metadata": {"annotations": {"lab.meshtls.dev/rotate": "1"}}})
 
     until(lambda: said(client, "bare")[2] not in ("", before))
-    rounds = [json.loads(line)["said"] for line in client.logs("mesh", "meshed", "app")]
+    rounds = [one["said"] for one in told(client, "mesh", "meshed")]
     assert {tuple(answers[:2]) for one in rounds for answers in one.values()} == {(200, 6)}

@@ -1,30 +1,16 @@
 """What a node does to pods, as in life: probes from outside, ports past the proxy, policies of the network, images that cannot run."""
 
-import json
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
+import scene
+from scene import SERVER, Json, container, pod, policy, service, told, until
 
 from meshtls.cluster.client import Client
 from meshtls.lab import Lab
 
 pytestmark = pytest.mark.lab
 
-SERVER = """
-import http.server, os, signal
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("content-length", "2")
-        self.end_headers()
-        self.wfile.write(b"ok")
-    def log_message(self, *_):
-        pass
-http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
-"""
 CALLER = """
 import http.client, json, os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
@@ -41,44 +27,18 @@ while True:
     print(json.dumps(said), flush=True)
     time.sleep(0.05)
 """
-STRICT = {"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": "default", "namespace": "mesh"},
-          "spec": {"mtls": {"mode": "STRICT"}}}  # fmt: skip
 PROBE = {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 1}
-
-
-def namespace(name: str, **labels: str) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-
-
-def pod(name: str, where: str, *command: str, annotations: dict[str, str] | None = None, **container: Any) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": where, "labels": {"app": name}, "annotations": annotations or {}}
-    app = {"name": "app", "image": "python:3", "command": list(command), **container}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [app], "terminationGracePeriodSeconds": 1}}
-
-
-def service(name: str, where: str) -> dict[str, Any]:
-    spec = {"selector": {"app": name}, "ports": [{"name": "http", "port": 8080}], "publishNotReadyAddresses": True}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": where}, "spec": spec}
 
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    with Lab(manifests=[namespace("mesh", **{"istio-injection": "enabled"}), namespace("bare"), STRICT]) as lab:
+    with Lab(manifests=[scene.MESHED, scene.BARE, policy("STRICT")]) as lab:
         yield lab
 
 
-def until(what: Callable[[], Any], limit_s: float = 30.0) -> Any:
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        if answer := what():
-            return answer
-        time.sleep(0.05)
-    raise AssertionError(f"nothing within {limit_s} s")
-
-
-def said(client: Client, name: str = "caller") -> dict[str, Any]:
-    lines = [line for line in client.logs("bare", name, "app", tail=5) if line.startswith("{")]
-    return json.loads(lines[-1]) if lines else {}
+def said(client: Client, name: str = "caller") -> Json:
+    found = told(client, "bare", name, tail=5)
+    return found[-1] if found else {}
 
 
 def ready(client: Client, name: str) -> bool:
@@ -87,10 +47,9 @@ def ready(client: Client, name: str) -> bool:
 
 
 def test_a_probe_that_is_not_rewritten_fails_under_strict(lab: Lab) -> None:
-    server = ("python3", "-u", "-c", SERVER)
     off = {"sidecar.istio.io/rewriteAppHTTPProbers": "false"}
-    lab.apply(pod("rewritten", "mesh", *server, readinessProbe=PROBE),
-              pod("raw", "mesh", *server, annotations=off, readinessProbe=PROBE))  # fmt: skip
+    lab.apply(pod("rewritten", "mesh", container(SERVER, readinessProbe=PROBE)),
+              pod("raw", "mesh", container(SERVER, readinessProbe=PROBE), annotations=off))  # fmt: skip
     with lab.client() as client:
         until(lambda: ready(client, "rewritten"))
         unhealthy = until(lambda: [one["message"] for one in client.list("Event", "mesh")
@@ -100,10 +59,9 @@ def test_a_probe_that_is_not_rewritten_fails_under_strict(lab: Lab) -> None:
 
 
 def test_an_excluded_port_answers_plaintext_under_strict(lab: Lab) -> None:
-    server = ("python3", "-u", "-c", SERVER)
     excluded = {"traffic.sidecar.istio.io/excludeInboundPorts": "8080"}
-    lab.apply(service("open", "mesh"), service("shut", "mesh"), pod("open", "mesh", *server, annotations=excluded), pod("shut", "mesh", *server),
-              pod("caller", "bare", "python3", "-u", "-c", CALLER, "open.mesh", "shut.mesh"))  # fmt: skip
+    lab.apply(service("open", "mesh", publishNotReadyAddresses=True), service("shut", "mesh", publishNotReadyAddresses=True), pod("open", "mesh", container(SERVER), annotations=excluded), pod("shut", "mesh", container(SERVER)),
+              pod("caller", "bare", container(CALLER, "open.mesh", "shut.mesh")))  # fmt: skip
     lab.wait()
     with lab.client() as client:
         answers = until(lambda: (last := said(client)).get("open.mesh") == 200 and last)
@@ -111,10 +69,9 @@ def test_an_excluded_port_answers_plaintext_under_strict(lab: Lab) -> None:
 
 
 def test_a_network_policy_is_a_timeout_not_a_refusal(lab: Lab) -> None:
-    server = ("python3", "-u", "-c", SERVER)
     deny = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "deny", "namespace": "bare"},
             "spec": {"podSelector": {"matchLabels": {"app": "walled"}}, "policyTypes": ["Ingress"]}}  # fmt: skip
-    lab.apply(service("walled", "bare"), pod("walled", "bare", *server), pod("caller", "bare", "python3", "-u", "-c", CALLER, "walled.bare"))
+    lab.apply(service("walled", "bare", publishNotReadyAddresses=True), pod("walled", "bare", container(SERVER)), pod("caller", "bare", container(CALLER, "walled.bare")))
     lab.wait()
     with lab.client() as client:
         until(lambda: said(client).get("walled.bare") == 200)
@@ -123,7 +80,7 @@ def test_a_network_policy_is_a_timeout_not_a_refusal(lab: Lab) -> None:
 
 
 def test_an_image_that_cannot_run_here_says_so_in_status_and_events(lab: Lab) -> None:
-    lab.apply(pod("strange", "bare", "postgres", image="postgres:16"))
+    lab.apply(pod("strange", "bare", {"name": "app", "image": "postgres:16", "command": ["postgres"]}))
     with lab.client() as client:
         statuses = until(lambda: client.get("Pod", "strange", "bare").get("status", {}).get("containerStatuses"))
         waiting = until(lambda: client.get("Pod", "strange", "bare")["status"]["containerStatuses"][0]["state"].get("waiting"))

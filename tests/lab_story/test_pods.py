@@ -1,18 +1,16 @@
 """What a pod gets from its node, as from a kubelet: files, environment, order of its containers, restarts, time to end."""
 
-import json
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
+import scene
+from scene import SERVER, Json, container, lines, pod, policy, service, told, until
 
 from meshtls.cluster.client import Client
-from meshtls.errors import MeshtlsError
 from meshtls.lab import Lab
 
 pytestmark = pytest.mark.lab
-Json = dict[str, Any]
 
 # prints the content of each file and each variable that it is asked for, then stays
 TELL = """
@@ -30,19 +28,6 @@ for name in sys.argv[1:]:
 print(json.dumps(told), flush=True)
 signal.pause()
 """
-SERVER = """
-import http.server, os, signal
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("content-length", "2")
-        self.end_headers()
-        self.wfile.write(b"ok")
-    def log_message(self, *_):
-        pass
-http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
-"""
 # one request; what came of it in one line
 ASK = """
 import http.client, json, os
@@ -57,27 +42,14 @@ print(json.dumps({"asked": answer, "uid": os.getuid()}), flush=True)
 STAY = "import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(0))\nprint('up', flush=True)\nsignal.pause()"
 
 
-def namespace(name: str, **labels: str) -> Json:
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-
-
-def container(name: str, program: str, *arguments: str, **rest: Any) -> Json:
-    return {"name": name, "image": "python:3", "command": ["python3", "-u", "-c", program, *arguments], **rest}
-
-
-def pod(name: str, where: str, *containers: Json, labels: dict[str, str] | None = None, annotations: dict[str, str] | None = None, **spec: Any) -> Json:
-    metadata = {"name": name, "namespace": where, "labels": {"app": name, **(labels or {})}, "annotations": annotations or {}}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": list(containers), "terminationGracePeriodSeconds": 1, **spec}}
-
-
 SERVED = [
-    namespace("mesh", **{"istio-injection": "enabled"}),
-    namespace("bare"),
-    {"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": "default", "namespace": "mesh"}, "spec": {"mtls": {"mode": "STRICT"}}},
-    {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "server", "namespace": "mesh"}, "spec": {"selector": {"app": "server"}, "ports": [{"name": "http", "port": 8080}]}},
+    scene.MESHED,
+    scene.BARE,
+    policy("STRICT"),
+    service("server", "mesh"),
     {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "bare"}, "data": {"a.txt": "alpha", "b.txt": "beta"}},
     {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hidden", "namespace": "bare"}, "stringData": {"word": "sesame"}},
-    pod("server", "mesh", container("app", SERVER, ports=[{"containerPort": 8080}])),
+    pod("server", "mesh", container(SERVER, ports=[{"containerPort": 8080}])),
 ]  # fmt: skip
 
 
@@ -93,33 +65,10 @@ def client(lab: Lab) -> Iterator[Client]:
         yield client
 
 
-def until(what: Callable[[], Any], limit_s: float = 60.0) -> Any:
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        if answer := what():
-            return answer
-        time.sleep(0.05)
-    raise AssertionError(f"nothing within {limit_s} s")
-
-
-def told(client: Client, where: str, name: str, of: str = "app") -> Json:
+def first(client: Client, where: str, name: str, of: str = "app") -> Json:
     """The first JSON line of a container, once it is there."""
-
-    def line() -> Json | None:
-        try:
-            return next((json.loads(one) for one in client.logs(where, name, of) if one.startswith("{")), None)
-        except MeshtlsError:
-            return None  # its container has not begun
-
-    found: Json = until(line)
-    return found
-
-
-def spoken(client: Client, name: str) -> list[str]:
-    try:
-        return list(client.logs("bare", name, "app"))
-    except MeshtlsError:
-        return []  # its container has not begun
+    found: list[Json] = until(lambda: told(client, where, name, of))
+    return found[0]
 
 
 def status(client: Client, where: str, name: str, of: str = "app") -> Json:
@@ -154,38 +103,38 @@ def test_volumes_and_variables_hold_what_they_refer_to(lab: Lab, client: Client)
     }  # fmt: skip
     write = "open('/scratch/note', 'w').write('from the first')"
     mounted = [{"name": name, "mountPath": path} for name, path in mounts.items()]
-    lab.apply(pod("teller", "bare", container("app", TELL, *expected, "ADDRESS", env=env, volumeMounts=mounted),
-                  initContainers=[container("first", write, volumeMounts=[mounted[-1]])], volumes=volumes))  # fmt: skip
+    lab.apply(pod("teller", "bare", container(TELL, *expected, "ADDRESS", env=env, volumeMounts=mounted),
+                  initContainers=[container(write, name="first", volumeMounts=[mounted[-1]])], volumes=volumes))  # fmt: skip
 
-    found = told(client, "bare", "teller")
+    found = first(client, "bare", "teller")
 
     address = client.get("Pod", "teller", "bare")["status"]["podIP"]
     assert found == {**expected, "ADDRESS": address}
 
 
 def test_an_init_container_is_in_the_mesh_with_a_native_sidecar_and_outside_with_a_classic_one(lab: Lab, client: Client) -> None:
-    ask = container("ask", ASK)
-    lab.apply(pod("native", "mesh", container("app", STAY), initContainers=[ask]),
-              pod("classic", "mesh", container("app", STAY), initContainers=[ask], annotations={"sidecar.istio.io/nativeSidecar": "false"}))  # fmt: skip
+    ask = container(ASK, name="ask")
+    lab.apply(pod("native", "mesh", container(STAY), initContainers=[ask]),
+              pod("classic", "mesh", container(STAY), initContainers=[ask], annotations={"sidecar.istio.io/nativeSidecar": "false"}))  # fmt: skip
 
-    assert told(client, "mesh", "native", "ask")["asked"] == 200
-    assert told(client, "mesh", "classic", "ask")["asked"] in ("ConnectionResetError", "RemoteDisconnected")
+    assert first(client, "mesh", "native", "ask")["asked"] == 200
+    assert first(client, "mesh", "classic", "ask")["asked"] in ("ConnectionResetError", "RemoteDisconnected")
     spec = client.get("Pod", "classic", "mesh")["spec"]
     assert "istio-proxy" in [one["name"] for one in spec["containers"]]
 
 
 def test_user_and_group_1337_pass_their_own_sidecar_by(lab: Lab, client: Client) -> None:
-    lab.apply(pod("proxied", "mesh", container("app", ASK + "\nimport signal; signal.pause()", securityContext={"runAsUser": 1000})),
-              pod("past", "mesh", container("app", ASK + "\nimport signal; signal.pause()", securityContext={"runAsUser": 1337})))  # fmt: skip
+    lab.apply(pod("proxied", "mesh", container(ASK + "\nimport signal; signal.pause()", securityContext={"runAsUser": 1000})),
+              pod("past", "mesh", container(ASK + "\nimport signal; signal.pause()", securityContext={"runAsUser": 1337})))  # fmt: skip
 
-    assert told(client, "mesh", "proxied")["asked"] == 200
-    assert told(client, "mesh", "past")["asked"] in ("ConnectionResetError", "RemoteDisconnected")
+    assert first(client, "mesh", "proxied")["asked"] == 200
+    assert first(client, "mesh", "past")["asked"] in ("ConnectionResetError", "RemoteDisconnected")
 
 
 def test_a_container_that_fails_is_started_again_and_its_exit_code_is_kept(lab: Lab, client: Client) -> None:
-    lab.apply(pod("failing", "bare", container("app", "import sys; sys.exit(3)"), restartPolicy="OnFailure"),
-              pod("broken", "bare", container("app", STAY), initContainers=[container("first", "raise SystemExit(4)")], restartPolicy="Never"),
-              pod("finished", "bare", container("app", "print('well')"), restartPolicy="Never"))  # fmt: skip
+    lab.apply(pod("failing", "bare", container("import sys; sys.exit(3)"), restartPolicy="OnFailure"),
+              pod("broken", "bare", container(STAY), initContainers=[container("raise SystemExit(4)", name="first")], restartPolicy="Never"),
+              pod("finished", "bare", container("print('well')"), restartPolicy="Never"))  # fmt: skip
 
     again = until(lambda: (one := status(client, "bare", "failing")).get("restartCount", 0) >= 1 and one)
     assert again["lastState"]["terminated"]["exitCode"] == 3
@@ -197,7 +146,7 @@ def test_a_container_that_fails_is_started_again_and_its_exit_code_is_kept(lab: 
 
 def test_a_failing_liveness_probe_ends_the_container_and_starts_it_again(lab: Lab, client: Client) -> None:
     probe = {"exec": {"command": ["python3", "-c", "raise SystemExit(1)"]}, "periodSeconds": 1, "failureThreshold": 1}
-    lab.apply(pod("sick", "bare", container("app", STAY, livenessProbe=probe)))
+    lab.apply(pod("sick", "bare", container(STAY, livenessProbe=probe)))
 
     until(lambda: status(client, "bare", "sick").get("restartCount", 0) >= 1)
     events = until(lambda: [one for one in client.list("Event", "bare") if one["involvedObject"]["name"] == "sick" and one["reason"] == "Unhealthy"])
@@ -206,7 +155,7 @@ def test_a_failing_liveness_probe_ends_the_container_and_starts_it_again(lab: La
 
 def test_a_tcp_readiness_probe_waits_for_the_port(lab: Lab, client: Client) -> None:
     probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
-    lab.apply(pod("open", "bare", container("app", SERVER, readinessProbe=probe)), pod("shut", "bare", container("app", STAY, readinessProbe=probe)))
+    lab.apply(pod("open", "bare", container(SERVER, readinessProbe=probe)), pod("shut", "bare", container(STAY, readinessProbe=probe)))
 
     until(lambda: status(client, "bare", "open").get("ready"))
     until(lambda: [one for one in client.list("Event", "bare") if one["involvedObject"]["name"] == "shut" and one["reason"] == "Unhealthy"])
@@ -215,9 +164,9 @@ def test_a_tcp_readiness_probe_waits_for_the_port(lab: Lab, client: Client) -> N
 
 def test_a_pod_that_does_not_heed_sigterm_is_killed_when_its_grace_is_over(lab: Lab, client: Client) -> None:
     deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\nwhile True: signal.pause()"
-    lab.apply(pod("deaf", "bare", container("app", deaf), terminationGracePeriodSeconds=2), pod("heeding", "bare", container("app", STAY), terminationGracePeriodSeconds=30))
+    lab.apply(pod("deaf", "bare", container(deaf), terminationGracePeriodSeconds=2), pod("heeding", "bare", container(STAY), terminationGracePeriodSeconds=30))
     for name in ("deaf", "heeding"):
-        until(lambda name=name: "up" in spoken(client, name))
+        until(lambda name=name: "up" in lines(client, "bare", name))
     began, took = time.monotonic(), {}
     for name in ("heeding", "deaf"):
         client.delete("Pod", name, "bare")
@@ -234,9 +183,9 @@ def test_a_pod_that_does_not_heed_sigterm_is_killed_when_its_grace_is_over(lab: 
 
 
 def test_a_pod_on_the_hosts_network_has_the_nodes_address_and_no_sidecar(lab: Lab, client: Client) -> None:
-    lab.apply(pod("host", "mesh", container("app", ASK + "\nimport signal; signal.pause()"), hostNetwork=True, dnsPolicy="ClusterFirstWithHostNet"))
+    lab.apply(pod("host", "mesh", container(ASK + "\nimport signal; signal.pause()"), hostNetwork=True, dnsPolicy="ClusterFirstWithHostNet"))
 
-    assert told(client, "mesh", "host")["asked"] in ("ConnectionResetError", "RemoteDisconnected")
+    assert first(client, "mesh", "host")["asked"] in ("ConnectionResetError", "RemoteDisconnected")
     found = client.get("Pod", "host", "mesh")
     assert found["status"]["podIP"] == found["status"]["hostIP"]
     assert [one["name"] for one in found["spec"]["containers"]] == ["app"] and not found["spec"].get("initContainers")

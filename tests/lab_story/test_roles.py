@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from meshtls.cluster.kinds import KINDS
 from meshtls.lab import Lab
 from meshtls.model.kinds import READ, kind_of
-from meshtls.cluster.kinds import KINDS
 from meshtls.sources.live import key_of
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -12,11 +12,11 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from scene import until
 
 from meshtls.cluster.client import Client
 from meshtls.lab import Lab, state
@@ -60,16 +60,6 @@ def run(lab: Lab | Cluster, *args: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "KUBECONFIG": lab.kubeconfig}
     command = [sys.executable, "-m", "meshtls.cli.main", *args]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-
-
-def until(what: Callable[[], Any], limit_s: float = 30.0) -> Any:
-    """The first true answer of `what`; fails after `limit_s` seconds."""
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        if answer := what():
-            return answer
-        time.sleep(0.05)
-    raise AssertionError(f"nothing within {limit_s} s")
 
 
 def created(lab: Lab | Cluster) -> list[str]:

@@ -5,13 +5,13 @@ import datetime
 import json
 import os
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+import scene
 import stranger
+from scene import Json, container, lines, namespace, pod, policy, service, told, until
 
 from meshtls.lab import Lab
 from meshtls.pki import workload
@@ -19,7 +19,6 @@ from meshtls.pki.authority import Authority
 from meshtls.pki.identity import Identity
 
 pytestmark = pytest.mark.lab
-Json = dict[str, Any]
 MODES = ("PERMISSIVE", "STRICT", "DISABLE")
 PORTS = {"http": 8080, "tcp": 9000, "unknown name": 9100, "no Service": 9200}
 
@@ -111,35 +110,12 @@ time.sleep(3600)
 """
 
 
-def namespace(name: str, **labels: str) -> Json:
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-
-
-def pod(name: str, where: str, *command: str) -> Json:
-    container = {"name": "app", "image": "python:3", "command": ["python3", "-u", "-c", *command]}
-    spec = {"containers": [container], "terminationGracePeriodSeconds": 1}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": where, "labels": {"app": name}}, "spec": spec}
-
-
 def server(mode: str) -> list[Json]:
     """A namespace of that mode, named after it, with a server in it."""
     where = mode.lower()
-    ports = [{"name": "http", "port": 8080}, {"name": "tcp-first", "port": 9000}, {"name": "data", "port": 9100}]
-    return [
-        namespace(where, **{"istio-injection": "enabled"}),
-        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "server", "namespace": where}, "spec": {"selector": {"app": "server"}, "ports": ports}},
-        {"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": "default", "namespace": where}, "spec": {"mtls": {"mode": mode}}},
-        pod("server", where, SERVER),
-    ]  # fmt: skip
-
-
-def until(what: Callable[[], Any], limit_s: float = 60.0) -> Any:
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        if answer := what():
-            return answer
-        time.sleep(0.05)
-    raise AssertionError(f"nothing within {limit_s} s")
+    ports = {"http": 8080, "tcp-first": 9000, "data": 9100}
+    return [namespace(where, **{"istio-injection": "enabled"}), service("server", where, ports=ports), policy(mode, where),
+            pod("server", where, container(SERVER))]  # fmt: skip
 
 
 class Seen:
@@ -154,12 +130,11 @@ class Seen:
             self.address = {mode: client.get("Pod", "server", mode.lower())["status"]["podIP"] for mode in MODES}
             plan = {"certificate": forged.key_pem + forged.certificate_pem,
                     "cells": [[mode, self.address[mode], PORTS[port.strip()], offer.strip()] for offer, port in cells for mode in MODES]}  # fmt: skip
-            lab.apply(pod("stranger", "bare", Path(stranger.__file__).read_text(), json.dumps(plan)),
-                      pod("meshed", "permissive", MESHED, *(f"server.{mode.lower()}" for mode in MODES)))  # fmt: skip
-            lab.wait()
-            said = until(lambda: (lines := list(client.logs("bare", "stranger", "app"))) and '"done"' in lines[-1] and lines)
-            self.cells = {(one["server"], one["port"], one["offer"]): one for one in map(json.loads, said) if "got" in one}
-            self.meshed = until(lambda: (lines := list(client.logs("permissive", "meshed", "app"))) and lines[-1] == "done" and lines[:-1])
+            lab.apply(pod("stranger", "bare", container(Path(stranger.__file__).read_text(), json.dumps(plan))),
+                      pod("meshed", "permissive", container(MESHED, *(f"server.{mode.lower()}" for mode in MODES))))  # fmt: skip
+            said = until(lambda: (found := told(client, "bare", "stranger")) and "done" in found[-1] and found)
+            self.cells = {(one["server"], one["port"], one["offer"]): one for one in said if "got" in one}
+            self.meshed = until(lambda: (found := lines(client, "permissive", "meshed")) and found[-1] == "done" and found[:-1])
             self.stranger_ip = client.get("Pod", "stranger", "bare")["status"]["podIP"]
             self.logs = {mode: [line.partition("] ")[2] for line in client.logs(mode.lower(), "server", "istio-proxy") if re.match(r"\[\S+Z\] \"", line)]
                          for mode in MODES}  # fmt: skip
@@ -179,7 +154,7 @@ class Seen:
 @pytest.fixture(scope="module")
 def seen() -> Iterator[Seen]:
     objects = [one for mode in MODES for one in server(mode)]
-    with Lab(manifests=[*objects, namespace("bare")], mesh={"accessLogFile": "/dev/stdout"}) as lab:
+    with Lab(manifests=[*objects, scene.BARE], mesh={"accessLogFile": "/dev/stdout"}) as lab:
         yield Seen(lab)
 
 

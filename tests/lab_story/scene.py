@@ -1,0 +1,110 @@
+"""What the tests on a lab have in common: manifests of one line, programs that pods run, and waiting for what is to come."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from meshtls.cluster.client import Client
+from meshtls.errors import MeshtlsError
+
+Json = dict[str, Any]
+
+# An HTTP server on 8080, in a form that a program of its own can follow.
+HTTP = """
+import http.server, os, signal
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+    def log_message(self, *_):
+        pass
+server = http.server.ThreadingHTTPServer(("", 8080), Handler)
+"""
+SERVER = HTTP + "server.serve_forever()"
+
+# HTTP on 8080; lines come back on 9000 and 9001.
+HTTP_AND_LINES = """
+import asyncio, os, signal
+
+async def http(reader, writer):
+    try:
+        while await reader.readuntil(b"\\r\\n\\r\\n"):
+            writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\nok")
+            await writer.drain()
+    except (ConnectionError, asyncio.IncompleteReadError):
+        pass
+    writer.close()
+
+async def lines(reader, writer):
+    try:
+        while line := await reader.readline():
+            writer.write(line)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    writer.close()
+
+async def main():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 0)
+    await asyncio.start_server(http, "0.0.0.0", 8080)
+    for port in (9000, 9001):
+        await asyncio.start_server(lines, "0.0.0.0", port)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def namespace(name: str, **labels: str) -> Json:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+MESHED = namespace("mesh", **{"istio-injection": "enabled"})
+BARE = namespace("bare")
+
+
+def container(program: str, *arguments: str, name: str = "app", **rest: Any) -> Json:
+    return {"name": name, "image": "python:3", "command": ["python3", "-u", "-c", program, *arguments], **rest}
+
+
+def pod(name: str, where: str, *containers: Json, annotations: dict[str, str] | None = None, **spec: Any) -> Json:
+    metadata = {"name": name, "namespace": where, "labels": {"app": name}, "annotations": annotations or {}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": list(containers), "terminationGracePeriodSeconds": 1, **spec}}
+
+
+def service(name: str, where: str, *, ports: dict[str, int] | None = None, **spec: Any) -> Json:
+    listed = [{"name": title, "port": port} for title, port in (ports or {"http": 8080}).items()]
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": where}, "spec": {"selector": {"app": name}, "ports": listed, **spec}}
+
+
+def policy(mode: str, where: str = "mesh", name: str = "default", **spec: Any) -> Json:
+    """A PeerAuthentication; an empty mode is left out."""
+    whole = {"mtls": {"mode": mode}, **spec} if mode else spec
+    return {"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": name, "namespace": where}, "spec": whole}
+
+
+def until(what: Callable[[], Any], limit_s: float = 60.0) -> Any:
+    """The first true answer of `what`; fails after `limit_s` seconds."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if answer := what():
+            return answer
+        time.sleep(0.02)
+    raise AssertionError(f"nothing within {limit_s} s")
+
+
+def lines(client: Client, where: str, name: str, of: str = "app", tail: int | None = None) -> list[str]:
+    """What a container has written; [] while it has not begun."""
+    try:
+        return list(client.logs(where, name, of, tail=tail))
+    except MeshtlsError:
+        return []
+
+
+def told(client: Client, where: str, name: str, of: str = "app", tail: int | None = None) -> list[Json]:
+    """The JSON lines of a container."""
+    return [json.loads(line) for line in lines(client, where, name, of, tail) if line.startswith("{")]
