@@ -48,8 +48,8 @@ STORY = (
 class Story:
     """The demo while it runs: the lab's name, and what went other than told. Reports go beside the lab's files, and with them."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, mode: str) -> None:
+        self.name, self.mode = name, mode
         self.started = time.monotonic()
         self.reports: list[Report] = []
         self.checks: list[Check] = []
@@ -132,7 +132,7 @@ def wait_for_visitor(story: Story) -> tuple[int, int]:
 def tell(story: Story, examples: pathlib.Path) -> None:
     """Lab up, the story, lab down."""
     story.say("A local mesh: real Envoys, no Kubernetes, no root. The shop is applied to it.")
-    up = story.command("lab", "up", "--name", story.name, "-f", str(examples), "--wait")
+    up = story.command("lab", "up", "--name", story.name, *(("--mode", story.mode) if story.mode != "auto" else ()), "-f", str(examples), "--wait")
     if up.returncode:
         raise LabError("the lab did not come up", "its last lines say why")
     path = subprocess.run([sys.executable, "-m", "meshtls.cli.main", "lab", "kubeconfig", "--name", story.name],
@@ -165,7 +165,7 @@ def finish(story: Story, output: pathlib.Path) -> int:
     return 1 if bad else 0
 
 
-def run(examples: str, output: str) -> None:
+def run(examples: str, output: str, mode: str) -> None:
     """Tell the whole story. Leaves the process with 0 if all came as told, 1 if not, 130 after Ctrl-C."""
     from meshtls.cli.output import Draft, stops
 
@@ -176,7 +176,7 @@ def run(examples: str, output: str) -> None:
         raise InputError(f"cannot write {page}", "name a file in a folder you can write with --output")
     draft = Draft("DemoReport", "Demo")
     with stops(None, draft):
-        story = Story(f"demo-{os.getpid()}")
+        story = Story(f"demo-{os.getpid()}", mode)
         draft.cleanup_command = f"meshtls lab down --name {story.name}"
         interrupted = False
         try:

@@ -3,6 +3,9 @@ import click
 
 NAME = click.option("--name", default="default", show_default=True, help="Which lab.")
 
+MODE = click.option("--mode", default="auto", show_default=True, type=click.Choice(["auto", "namespaces", "loopback"]),
+                    help="Pods in network namespaces or, with less fidelity, on loopback; auto: loopback where namespaces are refused.")
+
 
 @click.group()
 def lab() -> None:
@@ -16,7 +19,8 @@ def lab() -> None:
 @click.option("--timeout", default="60s", show_default=True, help="How long to wait.")
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="The API's port on 127.0.0.1; by default a free one.")
 @click.option("--nodes", default=1, show_default=True, type=click.IntRange(1, 20), help="How many nodes: lab-1, lab-2...")
-def up(name: str, files: tuple[str, ...], wait: bool, timeout: str, port: int, nodes: int) -> None:
+@MODE
+def up(name: str, files: tuple[str, ...], wait: bool, timeout: str, port: int, nodes: int, mode: str) -> None:
     """Start a lab in the background."""
     from meshtls.cli.options import duration
     from meshtls.errors import InputError
@@ -27,9 +31,13 @@ def up(name: str, files: tuple[str, ...], wait: bool, timeout: str, port: int, n
     except ValueError as error:
         raise InputError(str(error)) from error
     objects = manifests.read(files)
-    found, _ = launch.launch(name, port=port, nodes=nodes)
+    found, _ = launch.launch(name, port=port, nodes=nodes, mode=mode.replace("auto", ""))
     path = state.directory(name) / "kubeconfig"
     click.echo(f"lab {name!r} is up at {found.server}", err=True)
+    if found.mode == state.LOOPBACK:
+        click.echo(f"loopback mode{', for namespaces are refused here' if mode == 'auto' else ''}; what it lacks (docs/lab.md):", err=True)
+        for line in launch.LOST:
+            click.echo(f"  - {line}", err=True)
     if objects or wait:
         _fill(name, str(path), objects, limit_s if wait else None)
     click.echo(f"export KUBECONFIG={path}")
@@ -71,7 +79,7 @@ def status(name: str) -> None:
     """Whether a lab is up, and what runs in it. Exit code 3 if it is not up."""
     from meshtls.cluster.client import Client
     from meshtls.errors import LabError
-    from meshtls.lab import manifests, state
+    from meshtls.lab import launch, manifests, state
 
     found = state.load(name)
     if not state.alive(found):
@@ -84,6 +92,8 @@ def status(name: str) -> None:
     click.echo(f"lab {name!r}: {found.server}, process {found.pid}, {found.mode}; {len(pods)} pods, {len(waiting)} not ready")
     for line in waiting:
         click.echo(f"  {line}")
+    if found.mode == state.LOOPBACK:
+        click.echo("  loopback mode lacks: " + "; ".join(launch.LOST))
 
 
 @lab.command()
@@ -101,8 +111,9 @@ def kubeconfig(name: str) -> None:
 @lab.command()
 @click.option("--examples", default="examples/shop", show_default=True, help="The manifests of the story.")
 @click.option("--output", default="report.html", show_default=True, help="Where the page goes.")
-def demo(examples: str, output: str) -> None:
+@MODE
+def demo(examples: str, output: str, mode: str) -> None:
     """The whole story on a lab of its own: audit, probe, migrate, refuse, roll back."""
     from meshtls.cli.demo import run
 
-    run(examples, output)
+    run(examples, output, mode)

@@ -20,14 +20,15 @@ __all__ = ["Lab"]
 class Lab:
     """A lab of its own, which ends with the block or with this process, whatever ends it. Raises LabError when it cannot be.
 
-    `mesh` is laid over Istio's MeshConfig, `values` over the injector's values; `nodes` are lab-1, lab-2...
+    `mesh` is laid over Istio's MeshConfig, `values` over the injector's values; `nodes` are lab-1, lab-2...; `mode` is
+    namespaces or loopback, by default what this machine allows.
     """
 
-    def __init__(self, name: str = "", manifests: Iterable[str | Path | dict[str, Any]] = (), *, nodes: int = 1,
+    def __init__(self, name: str = "", manifests: Iterable[str | Path | dict[str, Any]] = (), *, nodes: int = 1, mode: str = "",
                  mesh: dict[str, Any] | None = None, values: dict[str, Any] | None = None, timeout_s: float = 60.0) -> None:
         self.name = name or f"t-{os.getpid()}-{secrets.token_hex(3)}"
         self.timeout_s = timeout_s
-        self._manifests, self._nodes = list(manifests), nodes
+        self._manifests, self._nodes, self._mode = list(manifests), nodes, mode
         self._settings = {key: value for key, value in (("mesh", mesh), ("values", values)) if value}
         self._held = -1
 
@@ -35,7 +36,7 @@ class Lab:
         from meshtls.lab import launch, manifests
 
         objects = manifests.read(self._manifests)
-        _, self._held = launch.launch(self.name, nodes=self._nodes, settings=self._settings, owned=True)
+        _, self._held = launch.launch(self.name, nodes=self._nodes, mode=self._mode, settings=self._settings, owned=True)
         try:
             if objects:
                 self.apply(*objects)

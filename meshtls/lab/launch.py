@@ -1,6 +1,7 @@
 """Starts a lab in the background, and says in one line why it did not start. Nothing heavy is imported here."""
 import json
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -10,28 +11,36 @@ from meshtls.errors import LabError
 from meshtls.lab import state
 from meshtls.lab.node import world
 
-LOST = ("lost in loopback mode: traffic is not captured, so a client can bypass its proxy; ports that no Service names are closed; pods share "
-        "this machine's network and files; a plaintext application listens beside its proxy; NetworkPolicies do nothing")
+LOST = ("containers run as you, on this machine's files; only Python programs are kept in their pod",
+        "nothing keeps a program from going round its proxy on purpose",
+        "a port that is neither declared nor named by a Service is closed, not captured",
+        "no port below 1024 unless you are root, and none that this machine uses on all addresses",
+        "NetworkPolicies do nothing; there is no IPv6; pods have addresses in 127.0.0.0/8")
 
 
-def launch(name: str, *, port: int = 0, nodes: int = 1, settings: dict[str, Any] | None = None, owned: bool = False) -> tuple[state.State, int]:
-    """Start a lab and wait until its API answers. Returns its state, and with `owned` a descriptor: the lab ends when it is closed.
-    Raises LabError."""
+def launch(name: str, *, port: int = 0, nodes: int = 1, mode: str = "", settings: dict[str, Any] | None = None,
+           owned: bool = False) -> tuple[state.State, int]:
+    """Start a lab and wait until its API answers. Returns its state, and with `owned` a descriptor: the lab ends when it is closed. Without a `mode`,
+    loopback where namespaces are refused. Raises LabError."""
+    if sys.platform != "linux":
+        raise LabError("the lab needs Linux", "run it in a Linux virtual machine or container")
     if state.alive(state.load(name)):
         raise LabError(f"lab {name!r} is up already", f"use it, take it down (meshtls lab down --name {name}), or choose another --name")
     state.clear(name)
-    refused = world.refused()
-    if refused:
+    refused = world.refused() if mode != state.LOOPBACK else ""
+    if refused and mode == state.NAMESPACES:
         raise LabError(f"this machine refuses namespaces: {refused}",
                        "allow user namespaces (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns=0), or run as root")
+    mode = mode or (state.LOOPBACK if refused else state.NAMESPACES)
+    mark = f"{name}-{secrets.token_hex(8)}" if mode == state.LOOPBACK else ""
     folder = state.make(name)
     hear, report = os.pipe()
     owner, held = os.pipe() if owned else (-1, -1)
     command = [sys.executable, "-m", "meshtls.lab.process", "--name", name, "--port", str(port), "--nodes", str(nodes), "--report", str(report),
-               "--owner", str(owner), "--settings", json.dumps(settings or {})]
+               "--owner", str(owner), "--mode", mode, "--settings", json.dumps(settings or {})]
     with _log(folder) as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",
-                                   pass_fds=[report] + ([owner] if owned else []), env=_environment())
+                                   pass_fds=[report] + ([owner] if owned else []), env=_environment(mark))
     os.close(report)
     if owned:
         os.close(owner)
@@ -48,10 +57,10 @@ def launch(name: str, *, port: int = 0, nodes: int = 1, settings: dict[str, Any]
     raise LabError(said.get("error") or f"the lab did not start: {last}", said.get("hint", ""))
 
 
-def _environment() -> dict[str, str]:
+def _environment(mark: str) -> dict[str, str]:
     """Ours, without what would change how containers and Envoys run."""
-    return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME")} | {
-        "PYTHONPATH": str(Path(__file__).parents[2])}
+    return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME", state.MARK)} | {
+        "PYTHONPATH": str(Path(__file__).parents[2])} | ({state.MARK: mark} if mark else {})
 
 
 def _log(folder: Path) -> Any:

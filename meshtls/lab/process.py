@@ -54,25 +54,25 @@ def _run(wish: argparse.Namespace) -> None:
     except OSError as error:
         raise LabError(f"port {wish.port} of 127.0.0.1 cannot be taken: {error.strerror}", "choose another --port, or none for a free one") from error
     rootless = os.getuid() != 0
-    if wish.mode == state.NAMESPACES:
-        if world.enter():
-            os._exit(0)
-        pid = int(os.readlink("/proc/self"))  # still the host's /proc, so the host's number
-        started = state.start_time(pid)
-        world.settle(str(folder / "run"))
-    else:
-        pid, started = os.getpid(), state.start_time(os.getpid())
+    alone = wish.mode == state.LOOPBACK
+    if os.fork() if alone else world.enter():
+        os._exit(0)
+    pid = int(os.readlink("/proc/self"))  # still the host's /proc, so the host's number
+    started = state.start_time(pid)
+    if alone:
         os.chdir(folder / "run")
-    state.save(state.State(name=wish.name, pid=pid, started=started, server="", mode=wish.mode))
+    else:
+        world.settle(str(folder / "run"))
+    state.save(state.State(name=wish.name, pid=pid, started=started, server="", mode=wish.mode, mark=state.mark()))
     os.makedirs("pods", exist_ok=True)
-    _, control = runner.start(isolated=wish.mode == state.NAMESPACES)
+    _, control = runner.start(isolated=not alone)
     from meshtls.lab.supervisor import Supervisor
 
     supervisor = Supervisor(folder, wish, control, listener, rootless, (pid, started))
     try:
         asyncio.run(supervisor.run(lambda message: _report(wish.report, message)))
     finally:
-        if wish.mode == state.NAMESPACES:
+        if not alone:
             os.chdir("/")
             linux.umount(str(folder / "run"))
         shutil.rmtree(folder, ignore_errors=True)

@@ -19,11 +19,12 @@ from meshtls.errors import InputError, LabError
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 NAMESPACES, LOOPBACK = "namespaces", "loopback"
+MARK = "MESHTLS_LAB"
 
 
 class State(msgspec.Struct, frozen=True):
     """What is known of a lab from outside. `started` is the process's start time in clock ticks since boot; `mark` is in the
-    environment of every process of a loopback lab."""
+    environment of every process of a loopback lab, which no namespace ends with it."""
 
     name: str
     pid: int
@@ -105,9 +106,14 @@ def names() -> Iterator[str]:
     yield from found
 
 
+def mark() -> str:
+    """This process's own mark; "" without one."""
+    return os.environ.get(MARK, "")
+
+
 def marked(mark: str) -> Iterator[int]:
     """Processes of ours with this mark in their environment: what a killed loopback lab left."""
-    wanted = f"MESHTLS_LAB={mark}".encode()
+    wanted = f"{MARK}={mark}".encode()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if int(entry.name) != os.getpid() and wanted in (entry / "environ").read_bytes().split(b"\0"):

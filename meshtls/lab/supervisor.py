@@ -25,6 +25,7 @@ from meshtls.lab.api.store import Store
 from meshtls.lab.controllers import Controllers, submitting
 from meshtls.lab.node.ca import Authority
 from meshtls.lab.node.envoy import binary
+from meshtls.lab.node.loopback import Loopback
 from meshtls.lab.node.network import API_IP, Network
 from meshtls.lab.node.node import Node
 from meshtls.lab.node.plane import Plane
@@ -64,13 +65,14 @@ class Supervisor:
         tokens = Tokens(store, {token: ADMIN})
         xds = Xds()
         await xds.serve("xds.sock")
-        network, runtime = Network(self._wish.nodes), Runtime(self._control)
+        alone = self._wish.mode == state.LOOPBACK
+        network, runtime = Loopback(self._wish.nodes) if alone else Network(self._wish.nodes), Runtime(self._control)
         names = [f"lab-{number}" for number in range(1, self._wish.nodes + 1)]
-        plane = Plane(store, authority, xds, names[0])
-        node = Node(store, network, runtime, plane, tokens, binary(), names=names, rootless=self._rootless)
+        plane = Plane(store, authority, xds, names[0], network.fit)
+        node = Node(store, network, runtime, plane, tokens, binary(), names=names, rootless=self._rootless and not alone)
         api = Api(store, tokens=tokens, inject=lambda pod, namespace: istio.inject(pod, namespace, plane.world), log_source=node,
-                  dial=_dialer(store))
-        controllers = Controllers(store, submitting(store), authority.root_pem, names)
+                  dial=_dialer(store, network))
+        controllers = Controllers(store, submitting(store), authority.root_pem, names, api_ca_pem=(self._folder / "ca.crt").read_text())
         for name in NAMESPACES:
             store.create("namespaces", _namespace(name))
         for obj in istio.installation(mesh=mesh or None, values=settings.get("values")):
@@ -79,11 +81,9 @@ class Supervisor:
         await node.start()
         await controllers.start()
 
-        inside = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        inside.bind((API_IP, 443))
         server = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
         state.write(self._folder / "kubeconfig", kubeconfig(server, self._folder / "ca.crt", token, f"meshtls-lab-{self._wish.name}"))
-        serving = loop.create_task(api.serve("127.0.0.1", 0, certificate, key, sockets=[self._listener, inside],
+        serving = loop.create_task(api.serve("127.0.0.1", 0, certificate, key, sockets=[self._listener, *network.api(self._listener)],
                                              started=lambda _: self._ready(report, server)))
         stopping = loop.create_task(stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -99,7 +99,7 @@ class Supervisor:
 
     def _ready(self, report: Callable[[Obj], None], server: str) -> None:
         pid, started = self._process
-        state.save(state.State(name=self._wish.name, pid=pid, started=started, server=server, mode=self._wish.mode))
+        state.save(state.State(name=self._wish.name, pid=pid, started=started, server=server, mode=self._wish.mode, mark=state.mark()))
         report({"ready": server})
 
     def _certificates(self, authority: Authority, now: datetime.datetime) -> tuple[str, str]:
@@ -145,7 +145,7 @@ def _create(store: Store, api: Api, obj: Obj) -> None:
     store.create(plural, obj)
 
 
-def _dialer(store: Store) -> Any:
+def _dialer(store: Store, network: Network | Loopback) -> Any:
     """How the API reaches a webhook's Service: from the node's network, as a control plane on the node would."""
 
     async def dial(namespace: str, name: str, port: int) -> socket.socket:
@@ -153,15 +153,11 @@ def _dialer(store: Store) -> Any:
         if service is None:
             raise LookupError(f'service "{name}" not found')
         ip = (service.get("spec") or {}).get("clusterIP")
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        sock.setblocking(False)
         try:
-            await asyncio.get_running_loop().sock_connect(sock, (ip, port))
+            return await network.dial(ip, port)
         except OSError as error:
-            sock.close()
             if isinstance(error, ConnectionRefusedError):
                 raise
             raise OSError(error.errno, f"dial tcp {ip}:{port}: connect: {(error.strerror or str(error)).lower()}") from error
-        return sock
 
     return dial

@@ -7,7 +7,7 @@ import scene
 from scene import SERVER, Json, container, pod, policy, service, told, until
 
 from meshtls.cluster.client import Client
-from meshtls.lab import Lab
+from meshtls.lab import Lab, state
 
 pytestmark = pytest.mark.lab
 
@@ -28,6 +28,12 @@ while True:
     time.sleep(0.05)
 """
 PROBE = {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 1}
+
+
+def needs_namespaces(lab: Lab) -> None:
+    found = state.load(lab.name)
+    if found and found.mode == state.LOOPBACK:
+        pytest.skip("namespaces are refused here, and loopback mode has no NetworkPolicies")
 
 
 @pytest.fixture
@@ -69,6 +75,7 @@ def test_an_excluded_port_answers_plaintext_under_strict(lab: Lab) -> None:
 
 
 def test_a_network_policy_is_a_timeout_not_a_refusal(lab: Lab) -> None:
+    needs_namespaces(lab)
     deny = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "deny", "namespace": "bare"},
             "spec": {"podSelector": {"matchLabels": {"app": "walled"}}, "policyTypes": ["Ingress"]}}  # fmt: skip
     lab.apply(service("walled", "bare", publishNotReadyAddresses=True), pod("walled", "bare", container(SERVER)), pod("caller", "bare", container(CALLER, "walled.bare")))

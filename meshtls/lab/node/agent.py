@@ -83,7 +83,7 @@ class Agent:
         port, path = int(self._scrape.get("port") or 80), self._scrape.get("path") or "/metrics"
         try:
             async with asyncio.timeout(5):
-                status, body = await http1.get(("127.0.0.1", port), path, sock=await self._network.client(self._net))
+                status, body = await http1.get((self._net.loop(port), port), path, sock=await self._network.client(self._net))
         except (http1.NoAnswer, TimeoutError):
             return b""
         return body if status == 200 else b""
@@ -93,7 +93,8 @@ class Agent:
         container = self._containers.get(path.split("/")[2], {})
         kind = next(iter({"httpGet", "tcpSocket", "grpc"} & wish.keys()), "tcpSocket")
         action = wish[kind]
-        address = (self._net.ip, probes.port_number(container, action["port"]))
+        port = probes.port_number(container, action["port"])
+        address = (self._net.at(port), port)
         sock = await self._network.client(self._net)
         try:
             async with asyncio.timeout(float(wish.get("timeoutSeconds") or 1)):

@@ -57,20 +57,21 @@ def container_spec(pod: Obj, container: Obj, node: "Node", net: PodNet, status: 
     dropped, added = wish.get("drop") or [], wish.get("add") or []
     kept = [name for name in CAPABILITIES if "ALL" not in dropped and name not in dropped] + [name for name in added if name in CAPABILITIES]
     groups = [int(g) for g in (*(whole.get("supplementalGroups") or []), whole.get("fsGroup")) if g is not None]
-    return Spec(argv=tuple(argv), env=env, cwd=container.get("workingDir") or "/", hostname=hostname[:63], uid=uid, gid=gid,
+    spec = Spec(argv=tuple(argv), env=env, cwd=container.get("workingDir") or "/", hostname=hostname[:63], uid=uid, gid=gid,
                 groups=tuple(groups), capabilities=tuple(kept), marks=marks, rootless=node.rootless, interpreter=node.python[1],
                 no_new_privileges=own.get("allowPrivilegeEscalation") is False,
                 root=Root(python=node.python, files=files, mounts=mounts, readonly=bool(own.get("readOnlyRootFilesystem"))))
+    return net.contain(spec)
 
 
-def proxy_spec(pod: Obj, node: "Node", home: str) -> Spec:
+def proxy_spec(pod: Obj, node: "Node", net: PodNet, home: str) -> Spec:
     """What to execute for the pod's Envoy. Writes its bootstrap."""
     admin, path = f"{home}/admin.sock", f"{home}/envoy.json"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(admin)
     world = node.plane.world
     with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(msgspec.json.encode(istio.bootstrap(pod, world, xds_socket="xds.sock", admin_socket=admin)))
+        file.write(msgspec.json.encode(istio.bootstrap(pod, world, xds_socket="xds.sock", admin_socket=admin) | net.bootstrap))
     return Spec(argv=(node.envoy, "-c", path, *istio.arguments(world, pod)), env={"PATH": "/usr/bin:/bin"}, cwd=os.getcwd())
 
 
@@ -165,10 +166,11 @@ class Running:
         probe = record.spec[kind]
         assert worker.net is not None
         ip, label, failed = worker.net.ip, kind.removesuffix("Probe").capitalize(), ""
+        source = worker.node.network.probes_from(worker.node.index(worker.pod))
 
         async def once() -> probes.Result:
             nonlocal failed
-            success, message = await probes.attempt(probe, record.spec, ip, self.execute)
+            success, message = await probes.attempt(probe, record.spec, ip, self.execute, source)
             failed = message
             return success, message
 

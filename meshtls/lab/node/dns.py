@@ -52,6 +52,20 @@ def lookup(store: Store, name: str) -> Records | None:
     return None
 
 
+def addresses(store: Store, name: str, search: list[str], ndots: int = 5) -> list[str]:
+    """What a program's resolver makes of a name by resolv.conf's rules: IPv4 addresses, [] for none."""
+    given, below = [name.lower().rstrip(".")], [f"{name.lower()}.{domain}" for domain in search]
+    for candidate in given if name.endswith(".") else below + given if name.count(".") < ndots else given + below:
+        found = lookup(store, candidate)
+        for _ in range(8):
+            if not found or found[0][0] != CNAME:
+                break
+            found = lookup(store, found[0][1])
+        if ips := [str(value) for type_, value in found or [] if type_ == A]:
+            return ips
+    return []
+
+
 def _endpoints(store: Store, service: dict[str, Any]) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
     """(address, hostname or "", ports) of everything that DNS shows of a Service."""
     metadata = service["metadata"]

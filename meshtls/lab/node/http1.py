@@ -17,12 +17,12 @@ class NoAnswer(Exception):
 
 
 async def connect(address: tuple[str, int] | str, sock: socket.socket | None = None,
-                  tls: ssl.SSLContext | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A stream to a TCP address (through `sock`, which may live in another network) or to a unix socket's path."""
+                  tls: ssl.SSLContext | None = None, source: str = "") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A stream to a TCP address (through `sock`, which may live in another network, or from the address `source`) or to a unix socket's path."""
     if isinstance(address, str):
         return await asyncio.open_unix_connection(address, limit=_HEAD)
     if sock is None:
-        return await asyncio.open_connection(*address, ssl=tls, limit=_HEAD)
+        return await asyncio.open_connection(*address, ssl=tls, limit=_HEAD, local_addr=(source, 0) if source else None)
     try:
         await asyncio.get_running_loop().sock_connect(sock, address)
         return await asyncio.open_connection(sock=sock, ssl=tls, server_hostname="" if tls else None, limit=_HEAD)
@@ -32,10 +32,11 @@ async def connect(address: tuple[str, int] | str, sock: socket.socket | None = N
 
 
 async def get(address: tuple[str, int] | str, path: str, *, method: str = "GET", headers: dict[str, str] | None = None,
-              sock: socket.socket | None = None, tls: ssl.SSLContext | None = None, largest: int = LARGEST) -> Answer:
+              sock: socket.socket | None = None, tls: ssl.SSLContext | None = None, largest: int = LARGEST,
+              source: str = "") -> Answer:
     """Ask once. Raises NoAnswer, or TimeoutError under asyncio.timeout."""
     try:
-        reader, writer = await connect(address, sock, tls)
+        reader, writer = await connect(address, sock, tls, source)
     except OSError as error:
         raise NoAnswer(f"dial tcp {address[0]}:{address[1]}: connect: {_said(error)}" if isinstance(address, tuple) else _said(error)) from error
     try:

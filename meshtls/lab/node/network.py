@@ -9,9 +9,13 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from meshtls.lab.api.store import Store
+from meshtls.lab.istio.discovery import Configuration
 from meshtls.lab.node import linux, netlink, nft
+from meshtls.lab.node.dns import Dns
+from meshtls.lab.node.runtime import Spec
 
 NODE_IP = "10.77.0.1"
 POD_CIDR = "10.77.0.0/16"
@@ -31,6 +35,23 @@ class PodNet:
     def __init__(self, ip: str, netns: int, index: int, host: bool = False) -> None:
         self.ip, self.netns, self.index, self.host = ip, netns, index, host
         self.nft: socket.socket | None = None  # kept while the pod lives: closing one waits for the kernel
+
+    @property
+    def bootstrap(self) -> dict[str, Any]:
+        """What its Envoy's bootstrap needs besides Istio's own."""
+        return {}
+
+    def at(self, port: int) -> str:
+        """Where an application of the pod that listens on all addresses is reached past the proxy."""
+        return self.ip
+
+    def loop(self, port: int) -> str:
+        """The same from inside the pod, by its 127.0.0.1."""
+        return "127.0.0.1"
+
+    def contain(self, spec: Spec) -> Spec:
+        """A container that is to run in this network."""
+        return spec
 
 
 def _sysctl(path: str, value: str) -> None:
@@ -76,7 +97,7 @@ class Network:
         """What a hostNetwork pod gets: the node itself."""
         return PodNet(self.node_ips[node], self._home, 0, host=True)
 
-    async def add(self) -> PodNet:
+    async def add(self, pod: dict[str, Any]) -> PodNet:
         """A new pod's network, ready for connections. Raises OSError."""
         number = self._free.pop(0) if self._free and self._next > 20_000 else self._next
         self._next += number == self._next
@@ -148,7 +169,32 @@ class Network:
             return sock
         return await self.inside(pod, open_)
 
-    def close(self) -> None:
-        self._worker.shutdown(wait=True)
-        self._links.close()
-        self._nft.close()
+    def probes_from(self, node: int) -> str:
+        """The address that a node's probes are bound to; "" for the kernel's choice."""
+        return ""
+
+    def fit(self, pod: dict[str, Any], found: Configuration) -> Configuration:
+        """A proxy's configuration, for its pod's network."""
+        return found
+
+    async def serve(self, store: Store) -> None:
+        """Answer for names, on the node's own address."""
+        self._dns = Dns(store)
+        await self._dns.serve(DNS_IP)
+
+    def api(self, listener: socket.socket) -> list[socket.socket]:
+        """Where the API listens inside, besides its `listener` on the host."""
+        inside = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        inside.bind((API_IP, 443))
+        return [inside]
+
+    async def dial(self, ip: str, port: int) -> socket.socket:
+        """A connection from the node to a Service. Raises OSError."""
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, (ip, port))
+        except OSError:
+            sock.close()
+            raise
+        return sock

@@ -15,8 +15,9 @@ from meshtls.lab.controllers.recorder import Recorder
 from meshtls.lab.istio import metrics
 from meshtls.lab.node import logs, nft, rules
 from meshtls.lab.node.container import new_log
-from meshtls.lab.node.dns import SLICES, Dns
-from meshtls.lab.node.network import DNS_IP, Network
+from meshtls.lab.node.dns import SLICES
+from meshtls.lab.node.loopback import Loopback
+from meshtls.lab.node.network import Network
 from meshtls.lab.node.plane import Plane
 from meshtls.lab.node.pod import Worker
 from meshtls.lab.node.runtime import Runtime, host_python
@@ -57,7 +58,7 @@ class Coalesced:
 class Node:
     """`names` are the nodes it plays; `rootless` says that there is one real user only."""
 
-    def __init__(self, store: Store, network: Network, runtime: Runtime, plane: Plane, tokens: Tokens, envoy: str, *,
+    def __init__(self, store: Store, network: Network | Loopback, runtime: Runtime, plane: Plane, tokens: Tokens, envoy: str, *,
                  names: Sequence[str], rootless: bool) -> None:
         self.store, self.network, self.runtime, self.plane, self.envoy = store, network, runtime, plane, envoy
         self.rootless, self.python = rootless, host_python()
@@ -67,14 +68,13 @@ class Node:
         self._ends: set[asyncio.Task[None]] = set()
         self._logs: dict[tuple[str, str], list[logs.Log]] = {}
         self._next = 0
-        self._dns = Dns(store)
         self._services = Coalesced(self._write_services)
         self._policies = Coalesced(self._write_policies)
         self._unsubscribe = lambda: None
 
     async def start(self) -> None:
         """Take in what the store holds, and follow it."""
-        await self._dns.serve(DNS_IP)
+        await self.network.serve(self.store)
         self._unsubscribe = self.store.subscribe(self._hear)
         for pod in self.store.list("pods"):
             self._hear(Event("ADDED", "pods", pod, None))
@@ -85,7 +85,6 @@ class Node:
         self._unsubscribe()
         self._services.cancel()
         self._policies.cancel()
-        self._dns.close()
         for worker in self._workers.values():
             self._end(worker, 0)
         await asyncio.gather(*self._ends, return_exceptions=True)

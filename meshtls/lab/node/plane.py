@@ -14,6 +14,7 @@ For tests of convergence: the pod annotation `lab.meshtls.dev/frozen: "true"` ke
 import asyncio
 import datetime
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -26,6 +27,8 @@ from meshtls.lab.node.ca import LIFE, Authority
 from meshtls.lab.node.xds import Proxy, Xds
 
 Obj = dict[str, Any]
+Fit = Callable[[Obj, istio.Configuration], istio.Configuration]
+"""(pod, its proxy's configuration) -> the same for the pod's kind of network."""
 FROZEN, DELAY, ROTATE = "lab.meshtls.dev/frozen", "lab.meshtls.dev/push-delay", "lab.meshtls.dev/rotate"
 PROXIES, CURRENT, PENDING = "lab.meshtls.dev/proxies", "current", "pending"
 QUIET_S, CROWD_S = 0.05, 0.5
@@ -58,8 +61,8 @@ def _matters(event: Event) -> bool:
 class Plane:
     """Keeps `xds` fed from `store`."""
 
-    def __init__(self, store: Store, authority: Authority, server: Xds, node: str) -> None:
-        self.authority, self._node = authority, node
+    def __init__(self, store: Store, authority: Authority, server: Xds, node: str, fit: Fit = lambda pod, found: found) -> None:
+        self.authority, self._node, self._fit = authority, node, fit
         self._store, self._xds = store, server
         self._pods: dict[tuple[str, str], tuple[Proxy, datetime.datetime]] = {}
         self._world: istio.World | None = None
@@ -125,7 +128,7 @@ class Plane:
     def _configure(self, world: istio.World, pod: Obj, proxy: Proxy) -> None:
         proxy.frozen = proxy.configured and _annotations(pod).get(FROZEN) == "true"
         if not proxy.frozen:
-            proxy.put(istio.configuration(world, pod, self._kept))
+            proxy.put(self._fit(pod, istio.configuration(world, pod, self._kept)))
 
     def _review(self) -> None:
         """Look soon whether all proxies are current, and say so when that has changed."""

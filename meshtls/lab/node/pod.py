@@ -81,7 +81,7 @@ class Worker:
     async def _live(self) -> None:
         try:
             os.makedirs(f"{self.home}/volumes", exist_ok=True)
-            self.net = self.node.network.host(self.node.index(self.pod)) if self.pod["spec"].get("hostNetwork") else await self.node.network.add()
+            self.net = self.node.network.host(self.node.index(self.pod)) if self.pod["spec"].get("hostNetwork") else await self.node.network.add(self.pod)
             self.addresses |= {"podIP": self.net.ip, "podIPs": [{"ip": self.net.ip}]}
             for record in self.records:
                 if not images.kind(record.spec.get("image", "")):
@@ -183,7 +183,7 @@ class Worker:
             try:
                 if proxy:
                     await self._open_agent(record)
-                    spec = proxy_spec(self.pod_now(), self.node, self.home)
+                    spec = proxy_spec(self.pod_now(), self.node, self.net, self.home)
                 else:
                     spec = container_spec(self.pod, record.spec, self.node, self.net, self.addresses, self.volumes)
                 break

@@ -25,8 +25,8 @@ def port_number(container: Obj, port: Any) -> int:
     return next((p["containerPort"] for p in container.get("ports") or [] if p.get("name") == port), 0)
 
 
-async def attempt(probe: Obj, container: Obj, ip: str, run: Exec) -> Result:
-    """Ask once; (success, message as in the pod's events)."""
+async def attempt(probe: Obj, container: Obj, ip: str, run: Exec, source: str = "") -> Result:
+    """Ask once, from the address `source` if given; (success, message as in the pod's events)."""
     limit = float(probe.get("timeoutSeconds") or 1)
     try:
         async with asyncio.timeout(limit):
@@ -34,11 +34,11 @@ async def attempt(probe: Obj, container: Obj, ip: str, run: Exec) -> Result:
                 code, output = await run(probe["exec"].get("command") or [], limit)
                 return code == 0, output[-1024:]
             if "httpGet" in probe:
-                return await _http(probe["httpGet"], container, ip)
+                return await _http(probe["httpGet"], container, ip, source)
             kind = "tcpSocket" if "tcpSocket" in probe else "grpc"
             number = port_number(container, probe[kind]["port"])
             try:
-                _, writer = await http1.connect((probe[kind].get("host") or ip, number))
+                _, writer = await http1.connect((probe[kind].get("host") or ip, number), source=source)
             except OSError as error:
                 return False, f"dial tcp {ip}:{number}: connect: {(error.strerror or str(error)).lower()}"
             writer.close()
@@ -47,7 +47,7 @@ async def attempt(probe: Obj, container: Obj, ip: str, run: Exec) -> Result:
         return False, f"command timed out after {limit:g}s" if "exec" in probe else "context deadline exceeded"
 
 
-async def _http(action: Obj, container: Obj, ip: str) -> Result:
+async def _http(action: Obj, container: Obj, ip: str, source: str) -> Result:
     number, host = port_number(container, action["port"]), action.get("host") or ip
     path = "/" + str(action.get("path") or "/").lstrip("/")
     secure = action.get("scheme") == "HTTPS"
@@ -58,7 +58,7 @@ async def _http(action: Obj, container: Obj, ip: str) -> Result:
         tls = ssl.create_default_context()
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     try:
-        status, _ = await http1.get((host, number), path, headers=headers, tls=tls, largest=10_240)
+        status, _ = await http1.get((host, number), path, headers=headers, tls=tls, largest=10_240, source=source)
     except http1.NoAnswer as error:
         return False, f'Get "{url}": {error}'
     return 200 <= status < 400, "" if status < 400 else f"HTTP probe failed with statuscode: {status}"

@@ -20,7 +20,8 @@ HBONE = 15008
 _EVERYTHING = ("*", "0.0.0.0/0")
 
 
-def _networks(ranges: Iterable[str]) -> Iterator[str]:
+def networks(ranges: Iterable[str]) -> Iterator[str]:
+    """IPv4 ranges, written in full."""
     for text in ranges:
         try:
             yield str(ipaddress.IPv4Network(text, strict=False))
@@ -50,12 +51,12 @@ def intercept(wish: Interception) -> list[Chain]:
     out.append([local, not_owner, RETURN])
     out += [[owner, RETURN] for owner in owners]
     out.append([nft.daddr("127.0.0.1"), RETURN])
-    out += [[nft.daddr(network), RETURN] for network in _networks(wish.exclude_ranges)]
+    out += [[nft.daddr(network), RETURN] for network in networks(wish.exclude_ranges)]
     out += [[nft.dport(TCP, port), nft.redirect(wish.outbound_port)] for port in wish.include_outbound]
     if any(text in _EVERYTHING for text in wish.include_ranges):
         out.append([tcp, nft.redirect(wish.outbound_port)])
     else:
-        out += [[nft.daddr(network), tcp, nft.redirect(wish.outbound_port)] for network in _networks(wish.include_ranges)]
+        out += [[nft.daddr(network), tcp, nft.redirect(wish.outbound_port)] for network in networks(wish.include_ranges)]
     return [Chain("prerouting", inbound, "prerouting", "nat", -100), Chain("output", out, "output", "nat", -100)]
 
 
@@ -107,6 +108,19 @@ def services(objects: Sequence[Obj], slices: Sequence[Obj]) -> tuple[list[Chain]
              Chain("output", [[nft.jump("services")]], "output", "nat", -100), Chain("postrouting", to_itself, "postrouting", "nat", 100)],
             [Chain("refused", refuse), Chain("forward", [[nft.jump("refused")]], "forward"),
              Chain("output", [[nft.jump("refused")]], "output")])
+
+
+def find(objects: Sequence[Obj], slices: Sequence[Obj], ip: str, port: int, protocol: str) -> list[tuple[str, int]] | None:
+    """Where a call to a Service's address may go: [] where nothing is ready, None where there is no such Service or port."""
+    for service in objects:
+        metadata, spec = service["metadata"], service.get("spec") or {}
+        if spec.get("clusterIP") != ip:
+            continue
+        for each in spec.get("ports") or []:
+            if (each["port"], each.get("protocol", "TCP")) == (port, protocol):
+                return _backends(service, each, [s for s in slices if s["metadata"]["namespace"] == metadata["namespace"] and (
+                    s["metadata"].get("labels") or {}).get("kubernetes.io/service-name") == metadata["name"]])
+    return None
 
 
 class Policies:

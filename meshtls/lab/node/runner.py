@@ -12,6 +12,7 @@ real pod) and ending it ends everything in it. `exit` is what os.waitstatus_to_e
 """
 import json
 import os
+import re
 import selectors
 import signal
 import socket
@@ -22,6 +23,7 @@ from meshtls.lab.node import linux, rootfs
 DEFAULT_CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "FSETID": 4, "KILL": 5, "SETGID": 6, "SETUID": 7, "SETPCAP": 8,
                         "NET_BIND_SERVICE": 10, "NET_RAW": 13, "SYS_CHROOT": 18, "MKNOD": 27, "AUDIT_WRITE": 29, "SETFCAP": 31}
 NET_ADMIN = 12
+MARK = "MESHTLS_LAB"
 
 
 def start(isolated: bool) -> tuple[int, socket.socket]:
@@ -81,10 +83,7 @@ class Runner:
         if "kill" in request:
             pid = self._ids.get(request["kill"])
             if pid:
-                try:
-                    os.kill(pid, request["signal"])
-                except ProcessLookupError:
-                    pass
+                self._signal(pid, request["signal"])
             return True
         with os.fdopen(fds[0], "rb") as file:
             file.seek(0)
@@ -97,6 +96,16 @@ class Runner:
             for fd in fds[1:]:
                 os.close(fd)
         return True
+
+    def _signal(self, pid: int, number: int) -> None:
+        """SIGKILL ends all of a container: its PID namespace does it, or else its process group."""
+        try:
+            if number == signal.SIGKILL and not self._isolated:
+                os.killpg(pid, number)
+            else:
+                os.kill(pid, number)
+        except ProcessLookupError:
+            pass
 
     def _spawn(self, request: dict[str, Any], spec: dict[str, Any], output: int, netns: int) -> None:
         reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -141,6 +150,8 @@ class Runner:
                 return
             number = self._pids.pop(pid, None)
             if number is not None:
+                if not self._isolated:
+                    self._signal(pid, signal.SIGKILL)  # what it has left behind
                 for reader in [fd for fd, of in self._starting.items() if of == number]:
                     self._started(reader)
                 self._ids.pop(number, None)
@@ -172,15 +183,25 @@ class Runner:
                 socket.sethostname(spec["hostname"])
                 rootfs.build(self._root, spec["root"])
             os.umask(0o022)
+            argv, env = spec["argv"], spec["env"]
+            if not self._isolated:
+                argv = [reroute(part, spec["paths"]) for part in argv]
+                env = {key: reroute(value, spec["paths"]) for key, value in env.items()} | {MARK: os.environ.get(MARK, "")}
             os.chdir(spec["cwd"])
             _become(spec)
-            argv, env = spec["argv"], spec["env"]
             os.execve(_program(argv[0], env, spec["interpreter"]), argv, env)
         except BaseException as error:
             reason = f"{error.strerror}: {error.filename or ''}" if isinstance(error, OSError) and error.filename else str(error)
             os.write(failures, reason.encode()[:4000] or b"failed")
         finally:
             os._exit(128)
+
+
+def reroute(text: str, paths: list[tuple[str, str]]) -> str:
+    """What is written as below a mount, as where it is: the whole text, or what follows = : or a comma."""
+    for written, place in paths:
+        text = re.sub(rf"(^|[=:,]){re.escape(written)}(?=/|$|[:,])", lambda found, to=place: str(found[1]) + to, text)  # type: ignore[misc]
+    return text
 
 
 def _program(name: str, env: dict[str, str], interpreter: str) -> str:

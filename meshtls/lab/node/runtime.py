@@ -24,13 +24,15 @@ class Root(msgspec.Struct, frozen=True):
 
 
 class Spec(msgspec.Struct, frozen=True):
-    """What to run. `root` None: in the lab's own file system (Envoy), without becoming anybody else."""
+    """What to run. `root` None: in the lab's own file system (Envoy), without becoming anybody else; `paths` (what is written, where it is)
+    then hold for arguments, variables and `cwd`."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
     cwd: str = "/"
     hostname: str = "localhost"
     root: Root | None = None
+    paths: tuple[tuple[str, str], ...] = ()
     uid: int = 0
     gid: int = 0
     groups: tuple[int, ...] = ()

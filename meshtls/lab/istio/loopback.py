@@ -1,0 +1,92 @@
+"""The translation's resources for a proxy that has no network of its own (the lab's loopback mode). Pure: resources in, resources out.
+
+What interception does in a network namespace is said in Envoy's own words: the inbound listener has a socket for each captured port of the
+pod's address, and tells the ORIGINAL_DST clusters where the application is; the outbound one hears the destination in a PROXY header. Chains,
+TLS, routes and logs stay as they are. Nothing carries a mark, which would need a privilege.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from meshtls.lab.istio import envoy
+from meshtls.lab.istio.discovery import Answer, Configuration
+from meshtls.lab.istio.envoy import Json
+from meshtls.lab.istio.inbound import ORIGINAL_DST
+
+PROXY_PROTOCOL = envoy.extension(
+    "envoy.filters.listener.proxy_protocol", "filters.listener.proxy_protocol.v3.ProxyProtocol"
+)
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A pod's addresses: the cluster's, the application's behind the proxy, and its own 127.0.0.1. `ports` are the TCP ports that its
+    containers declare; `captured` says which ports the proxy listens on for the application."""
+
+    ip: str
+    app: str
+    local: str
+    ports: tuple[int, ...] = ()
+    captured: Callable[[int], bool] = lambda _: True
+
+    def listener(self, listener: Json) -> Json:
+        """A listener on the pod's addresses."""
+        if listener.get("bind_to_port") is False:
+            return listener
+        if listener["name"] == "virtualOutbound":
+            return listener | {
+                "address": envoy.address(self.local, envoy.OUTBOUND_PORT),
+                "listener_filters": [PROXY_PROTOCOL],
+            }
+        if listener["name"] != "virtualInbound":
+            address = listener["address"]["socket_address"]
+            ip = self.local if address["address"].startswith("127.") else self.ip
+            return listener | {"address": envoy.address(ip, address["port_value"])}
+        named = {chain["filter_chain_match"].get("destination_port", 0) for chain in listener["filter_chains"]}
+        ports = sorted(p for p in {*self.ports, *named} - {0, envoy.INBOUND_PORT} if self.captured(p))
+        return listener | {
+            "address": envoy.address(self.local, envoy.INBOUND_PORT),
+            "additional_addresses": [{"address": envoy.address(self.ip, port)} for port in ports],
+            "listener_filters": [self._original(), *(f for f in listener["listener_filters"] if f != ORIGINAL_DST)],
+        }
+
+    def _original(self) -> Json:
+        """In place of what interception leaves in the kernel: where ORIGINAL_DST clusters connect to."""
+        where = {"text_format_source": {"inline_string": f"{self.app}:%DOWNSTREAM_LOCAL_PORT%"}}
+        key = "envoy.network.transport_socket.original_dst_address"
+        return envoy.extension(
+            "envoy.filters.listener.set_filter_state",
+            "filters.listener.set_filter_state.v3.Config",
+            on_accept=[{"object_key": key, "format_string": where}],
+        )
+
+    def cluster(self, cluster: Json) -> Json:
+        """A cluster whose sockets are unmarked, and which finds the pod's own application."""
+        out = dict(cluster)
+        source = out.pop("upstream_bind_config", {}).get("source_address")
+        if source:
+            out["upstream_bind_config"] = {"source_address": source}
+        if out["name"].startswith("inbound|") and "load_assignment" in out:
+            groups = out["load_assignment"]["endpoints"]
+            mine = [{"lb_endpoints": [self._endpoint(e) for e in group["lb_endpoints"]]} for group in groups]
+            out["load_assignment"] = out["load_assignment"] | {"endpoints": mine}
+        return out
+
+    def _endpoint(self, endpoint: Json) -> Json:
+        where = endpoint["endpoint"]["address"].get("socket_address")
+        return {"endpoint": {"address": envoy.address(self.app, where["port_value"])}} if where else endpoint
+
+    def bootstrap(self) -> Json:
+        """What to add to the bootstrap: everything that the proxy sends comes from the pod's address."""
+        return {"cluster_manager": {"upstream_bind_config": {"source_address": envoy.address(self.ip, 0)["socket_address"]}}}
+
+
+def configuration(place: Place, found: Configuration) -> Configuration:
+    """What a proxy is told, for this place. Versions stay: a pod's place does not change."""
+
+    def changed(answer: Answer, change: Callable[[Json], Json]) -> Answer:
+        bodies = (msgspec.json.encode(change(msgspec.json.decode(body))) for body in answer.resources)
+        return Answer(answer.version, tuple(bodies))
+
+    clusters, listeners = changed(found.clusters, place.cluster), changed(found.listeners, place.listener)
+    return msgspec.structs.replace(found, clusters=clusters, listeners=listeners)

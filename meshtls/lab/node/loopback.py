@@ -1,0 +1,234 @@
+"""Pods on this machine's own loopback, where network namespaces are refused: the `Network` of a loopback lab, with less fidelity.
+
+A lab takes three neighbouring blocks of 127.0.0.0/8: pods, their applications behind the proxies, their 127.0.0.1s (see shim.py for what a
+program does with them, and istio/loopback.py for its proxy). A socket on the first block's LAB address keeps the blocks from other labs; it
+answers what a kernel and a DNS server would: where a Service's address leads now, and names.
+"""
+import asyncio
+import errno
+import json
+import os
+import random
+import socket
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from meshtls.errors import LabError
+from meshtls.lab.api.store import Store
+from meshtls.lab.istio.discovery import Configuration
+from meshtls.lab.istio.interception import Interception, interception
+from meshtls.lab.istio.loopback import Place, configuration
+from meshtls.lab.node import dns, rules, shim
+from meshtls.lab.node.network import API_IP, PodNet
+from meshtls.lab.node.nft import Chain
+from meshtls.lab.node.runtime import Spec, host_python
+
+Obj = dict[str, Any]
+BLOCKS = range(64, 250, 3)
+LAB_PORT = 15053
+PROXY_ID = 1337
+
+
+def lowest_port() -> int:
+    """The first port that this process may bind."""
+    if os.geteuid() == 0:
+        return 1
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    except (OSError, ValueError):
+        return 1024
+
+
+def _ranges(texts: Iterable[str]) -> list[tuple[int, int]]:
+    networks = rules.networks("0.0.0.0/0" if text == "*" else text for text in texts)
+    return [(shim.number(ip), -1 << (32 - int(length)) & 0xFFFFFFFF) for ip, _, length in (text.partition("/") for text in networks)]
+
+
+class LoopbackNet(PodNet):
+    """A pod's addresses, and what its programs and its proxy have to know of them."""
+
+    __slots__ = ("place", "wish", "lab", "run")
+
+    def __init__(self, place: Place, wish: Interception, lab: tuple[str, int], host: bool = False) -> None:
+        super().__init__(place.ip, -1, 0, host)
+        self.place, self.wish, self.lab, self.run = place, wish, lab, os.getcwd()
+
+    @property
+    def bootstrap(self) -> Obj:
+        return self.place.bootstrap()
+
+    def at(self, port: int) -> str:
+        return self.place.app if self.place.captured(port) else self.ip
+
+    loop = at
+
+    def contain(self, spec: Spec) -> Spec:
+        """A container without a root of its own: what it would see is told to its shim."""
+        assert spec.root is not None
+        files, wish = spec.root.files, self.wish
+        paths = sorted(((target, source) for source, target, _ in spec.root.mounts), key=lambda pair: -len(pair[0]))
+        temporary = f"{self.run}/tmp/{self.ip}"
+        os.makedirs(temporary, exist_ok=True)
+        resolv = [line.split() for line in files["/etc/resolv.conf"].splitlines()]
+        outbound = None if wish.mode == "NONE" or PROXY_ID in (spec.uid, spec.gid) else {
+            "ports": wish.include_outbound, "not_ports": wish.exclude_outbound, "ranges": _ranges(wish.include_ranges),
+            "not_ranges": _ranges(wish.exclude_ranges)}
+        place = {"ip": self.ip, "app": self.place.app, "local": self.place.local, "block": _block(self.ip), "lab": self.lab,
+                 "inbound": _inbound(wish), "outbound": outbound, "proxy_port": wish.outbound_port, "hostname": spec.hostname,
+                 "hosts": {name: ip for ip, *names in map(str.split, files["/etc/hosts"].splitlines()) for name in names if ":" not in ip},
+                 "search": [word for line in resolv if line[0] == "search" for word in line[1:]],
+                 "paths": [*paths, *([] if any(target == "/tmp" for target, _ in paths) else [("/tmp", temporary)])]}
+        cwd = next((spec.cwd.replace(target, source, 1) for target, source in paths if f"{spec.cwd}/".startswith(f"{target}/")), temporary)
+        env = {**spec.env, "PATH": f"{self.run}/bin:{spec.env['PATH']}", shim.VARIABLE: json.dumps(place),
+               "PYTHONPATH": ":".join(filter(None, (f"{self.run}/shim", spec.env.get("PYTHONPATH", ""))))}
+        return msgspec.structs.replace(spec, root=None, cwd=cwd, env=env, paths=tuple(place["paths"]))
+
+
+def _block(ip: str) -> str:
+    return ".".join(ip.split(".")[:2]) + "."
+
+
+def _inbound(wish: Interception) -> Obj | None:
+    return None if wish.mode == "NONE" else {"include": wish.include_inbound, "exclude": wish.exclude_inbound}
+
+
+class Loopback:
+    """In place of `Network`. Raises LabError when no block is free."""
+
+    def __init__(self, nodes: int = 1) -> None:
+        self._lowest, self._next, self._store = lowest_port(), 0, None
+        self._api: tuple[str, int] = ("", 0)
+        self._first, self._socket = self._claim()
+        self.lab = self._socket.getsockname()
+        self.node_ips = [f"127.{self._first}.0.{number}" for number in range(1, nodes + 1)]
+
+    @staticmethod
+    def _claim() -> tuple[int, socket.socket]:
+        for first in random.sample(BLOCKS, len(BLOCKS)):
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sock.setblocking(False)
+            try:
+                sock.bind((f"127.{first}.0.100", LAB_PORT))
+                return first, sock
+            except OSError as error:
+                sock.close()
+                if error.errno != errno.EADDRINUSE:
+                    raise LabError(f"addresses of 127.0.0.0/8 cannot be used: {error.strerror}", "the lab needs Linux's loopback interface, up") from error
+        raise LabError(f"no block of addresses is free for a lab, or UDP port {LAB_PORT} is taken", "end another lab: meshtls lab down --all")
+
+    # pods
+
+    def _place(self, low: str, wish: Interception, pod: Obj) -> Place:
+        """Addresses of the pod whose last two numbers are `low`. Without interception its application is at the pod's own address."""
+        ip, behind, local = (f"127.{self._first + n}.{low}" for n in range(3))
+        ports = tuple(p["containerPort"] for c in pod["spec"]["containers"] for p in c.get("ports") or [] if p.get("protocol", "TCP") == "TCP")
+        inbound, lowest = _inbound(wish), self._lowest
+        return Place(ip, behind if inbound else ip, local, ports, lambda port: port >= lowest and shim.captured(inbound, port))
+
+    def host(self, node: int = 0) -> PodNet:
+        """What a hostNetwork pod gets: the node's address."""
+        none = Interception("NONE")
+        return LoopbackNet(self._place(f"0.{node + 1}", none, {"spec": {"containers": []}}), none, self.lab, host=True)
+
+    async def add(self, pod: Obj) -> PodNet:
+        """A new pod's addresses. Raises OSError."""
+        self._next += 1
+        if self._next >= 250 * 250:
+            raise OSError(errno.ENOSPC, "no address is left in this lab")
+        wish = interception(pod)
+        return LoopbackNet(self._place(f"{1 + self._next // 250}.{1 + self._next % 250}", wish, pod), wish, self.lab)
+
+    async def remove(self, net: PodNet) -> None:
+        """Nothing is left of an address."""
+
+    async def rules(self, table: str, chains: Sequence[Chain], pod: PodNet | None = None) -> None:
+        """There is no kernel to be told."""
+
+    async def listen(self, pod: PodNet, ip: str, port: int) -> socket.socket:
+        """A listening TCP socket on the pod's address."""
+        return socket.create_server((pod.ip, port), backlog=128)
+
+    async def client(self, pod: PodNet) -> socket.socket:
+        """An unconnected, non-blocking TCP socket that comes from the pod's address."""
+        return self._from(pod.ip)
+
+    def _from(self, ip: str) -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_IP, shim.IP_BIND_ADDRESS_NO_PORT, 1)
+        sock.bind((ip, 0))
+        return sock
+
+    def probes_from(self, node: int) -> str:
+        """The address that a node's probes come from."""
+        return self.node_ips[node]
+
+    def fit(self, pod: Obj, found: Configuration) -> Configuration:
+        """A proxy's configuration, for its pod's addresses."""
+        ip = (pod.get("status") or {}).get("podIP") or ""
+        return configuration(self._place(ip.split(".", 2)[2], interception(pod), pod), found)
+
+    # what a kernel and a DNS server would answer
+
+    async def serve(self, store: Store) -> None:
+        """Answer the shims; and put them, and the Python they run in, where containers find them."""
+        self._store = store
+        os.makedirs("shim", exist_ok=True)
+        Path("shim/sitecustomize.py").write_bytes(Path(shim.__file__).read_bytes())
+        os.makedirs("bin", exist_ok=True)
+        for name in ("python", "python3"):
+            os.symlink(host_python()[1], f"bin/{name}")
+        self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: _Line(self), sock=self._socket)
+
+    def api(self, listener: socket.socket) -> list[socket.socket]:
+        """The API's address in the cluster leads to its listener."""
+        self._api = listener.getsockname()
+        return []
+
+    def answer(self, question: Obj) -> Obj:
+        """To {"name", "search"}: {"addresses"}; to {"ip", "port", "protocol"} of a Service: where it leads, or {"errno"}."""
+        assert self._store is not None
+        if "name" in question:
+            return {"addresses": dns.addresses(self._store, question["name"], question["search"])}
+        ip, port = question["ip"], question["port"]
+        if (ip, port) == (API_IP, 443):
+            return {"ip": self._api[0], "port": self._api[1]}
+        backends = rules.find(self._store.list("services"), self._store.list(dns.SLICES), ip, port, question["protocol"])
+        if not backends:
+            return {"errno": errno.EHOSTUNREACH if backends is None else errno.ECONNREFUSED}
+        chosen = random.choice(backends)
+        return {"ip": chosen[0], "port": chosen[1]}
+
+    async def dial(self, ip: str, port: int) -> socket.socket:
+        """A connection from the first node to a Service. Raises OSError."""
+        said = self.answer({"ip": ip, "port": port, "protocol": "TCP"})
+        if "errno" in said:
+            raise OSError(said["errno"], os.strerror(said["errno"]))
+        sock = self._from(self.node_ips[0])
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, (said["ip"], said["port"]))
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+class _Line(asyncio.DatagramProtocol):
+    def __init__(self, network: Loopback) -> None:
+        self._network = network
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        try:
+            said = self._network.answer(json.loads(data))
+        except (ValueError, KeyError, TypeError):
+            return  # not one of ours
+        self._transport.sendto(json.dumps(said).encode(), addr)
