@@ -1,20 +1,12 @@
 """Hints: Services that a workload names in its environment, command or arguments. A hint is no proof of a call.
 
-Read are `name.namespace`, with or without `.svc.cluster.local`, and in URLs and `host:port` the bare name of a Service of
-the workload's own namespace. Names that no Service has are passed over, so ordinary host names do not count.
+Names that no Service has are passed over, so ordinary host names do not count.
 """
-
-import re
 
 from meshtls.audit.facts import Facts
 from meshtls.model import objects as o
+from meshtls.model.hosts import named
 from meshtls.model.workload import Workload
-
-_NAME = r"[a-z](?:[-a-z0-9]*[a-z0-9])?"
-_QUALIFIED = re.compile(rf"(?<![-a-z0-9.@])({_NAME})\.({_NAME})(?:\.svc(?:\.[a-z0-9.]+)?)?(?![-a-z0-9.])")
-_BARE = re.compile(rf"(?:://|^)(?:[^@/\s]*@)?({_NAME})(?::\d+)?(?=/|$|,|\s)")
-_ITSELF = 40000
-
 
 ISTIO = ("istio-proxy", "istio-init", "istio-validation")
 
@@ -47,12 +39,7 @@ def _read(facts: Facts, w: Workload, containers: tuple[o.Container, ...]) -> lis
         texts = [(f"env {env.name}", env.value) for env in container.env if env.value]
         texts += [("its arguments", text) for text in (*container.command, *container.args)]
         for where, text in texts:
-            if len(text) > _ITSELF:
-                continue
-            keys = [(m[2], m[1]) for m in _QUALIFIED.finditer(text)] if "." in text else []
-            if "://" in text or (where != "its arguments" and ":" in text):
-                keys += [(w.namespace, m[1]) for m in _BARE.finditer(text)]
-            for key in keys:
+            for key in named(text, w.namespace, where == "its arguments"):
                 service = by_name.get(key)
                 if service and service.spec.type == "ExternalName":
                     service = facts.service(service.spec.external_name, service.namespace) or service

@@ -3,13 +3,11 @@
 import datetime
 import gc
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from meshtls.cli import output
-from meshtls.cli.meshes import known
+from meshtls.cli import meshes, output
 from meshtls.cli.options import Options, shared
 from meshtls.errors import InputError
 
@@ -17,12 +15,13 @@ from meshtls.errors import InputError
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @shared("cluster", "scope", "output", "report", "timeout", "threshold")
+@click.option("--apply", "overlay", multiple=True, metavar="FILE", help="As if these manifests were applied.")
 @click.option("--baseline", metavar="FILE", help="An earlier report (-o json) to compare with.")
 @click.option("--fail-on-new", is_flag=True, help="Findings of the baseline are accepted; only new ones fail.")
 @click.option("--suppress", "suppress", multiple=True, metavar="FILE", help="Accepted findings, with owner, reason and expiry.")
 @click.option("--list-rules", is_flag=True, help="Print every rule and leave.")
-def audit(options: Options, paths: tuple[str, ...], baseline: str | None, fail_on_new: bool, suppress: tuple[str, ...],
-          list_rules: bool) -> None:
+def audit(options: Options, paths: tuple[str, ...], overlay: tuple[str, ...], baseline: str | None, fail_on_new: bool,
+          suppress: tuple[str, ...], list_rules: bool) -> None:
     """What would break under STRICT, and why.
 
     PATH is a manifest, a directory of them, a dump made by `meshtls dump`, or - for standard input. Without PATH the cluster
@@ -37,7 +36,7 @@ def audit(options: Options, paths: tuple[str, ...], baseline: str | None, fail_o
     with output.session(options, kind="AuditReport", title="Audit") as draft:
         accepted = [entry for path in suppress for entry in _suppressions(path)]
         held = _baseline(baseline) if baseline else None
-        mesh, namespaces = _read(options, paths)
+        mesh, namespaces = meshes.read(options, paths, overlay)
 
         from meshtls import audit as engine
         from meshtls.audit import accept
@@ -55,27 +54,6 @@ def audit(options: Options, paths: tuple[str, ...], baseline: str | None, fail_o
         draft.checks += checks
         draft.facts += [("note", note) for note in mesh.notes]
         draft.facts.append(("coverage", "{answered} of {questions} questions answered ({percent} %)".format(**draft.coverage)))
-
-
-def _read(options: Options, paths: Sequence[str]) -> tuple[Any, frozenset[str] | None]:
-    """The mesh, and the namespaces that the findings are to concern (None: all). Raises InputError or ClusterError.
-
-    The whole cluster is read whatever is asked: the clients of one namespace live in others.
-    """
-    from meshtls import sources
-
-    if paths:
-        mesh = sources.load(paths)
-        namespaces = options.namespaces
-    else:
-        from meshtls.cluster.client import Client
-
-        with Client.connect(options.kubeconfig, options.context) as client:
-            mesh = sources.load(client=client)
-            namespaces = options.namespaces if options.all_namespaces else options.namespaces or (client.namespace or "default",)
-    for name in namespaces:
-        known(mesh, name)
-    return mesh, None if options.all_namespaces or not namespaces else frozenset(namespaces)
 
 
 def _suppressions(path: str) -> list[Any]:
@@ -116,10 +94,12 @@ def _baseline(path: str) -> set[tuple[str, str, tuple[str, ...]]]:
 def _list_rules(options: Options) -> None:
     from meshtls.audit.catalogue import least_sure
     from meshtls.audit.rules import RULES
+    from meshtls.policy.documents import RuleItem, RuleList
 
-    document = {"apiVersion": "meshtls.dev/v1", "kind": "RuleList", "items": [
-        {"code": r.code, "title": r.title, "severity": str(r.severity), "confidence": str(least_sure(r.catalogue, r.confidence)), "catalogue": list(r.catalogue),
-         "about": list(r.about), "docs": f"docs/findings.md#{r.code.lower()}"} for r in RULES]}
+    items = tuple(
+        RuleItem(code=r.code, title=r.title, severity=r.severity, confidence=least_sure(r.catalogue, r.confidence), catalogue=r.catalogue,
+                 about=r.about, inputs=r.inputs, docs=f"docs/findings.md#{r.code.lower()}") for r in RULES)
+    document = RuleList(items=items)
     output.emit_document(document, options, lambda: "".join(
         f"{r.code}  {r.severity:<8}  {r.title}  [{', '.join(r.catalogue)}]\n" for r in RULES))
 

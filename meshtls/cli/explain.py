@@ -26,6 +26,7 @@ def explain(
     with output.stops(options.timeout_s):
         from meshtls.cli import meshes
         from meshtls.policy import change
+        from meshtls.policy.documents import ExplanationList
         from meshtls.policy.explain import explain as answer
 
         mesh = meshes.read(options, paths, overlay)[0]
@@ -34,7 +35,7 @@ def explain(
             meshes.known(mesh, name)
         after = change.strict(mesh, names) if names else mesh
         found = answer(after, client, server, options.namespaces[0] if options.namespaces else "")
-        document = {"apiVersion": "meshtls.dev/v1", "kind": "ExplanationList", "items": [_plain(mesh, a) for a in found]}
+        document = ExplanationList(items=tuple(_plain(mesh, a) for a in found), notes=mesh.notes, absent=mesh.absent)
         output.emit_document(document, options, lambda: "\n".join(_text(mesh, a) for a in found))
 
 
@@ -58,22 +59,16 @@ def _text(mesh: Any, answer: Any) -> str:
     return safe("\n".join(lines) + "\n")
 
 
-def _plain(mesh: Any, answer: Any) -> dict[str, Any]:
-    return {
-        "client": answer.client,
-        "server": answer.server,
-        "port": answer.port,
-        "sends": answer.sends,
-        "verdict": answer.verdict,
-        "steps": [
-            {
-                "says": s.says,
-                "shadowed": s.shadowed,
-                "object": s.because.object if s.because else "",
-                "path": s.because.path if s.because else "",
-                "where": str(mesh.origins.where(s.because.object, s.because.steps())) if s.because and s.because.object else "",
-            }
-            for s in answer.steps
-        ],
-        "fix": answer.fix,
-    }
+def _plain(mesh: Any, answer: Any) -> Any:
+    from meshtls.policy.documents import Explanation, SaidStep
+
+    steps = tuple(
+        SaidStep(
+            says=s.says, shadowed=s.shadowed, object=s.because.object if s.because else "", path=s.because.path if s.because else "",
+            where=str(mesh.origins.where(s.because.object, s.because.steps())) if s.because and s.because.object else "",
+        )
+        for s in answer.steps
+    )
+    return Explanation(
+        client=answer.client, server=answer.server, port=answer.port, sends=answer.sends, verdict=answer.verdict, steps=steps, fix=answer.fix
+    )

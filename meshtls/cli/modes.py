@@ -11,7 +11,8 @@ from meshtls.cli.options import Options, shared
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @shared("cluster", "scope", "output", "timeout")
-def modes(options: Options, paths: tuple[str, ...]) -> None:
+@click.option("--apply", "overlay", multiple=True, metavar="FILE", help="As if these manifests were applied.")
+def modes(options: Options, paths: tuple[str, ...], overlay: tuple[str, ...]) -> None:
     """The effective mTLS mode of every workload and port, with the object that decided.
 
     PATH is a manifest, a directory of them, a dump made by `meshtls dump`, or - for standard input. Without PATH the cluster
@@ -19,11 +20,12 @@ def modes(options: Options, paths: tuple[str, ...]) -> None:
     """
     with output.stops(options.timeout_s):
         from meshtls.cli import meshes
+        from meshtls.policy.documents import ModeList
         from meshtls.policy.engine import Engine
         from meshtls.policy.inject import ASSUMED
         from meshtls.policy.server import modes as answer
 
-        mesh, namespaces = meshes.read(options, paths)
+        mesh, namespaces = meshes.read(options, paths, overlay)
         found = answer(mesh, namespaces)
         refs = meshes.chosen(options, mesh)
         if refs is not None:
@@ -32,11 +34,7 @@ def modes(options: Options, paths: tuple[str, ...]) -> None:
         notes = list(mesh.notes)
         if Engine.of(mesh).injector.assumed and not all(w.pods for w in mesh.workloads):
             notes.append(ASSUMED)
-        document: dict[str, Any] = {"apiVersion": "meshtls.dev/v1", "kind": "ModeList", "items": found}
-        if notes:
-            document["notes"] = notes
-        if mesh.absent:
-            document["absent"] = mesh.absent
+        document = ModeList(items=tuple(found), notes=tuple(notes), absent=mesh.absent)
         output.emit_document(document, options, lambda: _table(found, options.output == "wide"))
         for note in notes if options.output in ("table", "wide") else ():
             click.echo(f"note: {note}", err=True)

@@ -59,9 +59,12 @@ def _stream(options: Options, mesh: Any, found: Iterator[Any]) -> None:
     from meshtls.policy.predict import expand
 
     if options.output == "yaml":
-        output.emit_document({"apiVersion": "meshtls.dev/v1", "kind": "PredictionList", "items": list(expand(mesh, found))}, options, str)
+        from meshtls.policy.documents import PredictionList
+
+        output.emit_document(PredictionList(items=tuple(expand(mesh, found)), notes=mesh.notes, absent=mesh.absent), options, str)
         return
-    sys.stdout.write('{"apiVersion": "meshtls.dev/v1", "kind": "PredictionList", "items": [')
+    head = msgspec.json.encode({"apiVersion": "meshtls.dev/v1", "kind": "PredictionList", "notes": mesh.notes, "absent": mesh.absent})
+    sys.stdout.write(head.decode()[:-1] + ',"items": [')
     start = "\n"
     buffer: list[str] = []
     for item in expand(mesh, found):

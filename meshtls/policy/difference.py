@@ -48,3 +48,8 @@ def _mode(mode: WorkloadMode | None, port: str) -> str:
 def call_changes(before: Mesh, after: Mesh, namespaces: frozenset[str] | None = None) -> list[Group]:
     """Every call that exists in both or only in `after`, with another outcome than `before`."""
     return list(groups(after, before, namespaces=namespaces))
+
+
+def gone_calls(before: Mesh, after: Mesh, namespaces: frozenset[str] | None = None) -> list[Group]:
+    """Every call that exists in `before` only."""
+    return [g for g in groups(before, after, namespaces=namespaces) if g.was is None]

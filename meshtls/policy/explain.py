@@ -7,9 +7,11 @@ import msgspec
 
 from meshtls.errors import InputError
 from meshtls.model.mesh import Mesh
+from meshtls.model.objects import Pod
 from meshtls.model.workload import Workload
 from meshtls.policy.because import Because
 from meshtls.policy.calls import Outcome, Where
+from meshtls.policy.dataplane import is_manifest
 from meshtls.policy.predict import Group, Table
 from meshtls.policy.server import BREAKS, UNKNOWN, WORKS
 
@@ -152,14 +154,23 @@ def _decided(outcome: Outcome) -> list[Step]:
     return [Step(_sentence(b.says), b if b.object else None) for b in outcome.because]
 
 
-def _server(table: Table, pod: object, port: int) -> list[Step]:
-    server = table.calls.servers.of(pod)  # type: ignore[arg-type]
+def _server(table: Table, pod: Pod, port: int) -> list[Step]:
+    server = table.calls.servers.of(pod)
     inbound = server.inbound(port)
-    steps = [Step(f"{server.pod.ref} {_PLANES[server.face.plane.kind]} and enforces {inbound.mode} on port {port}.", server.face.plane.because)]
+    steps = [Step(f"{_named(table, server.pod)} {_PLANES[server.face.plane.kind]} and enforces {inbound.mode} on port {port}.", server.face.plane.because)]
     steps += [Step(_sentence(b.says), b) for b in inbound.because if not b.path.startswith("spec.portLevelMtls.") or b.path.endswith(f".{port}")]
     if server.effective is not None:
         steps += [Step(_sentence(b.says), b, True) for b in server.effective.shadowed]
     return steps
+
+
+def _named(table: Table, pod: Pod) -> str:
+    """The pod, or the workload that would make it."""
+    if not is_manifest(pod):
+        return pod.ref
+    refs = (ref for ref, faces in table.engine.faces.items() if any(f.pod is pod for f in faces))
+    ref = next(refs, pod.ref)
+    return ref if ref.startswith("Pod/") else f"A pod of {ref}"
 
 
 def _sentence(text: str) -> str:

@@ -1,41 +1,48 @@
 """A dump: everything that was read from a cluster, in one JSON file that stands in for the cluster later.
 
-Only the fields that meshtls reads are in it, and no Secret ever was. Values of environment variables and annotations that
-nothing depends on are left out. With `pseudonyms`, names, labels and hosts become stable pseudonyms: equal names stay equal,
-so every answer stays the same in shape.
+Only the fields that meshtls reads are in it, and no Secret ever was. Of what applications are told (environment, arguments) only
+the names of Services remain, of annotations only those that decide something: passwords in plain values stay out, and every
+answer is what the cluster's would be.
 """
 
-import hashlib
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgspec
 
+from meshtls.model.hosts import named
 from meshtls.model.kinds import READ, kind_of
 from meshtls.model.mesh import Mesh
+from meshtls.sources.pseudonyms import Pseudonyms
 
-# annotations that decide something, by prefix; all others stay out of a dump
+# annotations that decide something, by prefix or as a whole; all others stay out of a dump
 _ANNOTATIONS = (
     "sidecar.istio.io/", "traffic.sidecar.istio.io/", "networking.istio.io/", "ambient.istio.io/", "inject.istio.io/",
-    "istio.io/", "prometheus.io/", "prometheus.istio.io/", "nginx.ingress.kubernetes.io/", "kubernetes.io/ingress.class",
-    "proxy.istio.io/", "k8s.v1.cni.cncf.io/", "meshtls.dev/", "argocd.argoproj.io/", "kustomize.toolkit.fluxcd.io/", "meta.helm.sh/",
-    "helm.toolkit.fluxcd.io/", "configmanagement.gke.io/", "objectset.rio.cattle.io/",
+    "istio.io/", "prometheus.io/", "prometheus.istio.io/", "proxy.istio.io/", "k8s.v1.cni.cncf.io/networks", "meshtls.dev/",
+    "nginx.ingress.kubernetes.io/service-upstream", "nginx.ingress.kubernetes.io/upstream-vhost",
+    "nginx.ingress.kubernetes.io/backend-protocol", "kubernetes.io/ingress.class", "argocd.argoproj.io/tracking-id",
+    "kustomize.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/", "configmanagement.gke.io/managed", "objectset.rio.cattle.io/",
 )  # fmt: skip
+# variables of control planes and network plugins whose values decide something
+_VARIABLES = frozenset(
+    {"PILOT_IGNORE_RESOURCES", "PILOT_INCLUDE_RESOURCES", "ISTIO_DUAL_STACK", "ENABLE_EXTERNAL_NAME_ALIAS", "FELIX_BPFENABLED"}
+)
 
 
 def write(mesh: Mesh, *, pseudonyms: bool = False, salt: str = "") -> Iterator[bytes]:
     """The dump of a mesh, piece by piece."""
-    rename = _Pseudonyms(mesh, salt) if pseudonyms else None
-    head = {"apiVersion": "meshtls.dev/v1", "kind": "Dump", "live": mesh.live, "absent": mesh.absent}
+    rename = Pseudonyms(mesh, salt) if pseudonyms else None
+    absent = {kind: rename.text(reason) for kind, reason in mesh.absent.items()} if rename else mesh.absent
+    head = {"apiVersion": "meshtls.dev/v1", "kind": "Dump", "live": mesh.live, "absent": absent}
     yield msgspec.json.encode(head)[:-1] + b',"items":['
     first = True
+    services = mesh.services_by_name.keys()
     for field, group, cls in READ:
         for obj in getattr(mesh, field):
             value = msgspec.to_builtins(obj)
             value["kind"] = kind_of(cls)
             value.setdefault("apiVersion", f"{group}/v1" if group else "v1")
-            _trim(value)
+            _trim(value, obj.metadata.namespace, services)
             if rename is not None:
                 value = rename(value)
             yield (b"" if first else b",\n") + msgspec.json.encode(value)
@@ -53,60 +60,43 @@ def narrowed(mesh: Mesh, namespaces: frozenset[str]) -> Mesh:
     return msgspec.structs.replace(mesh, **tables)
 
 
-def _trim(value: Any) -> None:
-    """Leave out what nothing depends on: foreign annotations, and environment values that are not addresses."""
+def _trim(value: Any, namespace: str, services: Collection[tuple[str, str]]) -> None:
+    """Leave out what nothing depends on: foreign annotations, headers, patches, and all of a container's texts but Services' names."""
     if isinstance(value, dict):
         notes = value.get("annotations")
         if isinstance(notes, dict):
             value["annotations"] = {k: v for k, v in notes.items() if k.startswith(_ANNOTATIONS)}
-        env = value.get("env")
-        if isinstance(env, list):
-            value["env"] = [e if _is_address(e.get("value", "")) else {"name": e.get("name", "")} for e in env]
+        if isinstance(value.get("containers"), list | tuple):
+            for container in (*value["containers"], *value.get("initContainers", ()), *value.get("ephemeralContainers", ())):
+                _texts(container, namespace, services)
+        value.pop("httpHeaders", None)
+        if isinstance(value.get("exec"), dict):
+            value["exec"] = {}
+        if "applyTo" in value:
+            value.pop("patch", None)
         for each in value.values():
-            _trim(each)
-    elif isinstance(value, list):
+            _trim(each, namespace, services)
+    elif isinstance(value, list | tuple):
         for each in value:
-            _trim(each)
+            _trim(each, namespace, services)
 
 
-def _is_address(text: str) -> bool:
-    """Whether a value names a host or URL without credentials in it."""
-    return "@" not in text and re.fullmatch(r"(?:[a-z][a-z0-9+.-]*://)?[a-z0-9][a-z0-9.-]*(?::\d+)?(?:/[\w./-]*)?", text) is not None
+def _texts(container: dict[str, Any], namespace: str, services: Collection[tuple[str, str]]) -> None:
+    """Environment and arguments as the Services that they name; a proxy's arguments tell what it is, and stay."""
+    env = []
+    for entry in container.get("env", ()):
+        text = entry.get("value", "")
+        kept = text if entry.get("name") in _VARIABLES else _only(text, namespace, services, False)
+        if kept:
+            env.append({"name": entry.get("name", ""), "value": kept})
+    container["env"] = env
+    if container.get("name") != "istio-proxy":
+        for field in ("command", "args"):
+            texts = [_only(text, namespace, services, True) for text in container.get(field, ())]
+            container[field] = [text for text in texts if text]
 
 
-class _Pseudonyms:
-    """Replaces every name that is the user's own; what belongs to Istio or Kubernetes keeps its name."""
-
-    def __init__(self, mesh: Mesh, salt: str) -> None:
-        self._salt = salt
-        keep = {"default", "kube-system", "kube-public", "kube-node-lease", "istio", "*", "~", ".", "mesh", mesh.root, "istio-system"}
-        own: set[str] = set()
-        for obj in mesh.objects():
-            own.update((obj.metadata.name, obj.metadata.namespace))
-            own.update(v for k, v in obj.metadata.labels.items() if not _is_theirs(k))
-        words = {w for w in own if w and w not in keep and not w.startswith("istio") and not w.isdigit()}
-        self._names = {word: self._of(word) for word in words}
-        parts = sorted(self._names, key=len, reverse=True)
-        pattern = "|".join(re.escape(p) for p in parts)
-        self._pattern = re.compile(rf"(?<![a-z0-9-])(?:{pattern})(?![a-z0-9-])") if parts else None
-        self._replace: Callable[[re.Match[str]], str] = lambda m: self._names[m[0]]
-
-    def _of(self, word: str) -> str:
-        return "n" + hashlib.sha256(f"{self._salt}/{word}".encode()).hexdigest()[:10]
-
-    def __call__(self, value: Any, key: str = "") -> Any:
-        if isinstance(value, dict):
-            return {k: self(v, k) for k, v in value.items()}
-        if isinstance(value, list):
-            return [self(v, key) for v in value]
-        if isinstance(value, str) and self._pattern is not None and key not in _FIXED:
-            return self._pattern.sub(self._replace, value)
-        return value
-
-
-# fields whose values are words of Kubernetes or Istio
-_FIXED = frozenset({"kind", "apiVersion", "mode", "protocol", "operator", "type", "phase", "status", "controller", "handler", "appProtocol", "uid"})
-
-
-def _is_theirs(label: str) -> bool:
-    return label.partition("/")[0].endswith(("istio.io", "kubernetes.io", "k8s.io"))
+def _only(text: str, namespace: str, services: Collection[tuple[str, str]], arguments: bool) -> str:
+    """The Services that a text names, as hosts that are read as the same ones again."""
+    found = dict.fromkeys(key for key in named(text, namespace, arguments) if key in services)
+    return " ".join(f"{name}.{home}" for home, name in found)
