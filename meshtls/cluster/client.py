@@ -95,9 +95,9 @@ class Client:
         return self._items(self._kind(kind), namespace, labels, fields)[0]
 
     def list_pages(
-        self, kind: str, namespace: str | None = None, labels: str = "", fields: str = ""
+        self, kind: str | Kind, namespace: str | None = None, labels: str = "", fields: str = ""
     ) -> Iterator[bytes]:
-        """The same as raw `List` documents of at most 500 items, for typed decoding."""
+        """The same as raw `List` documents of at most 500 items, for typed decoding. A Kind may name another version."""
         return self._pages(self._kind(kind), namespace, labels, fields)
 
     def create(self, obj: dict[str, Any], namespace: str | None = None, dry_run: bool = False) -> dict[str, Any]:
@@ -207,7 +207,9 @@ class Client:
         call = Call(method=method, path=path, doing=f"{method} {path}", params=params, body=body, content_type=content_type)
         return self._transport.request(call, timeout_s)
 
-    def _kind(self, name: str) -> Kind:
+    def _kind(self, name: str | Kind) -> Kind:
+        if isinstance(name, Kind):
+            return name
         try:
             return KINDS[name]
         except KeyError:

@@ -1,15 +1,17 @@
 """A live cluster as documents: one LIST for each kind, in pages, decoded straight into their types.
 
-A kind that may not be listed, or that the cluster does not serve, is absent with that reason: nothing that depends on it may
-pass. A user who may list in some namespaces only gets those: the kind is then read there, and absent elsewhere. Of ConfigMaps
-only Istio's own leave this module; Secrets are never read.
+The version of a kind is the usual one, else whichever the cluster serves. A kind that may not be listed, or that the cluster does
+not serve, is absent with that reason: nothing that depends on it may pass. A user who may list in some namespaces only gets
+those: the kind is then read there, and absent elsewhere. Of ConfigMaps only Istio's own are kept; Secrets are never read.
 """
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from meshtls.cluster.kinds import KINDS
-from meshtls.errors import Forbidden, NotFound
+import msgspec
+
+from meshtls.cluster.kinds import KINDS, Kind
+from meshtls.errors import Forbidden, MeshtlsError, NotFound
 from meshtls.model.kinds import CLUSTER_SCOPED, READ, kind_of
 from meshtls.model.mesh import Mesh
 from meshtls.model.objects import K8sGateway
@@ -64,10 +66,41 @@ def _allowed(client: Any, key: str, name: str, namespaces: tuple[str, ...], abse
 
 
 def _pages(client: Any, key: str, namespace: str | None) -> list[Document]:
-    """All pages of one kind. The API leaves kind and apiVersion out of a list's items: the list's own say them."""
+    """All objects of one kind, of another version where the cluster does not serve the usual one. Raises NotFound."""
     known = KINDS[key]
+    try:
+        return _read(client, known, namespace)
+    except NotFound:
+        for version in _served(client, known.group):
+            if version != known.version:
+                try:
+                    return _read(client, msgspec.structs.replace(known, version=version), namespace)
+                except NotFound:
+                    continue
+        raise
+
+
+def _served(client: Any, group: str) -> list[str]:
+    """The versions of an API group, the preferred first; none where the group is not served, or may not be asked for."""
+    try:
+        answer = msgspec.json.decode(client.raw("GET", f"/apis/{group}").content, type=_Group)
+    except (MeshtlsError, msgspec.DecodeError):
+        return []
+    return [version.version for version in answer.versions]
+
+
+class _Version(msgspec.Struct):
+    version: str = ""
+
+
+class _Group(msgspec.Struct):
+    versions: list[_Version] = []
+
+
+def _read(client: Any, known: Kind, namespace: str | None) -> list[Document]:
+    """All pages of one kind. The API leaves kind and apiVersion out of a list's items: the list's own say them."""
     found: list[Document] = []
-    for page in client.list_pages(key, namespace):
+    for page in client.list_pages(known, namespace):
         for document in parse(page, known.resource):
             document.kind, document.api_version = known.kind, document.api_version or known.api_version
             found.append(document)
