@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from meshtls.model.mesh import Mesh
 from meshtls.sources import files
 from meshtls.sources.build import build
@@ -28,7 +30,7 @@ def load(
         return live.read(client, namespaces, overlay=files.read(overlay))
     dumped: list[DumpHead] = []
     kept = files.Texts()
-    documents = list(files.read(paths, dumped, kept))
+    mesh = build(files.read(paths, dumped, kept), overlay=files.read(overlay), text=kept.text)
     absent = {kind: reason for head in dumped for kind, reason in head.absent.items()}
     live = len(paths) == len(dumped) == 1 and dumped[0].live
-    return build(documents, overlay=files.read(overlay), absent=absent, live=live, text=kept.text)
+    return msgspec.structs.replace(mesh, absent=absent, live=live) if dumped else mesh

@@ -24,6 +24,9 @@ _DECODERS = {cls: msgspec.json.Decoder(cls) for _, _, cls in READ}
 
 DEFAULT_NAMESPACE = "default"
 
+# an object, and where it was read: file and line. Not its document, whose body is the whole input's memory.
+Read = tuple[o.Object, str, int]
+
 
 def decode(document: Document) -> o.Object | None:
     """The typed object, or None for a kind that is not read. Raises InputError naming the field that does not fit."""
@@ -82,7 +85,7 @@ def build(
     `namespace` is where namespaced objects without one belong, as `kubectl apply` would put them. `text` gives a file's content
     again, for the lines of findings.
     """
-    found: dict[str, dict[tuple[str, str], tuple[o.Object, Document]]] = {field: {} for field, _, _ in READ}
+    found: dict[str, dict[tuple[str, str], Read]] = {field: {} for field, _, _ in READ}
     said = list(notes)
     for laid_over, source in ((False, documents), (True, overlay)):
         for document in source:
@@ -99,9 +102,9 @@ def build(
                 obj = _aged(obj, earlier[0])
             elif earlier is not None:
                 obj = _one_of(obj, document, *earlier)
-            table[key] = (obj, document)
+            table[key] = (obj, document.file, document.line)
     tables = {
-        field: tuple(obj for _, (obj, _) in sorted(table.items(), key=lambda item: item[0]))
+        field: tuple(obj for _, (obj, _, _) in sorted(table.items(), key=lambda item: item[0]))
         for field, table in found.items()
     }
     configs = _configs(tables["config_maps"], said)  # type: ignore[arg-type]
@@ -115,10 +118,8 @@ def build(
     )
 
 
-def _places(
-    found: dict[str, dict[tuple[str, str], tuple[o.Object, Document]]], text: Callable[[str], str]
-) -> Places:
-    return Places(lambda: ((obj.ref, doc.file, doc.line) for table in found.values() for obj, doc in table.values()), text)
+def _places(found: dict[str, dict[tuple[str, str], Read]], text: Callable[[str], str]) -> Places:
+    return Places(lambda: ((obj.ref, file, line) for table in found.values() for obj, file, line in table.values()), text)
 
 
 def _placed(obj: o.Object, namespace: str, document: Document) -> o.Object:
@@ -146,7 +147,7 @@ def _aged(obj: o.Object, earlier: o.Object) -> o.Object:
     return msgspec.structs.replace(obj, metadata=meta)
 
 
-def _one_of(obj: o.Object, document: Document, earlier: o.Object, where: Document) -> o.Object:
+def _one_of(obj: o.Object, document: Document, earlier: o.Object, file: str, line: int) -> o.Object:
     if obj == earlier:
         return earlier
     if obj.metadata.uid and obj.metadata.uid == earlier.metadata.uid:
@@ -154,7 +155,7 @@ def _one_of(obj: o.Object, document: Document, earlier: o.Object, where: Documen
     same = msgspec.structs.replace(obj, api_version=earlier.api_version)
     if same == earlier:
         return earlier
-    other = f"{where.file}:{where.line}" if where.line else where.file
+    other = f"{file}:{line}" if line else file
     raise InputError(
         f"{obj.ref} is declared twice, differently; the other is in {other or 'the same input'}",
         "read one environment at a time",

@@ -53,6 +53,7 @@ class _ItemHead(msgspec.Struct, gc=False, rename="camel"):
     kind: str = ""
 
 
+_JSON = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[{\[]")
 _HEAD = msgspec.json.Decoder(_Head)
 _ITEM = msgspec.json.Decoder(_ItemHead)
 
@@ -82,11 +83,16 @@ def dump_head(data: bytes) -> DumpHead | None:
         return None
 
 
+def is_json(data: bytes) -> bool:
+    """Whether it begins as JSON does, after a byte order mark and blanks."""
+    return _JSON.match(data) is not None
+
+
 def parse(data: bytes, file: str) -> Iterator[Document]:
     """The objects in `data`. Lists (`List`, `PodList`, ...) are opened, empty documents passed over."""
     if data.startswith(b"\xef\xbb\xbf"):
         data = data[3:]
-    if data.lstrip(b" \t\r\n")[:1] in (b"{", b"["):
+    if is_json(data):
         yield from _json(data, file)
     else:
         yield from _yaml(data, file)

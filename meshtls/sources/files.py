@@ -9,22 +9,27 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from meshtls.errors import InputError
-from meshtls.sources.document import Document, DumpHead, dump_head, parse
+from meshtls.sources.document import Document, DumpHead, dump_head, is_json, parse
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
 class Texts:
-    """The content of files that were read, once more: standard input is kept, files are read again."""
+    """The text of YAML that was read, once more: standard input is kept, files are read again. "" for JSON: nobody reads its lines."""
 
     def __init__(self) -> None:
         self.stdin = b""
 
     def text(self, file: str) -> str:
-        try:
-            data = self.stdin if file == "<stdin>" else Path(file).read_bytes()
-        except OSError:
-            return ""
+        if file == "<stdin>":
+            data = b"" if is_json(self.stdin) else self.stdin
+        else:
+            try:
+                with open(file, "rb") as again:
+                    data = again.read(4096)
+                    data = b"" if is_json(data) else data + again.read()
+            except OSError:
+                return ""
         return data.decode(errors="replace").removeprefix("\ufeff")
 
 

@@ -15,7 +15,7 @@ from meshtls.sources.document import split
 
 
 class Places:
-    """`owners` gives (ref, file, line of its document or 0) of every object; `text` a file's content ("" where it is gone)."""
+    """`owners` gives (ref, file, line of its document or 0) of every object; `text` a file's YAML ("" where it is gone, or JSON)."""
 
     def __init__(self, owners: Callable[[], Iterable[tuple[str, str, int]]], text: Callable[[str], str]) -> None:
         self._owners, self._read = owners, text
@@ -47,9 +47,7 @@ class Places:
     def _documents(self, file: str) -> list[tuple[int, str]]:
         found = self._parts.get(file)
         if found is None:
-            text = self._read(file)
-            is_json = text.lstrip()[:1] in ("{", "[")
-            found = self._parts[file] = [] if is_json else list(split(text))
+            found = self._parts[file] = list(split(self._read(file)))
         return found
 
     def _objects(self, file: str, index: int, part: str) -> list[Any]:
