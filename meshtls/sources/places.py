@@ -6,12 +6,18 @@ objects keep no positions, so that a large input pays nothing for findings that 
 
 import re
 from collections.abc import Callable, Iterable
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import yaml
 
 from meshtls.model.origin import Origin
 from meshtls.sources.document import split
+
+_NAME = re.compile(r"""name"?:\s*["']?([^\s"'{}\[\],#]+)""")
+_LIST = re.compile(r"""^kind:[ \t]*["']?\w*List\b""", re.MULTILINE)
+_ITEMS = re.compile(r"^items:[ \t\r]*\n( *)(?=- )", re.MULTILINE)
 
 
 class Places:
@@ -20,8 +26,7 @@ class Places:
     def __init__(self, owners: Callable[[], Iterable[tuple[str, str, int]]], text: Callable[[str], str]) -> None:
         self._owners, self._read = owners, text
         self._files: dict[str, tuple[str, int]] | None = None
-        self._parts: dict[str, list[tuple[int, str]]] = {}
-        self._nodes: dict[tuple[str, int], list[Any]] = {}
+        self._pieces: dict[str, dict[str, list[_Piece]]] = {}
 
     def locate(self, ref: str, path: tuple[str, ...]) -> Origin:
         """The place of a field, or of its nearest parent that is written."""
@@ -30,35 +35,57 @@ class Places:
         file, begins = self._files.get(ref, ("", 0))
         if not file:
             return Origin()
-        if not self._documents(file):
-            return Origin(file, begins)
         kind, _, rest = ref.partition("/")
         namespace, _, name = rest.rpartition("/")
-        pattern = re.compile(rf"name\"?:\s*[\"']?{re.escape(name)}[\"']?\s*(?:[,#}}]|$)", re.MULTILINE)
-        for index, (first, part) in enumerate(self._documents(file)):
-            if pattern.search(part) is None:
-                continue
-            for node in self._objects(file, index, part):
+        for piece in self._naming(file).get(name, ()):
+            for node in piece.objects:
                 if _is(node, kind, namespace, name):
                     mark = _walk(node, path)
-                    return Origin(file, first + mark.line + 1, mark.column + 1)
+                    return Origin(file, piece.first + mark.line + 1, mark.column + 1)
         return Origin(file, begins)
 
-    def _documents(self, file: str) -> list[tuple[int, str]]:
-        found = self._parts.get(file)
+    def _naming(self, file: str) -> dict[str, list["_Piece"]]:
+        """Name -> the pieces of a file that have it, in their order."""
+        found = self._pieces.get(file)
         if found is None:
-            found = self._parts[file] = list(split(self._read(file)))
+            found = self._pieces[file] = {}
+            for first, text in split(self._read(file)):
+                for piece in _items(first, text) or [_Piece(first, text)]:
+                    for name in dict.fromkeys(_NAME.findall(piece.text)):
+                        found.setdefault(name, []).append(piece)
         return found
 
-    def _objects(self, file: str, index: int, part: str) -> list[Any]:
-        found = self._nodes.get((file, index))
-        if found is None:
-            try:
-                root = yaml.compose(part, Loader=yaml.CSafeLoader)
-            except (yaml.YAMLError, RecursionError, ValueError):
-                root = None
-            found = self._nodes[file, index] = _opened(root)
-        return found
+
+class _Piece:
+    """A document, or one item of a list, that is only looked into when asked; `first` lines stand before it in its file."""
+
+    def __init__(self, first: int, text: str) -> None:
+        self.first, self.text = first, text
+
+    @cached_property
+    def objects(self) -> list[Any]:
+        """The objects in it."""
+        try:
+            return _opened(yaml.compose(self.text, Loader=yaml.CSafeLoader))
+        except (yaml.YAMLError, RecursionError, ValueError):
+            return []
+
+
+def _items(first: int, text: str) -> list[_Piece]:
+    """The items of a list in block style, as `kubectl get -o yaml` writes it, one by one; nothing for any other document."""
+    begin = _ITEMS.search(text) if _LIST.search(text) else None
+    if begin is None:
+        return []
+    dash = begin[1]
+    end = re.compile(rf"^ {{0,{len(dash)}}}(?![ #\r\n]|- )", re.MULTILINE).search(text, begin.end())
+    starts = [m.start() for m in re.compile(rf"^{dash}- ", re.MULTILINE).finditer(text, begin.start(1), end.start() if end else len(text))]
+    found = []
+    line, at = first, 0
+    for start, stop in pairwise([*starts, end.start() if end else len(text)]):
+        line += text.count("\n", at, start)
+        found.append(_Piece(line, text[start:stop]))
+        at = start
+    return found
 
 
 def _opened(root: Any) -> list[Any]:
