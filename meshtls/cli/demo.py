@@ -11,6 +11,7 @@ import pathlib
 import subprocess
 import sys
 import time
+from typing import Any
 
 import click
 import msgspec
@@ -57,21 +58,18 @@ class Story:
         self.failures: list[str] = []
 
     def say(self, text: str) -> None:
-        with contextlib.suppress(OSError):
-            # a terminal that is gone must not keep the lab up
-            click.secho(f"\n[{time.monotonic() - self.started:5.1f} s] {text}", bold=True)
+        _print(f"\n[{time.monotonic() - self.started:5.1f} s] {text}", bold=True)
 
     def check(self, title: str, ok: bool, reason: str = "") -> None:
         number = len(self.checks) + 1
         status = Status.PASS if ok else Status.FAIL
         self.checks.append(Check(id=f"demo-{number}", title=title, status=status, reason=reason, group="demo"))
         if not ok:
-            click.secho(f"not as told: {title}: {reason}", fg="red", err=True)
+            _print(f"not as told: {title}: {reason}", fg="red", err=True)
 
     def command(self, *args: str, report: pathlib.Path | None = None) -> subprocess.CompletedProcess[bytes]:
         """Run it as typed; `report` is where a copy of its report goes besides."""
-        click.secho("$ meshtls " + " ".join(args), dim=True)
-        sys.stdout.flush()
+        _print("$ meshtls " + " ".join(args), dim=True)
         more = () if report is None else ("--report", f"json={report}")
         return subprocess.run([sys.executable, "-m", "meshtls.cli.main", *args, *more], env=self.environment, check=False)
 
@@ -116,6 +114,13 @@ class Story:
             facts=tuple(f for report in parts for f in report.facts),
             started=self.reports[0].started if self.reports else "", finished=self.reports[-1].finished if self.reports else "",
         )
+
+
+def _print(text: str, err: bool = False, **style: Any) -> None:
+    """A terminal that is gone must not keep the lab up."""
+    with contextlib.suppress(OSError):
+        click.secho(text, err=err, **style)
+        sys.stdout.flush()
 
 
 def wait_for_visitor(story: Story) -> tuple[int, int]:

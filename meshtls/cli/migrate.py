@@ -247,8 +247,10 @@ def _held(checks: "tuple[Check, ...]", waiver: "Waiver", draft: "Draft") -> bool
 
     held = holding(checks, waiver)
     for check in held:
-        reasons = [f.message for f in check.findings] or [check.reason]
-        click.echo(f"HELD  {check.title}: {'; '.join(reasons[:3])}", err=True)
+        # what was found speaks for itself; a question without an answer has to be told
+        reasons = [f.message for f in check.findings][:3] or [f"not so, or not known: {check.title}: {check.reason}"]
+        for reason in reasons:
+            click.echo(f"HELD  {reason}", err=True)
     if held:
         waivable = all(check.id not in _never() for check in held)
         click.echo("nothing was changed" + ("; to go on all the same: --force" if waivable else ""), err=True)
@@ -278,7 +280,7 @@ def _carry(client: "Client", store: "Store", journal: "Journal", image: str, dra
         draft.checks += runner.checks
         draft.matrices += [matrix for found in eyes.matrices.values() for matrix in found]
         if runner.back_s is not None:
-            draft.facts.append(("seconds from the refusal's being seen to the policy restored", f"{runner.back_s:.3f}"))
+            draft.facts.append(("rolled back", f"{runner.back_s:.2f} s after it was seen"))
     if journal.outcome is Outcome.STUCK:
         _stuck(journal, draft)
         return journal

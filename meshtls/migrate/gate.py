@@ -75,7 +75,7 @@ def verdict(evidence: Evidence | None) -> tuple[Verdict, str]:
     if not evidence.proxies:
         return Verdict.UNKNOWN, "there was no proxy to hear"
     if evidence.deaf:
-        return Verdict.UNKNOWN, f"{len(evidence.deaf)} proxies were not heard: {evidence.deaf[0]}"
+        return Verdict.UNKNOWN, f"not heard: {_count(len(evidence.deaf), 'proxy', 'proxies')}: {evidence.deaf[0]}"
     if evidence.no_probes:
         return Verdict.UNKNOWN, f"no probe answered: {evidence.no_probes}"
     unknown = [check for check in evidence.probes if check.status is Status.ERROR]
@@ -86,8 +86,13 @@ def verdict(evidence: Evidence | None) -> tuple[Verdict, str]:
     if evidence.soaked_s < evidence.needed_s:
         return Verdict.UNKNOWN, f"soaked {evidence.soaked_s:.0f} s of {evidence.needed_s:g} s"
     return Verdict.HOLDS, (
-        f"{evidence.proxies} proxies heard for {evidence.soaked_s:.0f} s: nobody refused, {evidence.mtls} arrivals over mTLS"
+        f"{_count(evidence.proxies, 'proxy', 'proxies')} heard for {evidence.soaked_s:.0f} s: nobody refused, "
+        f"{_count(evidence.mtls, 'arrival', 'arrivals')} over mTLS"
     )
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def checks(stage: str, evidence: Evidence) -> tuple[Check, ...]:
@@ -103,7 +108,7 @@ def checks(stage: str, evidence: Evidence) -> tuple[Check, ...]:
         for one in evidence.refused
     )
     found = [
-        _check(stage, "proxies", "every proxy's log was heard", heard, listening or f"{evidence.proxies} proxies"),
+        _check(stage, "proxies", "every proxy's log was heard", heard, listening or _count(evidence.proxies, "proxy", "proxies")),
         _check(stage, "refused", "no real client was refused",
                Status.FAIL if refusals else (Status.PASS if heard is Status.PASS else Status.ERROR),
                "" if refusals else (listening or f"{evidence.mtls} arrivals over mTLS, {len(evidence.accepted)} accepted refusals"),

@@ -253,7 +253,9 @@ class Runner:
         self.checks += gate.checks(entry.stage.id, evidence)
         for one in evidence.refused:
             self._say(f"{journal.namespace}: REFUSED {one.client} by {one.server} port {one.port}")
-        self._say(f"{journal.namespace}: stage {entry.stage.id}: {verdict}: {because}")
+        # a refusal has just been told in full
+        told = "" if evidence.refused else f": {because}"
+        self._say(f"{journal.namespace}: stage {entry.stage.id}: {verdict}{told}")
         return journal.update(entry.stage.id, evidence=(*entry.evidence, f"{self._now()} {verdict}: {because}"))
 
     def _turn(self, journal: Journal, reason: str) -> Journal:

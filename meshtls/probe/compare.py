@@ -156,15 +156,23 @@ def _slug(who: Client | Server) -> str:
 
 
 def matrices(verdicts: Sequence[Verdict]) -> tuple[Matrix, ...]:
-    """A matrix for each port kind: rows are pairs of client and server, columns are offers."""
+    """Two matrices for each port, since clients with and without sidecar bring different things: rows are pairs of the
+    client's namespace and the server, columns are offers."""
     found = []
     for port, label in PORT_NAMES.items():
-        of_port = [v for v in verdicts if v.case.port == port]
-        if not of_port:
-            continue
-        rows = tuple(dict.fromkeys(_pair(v.case) for v in of_port))
-        columns = tuple(dict.fromkeys(v.case.offer.title for v in of_port))
-        cells = tuple(
+        for meshed, who in ((True, "clients with sidecar"), (False, "clients without sidecar")):
+            some = [v for v in verdicts if v.case.port == port and v.case.client.meshed is meshed]
+            if some:
+                found.append(_matrix(f"Port {port.number} ({label}), {who}", some))
+    return tuple(found)
+
+
+def _matrix(title: str, verdicts: Sequence[Verdict]) -> Matrix:
+    return Matrix(
+        title=title,
+        rows=tuple(dict.fromkeys(_pair(v.case) for v in verdicts)),
+        columns=tuple(dict.fromkeys(v.case.offer.title for v in verdicts)),
+        cells=tuple(
             Cell(
                 row=_pair(v.case),
                 column=v.case.offer.title,
@@ -173,16 +181,13 @@ def matrices(verdicts: Sequence[Verdict]) -> tuple[Matrix, ...]:
                 ok=v.ok,
                 detail=v.reason,
             )
-            for v in of_port
-        )
-        found.append(
-            Matrix(title=f"Port {label} {port.number}: client -> server", rows=rows, columns=columns, cells=cells)
-        )
-    return tuple(found)
+            for v in verdicts
+        ),
+    )
 
 
 def _pair(case: Case) -> str:
-    return f"{case.client.title} -> {case.server.title}"
+    return f"{case.client.namespace} -> {case.server.title}"
 
 
 def _shown(verdict: Verdict) -> str:

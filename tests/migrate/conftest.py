@@ -18,7 +18,7 @@ from meshtls.migrate.run import Runner
 from meshtls.migrate.store import Store
 from meshtls.model.check import Check, Status
 
-ACCESS = Access(server="https://api.test", namespace="shop", who="user ann", tls=None, authorization="Bearer t")
+ACCESS = Access(server="https://127.0.0.1:6443", namespace="shop", who="user ann", tls=None, authorization="Bearer t")
 PASSED = Check(id="probe/x", title="a probe", status=Status.PASS)
 BILLING = Refused(client="Deployment/legacy/billing", name="legacy/billing", ref="Deployment/legacy/billing",
                   server="Deployment/shop/cart", port=8080, at="2026-01-01T00:00:00Z")  # fmt: skip

@@ -11,6 +11,8 @@ from meshtls.probe.case import HTTP, TCP, Mode, Outcome
 from meshtls.probe.compare import Seen
 from meshtls.probe.expect import expectation
 from meshtls.probe.read import Reader
+from meshtls.report.console import Style
+from meshtls.report.grid import grid
 
 PLAN = a_plan("a", "b")
 
@@ -107,17 +109,28 @@ def test_mtls_that_fails_is_an_error():
     assert (check.status, check.findings[0].code) == (Status.FAIL, "MT502")
 
 
-def test_the_matrix_has_a_row_for_each_pair_and_a_column_for_each_offer():
+def test_matrices_have_a_row_for_each_pair_and_a_column_for_each_offer_of_its_clients():
     verdicts = list(judged(all_answers(Mode.STRICT), Mode.STRICT).values())
     matrices = compare.matrices(verdicts)
 
     assert [m.title for m in matrices] == [
-        "Port http-echo 8080: client -> server",
-        "Port tcp-echo 9000: client -> server",
+        "Port 8080 (http-echo), clients with sidecar",
+        "Port 8080 (http-echo), clients without sidecar",
+        "Port 9000 (tcp-echo), clients with sidecar",
+        "Port 9000 (tcp-echo), clients without sidecar",
     ]
-    assert len(matrices[0].rows) == 16
-    assert set(matrices[0].columns) == {"plaintext", "TLS, no cert", "TLS, unknown CA", "mTLS"}
+    assert [len(m.rows) for m in matrices] == [8, 8, 8, 8]
+    assert matrices[0].columns == ("plaintext", "mTLS")
+    assert matrices[1].columns == ("plaintext", "TLS, no cert", "TLS, unknown CA")
     assert sum(len(m.cells) for m in matrices) == len(PLAN.cases)
+
+
+def test_the_matrices_of_the_default_offers_fit_80_columns_without_an_empty_cell():
+    for matrix in compare.matrices(list(judged(all_answers(Mode.STRICT), Mode.STRICT).values())):
+        lines = grid(matrix, Style(width=80, unicode=True))
+        assert len(lines) == 1 + 1 + len(matrix.rows) + 1
+        assert max(len(line) for line in lines) <= 80
+        assert len(matrix.cells) == len(matrix.rows) * len(matrix.columns)
 
 
 def test_check_ids_are_unique():
