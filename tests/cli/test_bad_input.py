@@ -209,11 +209,11 @@ def test_a_report_exists_however_it_ends(ask: Ask, api: Standalone, home: Path, 
     assert (home / "r.html").exists()
 
 
-@pytest.mark.parametrize("verb", ["audit", "probe -n shop", "observe -n shop", "migrate plan -n shop"])
-def test_a_report_that_cannot_be_written_is_one_line(ask: Ask, api: Standalone, verb: str) -> None:
-    code, _, said = ask(verb, "--kubeconfig", api.kubeconfig, "--report", "json=/nonexistent/r.json")
+@pytest.mark.parametrize("verb", ["audit", "observe -n shop", "migrate plan -n shop"])
+def test_a_report_that_cannot_be_written_is_one_line(ask: Ask, api: Standalone, home: Path, verb: str) -> None:
+    code, _, said = ask(verb, "--kubeconfig", api.kubeconfig, "--report", f"json={home}/missing/r.json")
     line = one_line(said, code, 2)
-    assert "cannot write /nonexistent/r.json" in line
+    assert f"cannot write {home}/missing/r.json" in line
     hinted(line)
 
 
