@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from meshtls.cli.options import Duration, Options, duration, shared
-from meshtls.errors import InputError
+from meshtls.cli.options import Duration, Options, duration, same_cluster, shared
+from meshtls.errors import InputError, MeshtlsError
 
 if TYPE_CHECKING:
     from meshtls.cli.output import Draft
     from meshtls.cluster.client import Client
     from meshtls.migrate.baseline import Waiver
-    from meshtls.migrate.journal import Journal
+    from meshtls.migrate.journal import Journal, Outcome
     from meshtls.migrate.plan import Plan
     from meshtls.migrate.store import Store
     from meshtls.model.check import Check
@@ -124,7 +124,7 @@ def apply(
                     draft.code = GATE
                     return
                 _ask("Continue it, with what it was begun with?", yes)
-            _carry(client, store, journal, image, draft)
+            _carry(options, client, store, journal, image, draft, Outcome.DONE)
 
 
 @migrate.command()
@@ -150,8 +150,7 @@ def rollback(options: Options, yes: bool, break_lock: bool, journal_namespace: s
             journal = back(journal, journal.reason or f"asked for by {_who()}")
             journal = journal.noted(_now(), f"rollback asked for by {_who()}")
             store.save(journal)
-            if _carry(client, store, journal, "", draft).outcome is Outcome.ROLLED_BACK:
-                draft.code = 0
+            _carry(options, client, store, journal, "", draft, Outcome.ROLLED_BACK)
 
 
 @migrate.command()
@@ -264,13 +263,17 @@ def _never() -> frozenset[str]:
     return NEVER_WAIVED
 
 
-def _carry(client: "Client", store: "Store", journal: "Journal", image: str, draft: "Draft") -> "Journal":
-    """Go on until the run has ended; the report has the gates' checks whatever becomes of it."""
+def _carry(
+    options: Options, client: "Client", store: "Store", journal: "Journal", image: str, draft: "Draft", wanted: "Outcome"
+) -> None:
+    """Go on until the run has ended; the report has the gates' checks whatever becomes of it. 0 is the code of `wanted`."""
     from meshtls.cli.witness import Eyes, progress
     from meshtls.migrate.journal import Outcome
-    from meshtls.migrate.run import Runner, outcome_check
+    from meshtls.migrate.run import Runner, other_check, outcome_check
 
-    draft.cleanup_command = f"meshtls migrate rollback -n {journal.namespace}"
+    where = f"-n {journal.namespace}{same_cluster(options)}"
+    kept = "" if store.place == journal.namespace else f" --journal-namespace {store.place}"
+    draft.cleanup_command = f"meshtls migrate rollback {where}{kept}; meshtls cleanup {where}"
     eyes = Eyes(client, journal.namespace, image=image, say=progress)
     lock = click.get_current_context().obj
     runner = Runner(client, store, eyes, say=progress, now=_now, tick=lock.renew)
@@ -283,10 +286,29 @@ def _carry(client: "Client", store: "Store", journal: "Journal", image: str, dra
             draft.facts.append(("rolled back", f"{runner.back_s:.2f} s after it was seen"))
     if journal.outcome is Outcome.STUCK:
         _stuck(journal, draft)
-        return journal
-    draft.checks.append(outcome_check(journal, runner.back_s))
-    draft.code = 0 if journal.outcome is Outcome.DONE else GATE
-    return journal
+        return
+    draft.checks.append(outcome_check(journal, runner.back_s, wanted))
+    draft.code = 0 if journal.outcome is wanted else GATE
+    if journal.outcome is Outcome.ROLLED_BACK and (other := _moved(client, journal)):
+        click.echo(f"{journal.namespace}: {other}", err=True)
+        draft.checks.append(other_check(journal, other))
+        draft.code = GATE
+
+
+def _moved(client: "Client", journal: "Journal") -> str:
+    """What the namespace's mode is after a way back, where it is not what it was; "" where it is.
+
+    A policy that is absent again leaves the mode to the mesh, and that may have changed meanwhile.
+    """
+    from meshtls import sources
+    from meshtls.policy.authn import Authn
+
+    try:
+        mesh = sources.load(client=client)
+    except MeshtlsError as error:
+        return f"every policy is as it was; whether the mode is {journal.was} again could not be read: {error}"
+    mode, _ = Authn(mesh.peer_authentications, mesh.root).hint(journal.namespace)
+    return "" if mode == journal.was else f"every policy is as it was, but the mode is {mode} and was {journal.was}: the mesh's own has changed"
 
 
 def _soak(mesh: "Mesh", asked: float | None, found: "Plan", draft: "Draft") -> float:

@@ -19,6 +19,7 @@ Every verb takes the same spelling of the same thing, so the groups are the whol
 
 import functools
 import re
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
     fail_on: Severity | None = Severity.ERROR
     show: Severity = Severity.WARNING
+
+
+def same_cluster(options: Options) -> str:
+    """The flags that lead a command to the same cluster again, each with a space before it."""
+    given = (("--kubeconfig", options.kubeconfig), ("--context", options.context))
+    return "".join(f" {flag} {shlex.quote(value)}" for flag, value in given if value)
 
 
 def duration(text: str) -> float:

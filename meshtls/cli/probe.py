@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from meshtls.cli.options import Duration, Options, shared
+from meshtls.cli.options import Duration, Options, same_cluster, shared
 
 if TYPE_CHECKING:
     from meshtls.cli.output import Draft
@@ -116,7 +116,8 @@ def _probe(
         _show(hand.manifests(planned, settings, programs, certs), options)
         raise click.exceptions.Exit(0)
     now = datetime.datetime.now(datetime.UTC)
-    run = Run(settings.run, "probe", now + datetime.timedelta(seconds=(options.timeout_s or 0) + EXTRA_S))
+    where = f"-n {','.join(namespaces)}" if len(namespaces) < 9 else "-A"
+    run = Run(settings.run, "probe", now + datetime.timedelta(seconds=(options.timeout_s or 0) + EXTRA_S), where + same_cluster(options))
     draft.cleanup_command = run.cleanup_command
     collected = hand.Collected(planned)
     try:

@@ -30,11 +30,13 @@ TEMPORARY = ("Pod", "Service", "ConfigMap")
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One run of one part: `id` is short, and part of the names of what it creates."""
+    """One run of one part: `id` is short, and part of the names of what it creates. `where` are flags of meshtls that name
+    the cluster and the namespaces in which it creates."""
 
     id: str
     part: str
     expires: datetime.datetime
+    where: str = "-A"
 
     @property
     def selector(self) -> str:
@@ -42,7 +44,7 @@ class Run(msgspec.Struct, frozen=True):
 
     @property
     def cleanup_command(self) -> str:
-        return f"meshtls cleanup -A --run {self.id}"
+        return f"meshtls cleanup {self.where} --run {self.id}"
 
 
 class Leftover(msgspec.Struct, frozen=True):

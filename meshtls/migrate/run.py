@@ -283,22 +283,30 @@ class Runner:
         assert self._last is not None
         begun = [e.stage.policy for e in self._last.entries if e.state in (State.INTENT, State.APPLIED, State.PASSED)]
         names = ", ".join(dict.fromkeys(begun))
+        place = self._store.place
+        kept = "" if place == self._last.namespace else f" --journal-namespace {place}"
         return GateError(
             f"the way back did not end: {error.message}; not restored: {KIND} {names or '-'} in {self._last.namespace}",
-            f"run: meshtls migrate rollback -n {self._last.namespace}; if the server goes on refusing, delete them with kubectl",
+            f"run: meshtls migrate rollback -n {self._last.namespace}{kept}; if the server goes on refusing, delete them with kubectl",
         )
 
 
-def outcome_check(journal: Journal, back_s: float | None) -> Check:
-    """How the run ended, as the check that decides the exit code."""
+def other_check(journal: Journal, reason: str) -> Check:
+    """That a namespace whose policies are as they were has another mode all the same."""
+    return Check(id="migrate/mode", title=f"{journal.namespace} is {journal.was} again", status=Status.FAIL, group="outcome", reason=reason)
+
+
+def outcome_check(journal: Journal, back_s: float | None, wanted: Outcome = Outcome.DONE) -> Check:
+    """How the run ended, as a check of what was `wanted`."""
     passed = [e.stage.id for e in journal.entries if e.state is State.PASSED]
-    title = f"{journal.namespace} is STRICT"
+    title = f"{journal.namespace} is {'STRICT' if wanted is Outcome.DONE else 'as it was'}"
     match journal.outcome:
         case Outcome.DONE:
             return Check(id="migrate/outcome", title=title, status=Status.PASS, group="outcome", reason=f"passed: {', '.join(passed)}")
         case Outcome.ROLLED_BACK:
             took = f"; rolled back {back_s:.2f} s after it was seen" if back_s is not None else ""
-            return Check(id="migrate/outcome", title=title, status=Status.FAIL, group="outcome",
+            status = Status.PASS if wanted is Outcome.ROLLED_BACK else Status.FAIL
+            return Check(id="migrate/outcome", title=title, status=status, group="outcome",
                          reason=f"everything is as it was: {journal.reason}{took}")  # fmt: skip
         case _:
             return Check(id="migrate/outcome", title=title, status=Status.ERROR, group="outcome", reason=journal.reason or "not finished")

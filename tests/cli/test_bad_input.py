@@ -216,10 +216,3 @@ def test_a_report_that_cannot_be_written_is_one_line(ask: Ask, api: Standalone, 
     assert f"cannot write {home}/missing/r.json" in line
     hinted(line)
 
-
-@pytest.mark.parametrize("verb", ["migrate apply -n shop", "migrate rollback -n shop"])
-def test_nobody_is_asked_where_nobody_can_answer(ask: Ask, api: Standalone, verb: str, monkeypatch: pytest.MonkeyPatch, unchanged: None) -> None:
-    code, _, said = ask(verb, "--kubeconfig", api.kubeconfig)
-    assert code in (0, 2, 3, 4)
-    assert "Traceback" not in said
-    assert "fault in meshtls" not in said

@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from meshtls.cli.options import Options, duration, shared
+from meshtls.cli.options import Options, duration, shared, same_cluster
 from meshtls.model.check import Severity
 
 
@@ -49,3 +49,8 @@ def test_what_cannot_be_used_is_a_usage_error(arguments):
     result = _parse(*arguments)
 
     assert result.exit_code == 2 and "Error" in result.output
+
+
+def test_a_command_to_copy_leads_to_the_same_cluster():
+    assert same_cluster(Options()) == ""
+    assert same_cluster(Options(kubeconfig="/a b/c", context="prod")) == " --kubeconfig '/a b/c' --context prod"

@@ -121,7 +121,7 @@ def test_a_second_interrupt_ends_at_once_and_says_how_to_go_on(lab: Lab) -> None
     _, err = process.communicate(timeout=60)
 
     assert process.returncode == 130
-    assert "migrate rollback -n shop" in err or "rolled back" in err
+    assert "run: meshtls migrate rollback -n shop; meshtls cleanup -n shop" in err or "rolled back" in err
     code, said = ended(lab, "rollback", "-n", "shop", "--yes")
     assert code == 0, said
     tidy(lab)

@@ -1,0 +1,110 @@
+"""`meshtls migrate` from journal to exit code, against an API server without pods."""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from meshtls.cli.main import main
+from meshtls.cluster.client import Client
+from meshtls.lab.api.standalone import Standalone, standalone
+from meshtls.migrate.journal import Outcome, State, begin
+from meshtls.migrate.plan import Plan, Stage
+from meshtls.migrate.store import Store
+
+Ask = Callable[..., tuple[int, str]]
+STRICT = {"mtls": {"mode": "STRICT"}}
+
+
+@pytest.fixture
+def api() -> Iterator[Standalone]:
+    def prepare(store: Any) -> None:
+        store.create("namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"},
+                                    "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}})  # fmt: skip
+
+    with standalone(prepare=prepare) as running:
+        yield running
+
+
+@pytest.fixture
+def ask(api: Standalone, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Ask:
+    monkeypatch.setenv("KUBECONFIG", api.kubeconfig)
+
+    def run(line: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["meshtls", "migrate", *line.split()])
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = capsys.readouterr()
+        return int(left.value.code or 0), said.out + said.err
+
+    return run
+
+
+def policy(name: str, namespace: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+
+def done(api: Standalone, state: State = State.PASSED, outcome: Outcome = Outcome.DONE) -> None:
+    """A run that has made `default` STRICT where there was none."""
+    with Client.connect(api.kubeconfig) as client:
+        uid = client.create(policy("default", "shop", STRICT))["metadata"]["uid"]
+        stage = Stage(id="namespace", policy="default", create=True, mode="STRICT")
+        made = begin(Plan(namespace="shop", was="PERMISSIVE", stages=(stage,)), run="r", now="2026-01-01T00:00:00Z", who="ann", soak_s=1,
+                     forced=False, accepted=()).update("namespace", state=state, uid=uid, wanted=STRICT)  # fmt: skip
+        Store(client, "shop").save(msgspec.structs.replace(made, outcome=outcome))
+
+
+def left(api: Standalone) -> list[str]:
+    with Client.connect(api.kubeconfig) as client:
+        return [o["metadata"]["name"] for o in client.list("PeerAuthentication", "shop")]
+
+
+def test_a_rollback_that_restores_everything_ends_with_0(api: Standalone, ask: Ask) -> None:
+    done(api)
+    code, said = ask("rollback -n shop --yes")
+    assert code == 0, said
+    assert "everything is as it was" in said
+    assert left(api) == []
+    code, said = ask("rollback -n shop --yes")
+    assert code == 0
+    assert "nothing to roll back" in said
+
+
+def test_a_policy_that_is_absent_again_under_a_mesh_that_went_strict_is_told(api: Standalone, ask: Ask) -> None:
+    done(api)
+    with Client.connect(api.kubeconfig) as client:
+        client.create(policy("default", "istio-system", STRICT))
+    code, said = ask("rollback -n shop --yes")
+    assert code == 4, said
+    assert "the mode is STRICT and was PERMISSIVE" in said
+    assert left(api) == []
+
+
+def test_an_unfinished_run_is_told_and_a_dry_run_leaves_it(api: Standalone, ask: Ask) -> None:
+    done(api, State.APPLIED, Outcome.NONE)
+    code, said = ask("status -n shop")
+    assert code == 4, said
+    code, said = ask("apply -n shop --dry-run")
+    assert code == 4, said
+    assert "it goes forward, to STRICT" in said
+    assert "nothing was changed" in said
+    assert left(api) == ["default"]
+
+
+@pytest.mark.parametrize("line", ["apply -n shop", "rollback -n shop"])
+def test_nobody_is_asked_where_nobody_can_answer(api: Standalone, ask: Ask, line: str) -> None:
+    done(api, State.APPLIED, Outcome.NONE)
+    code, said = ask(line)
+    assert code == 2, said
+    assert "give --yes" in said
+    assert "fault in meshtls" not in said
+    assert left(api) == ["default"]
+
+
+def test_a_lease_is_not_left_by_what_ends_early(api: Standalone, ask: Ask) -> None:
+    done(api, State.APPLIED, Outcome.NONE)
+    ask("apply -n shop")
+    with Client.connect(api.kubeconfig) as client:
+        assert client.list("Lease", "shop") == []
