@@ -58,6 +58,23 @@ def hold(port):
                 told = True
             time.sleep(0.05)
 
+def keep():  # asks again and again on one HTTP connection, and says what the answer says of it
+    with socket.create_connection(("server.mesh", 8080), 5) as s:
+        file, answers = s.makefile("rb"), 0
+        while True:
+            s.sendall(b"GET / HTTP/1.1\\r\\nhost: server.mesh\\r\\n\\r\\n")
+            head = b"".join(iter(file.readline, b"\\r\\n"))
+            if b"200" not in head.split(b"\\r\\n")[0]:
+                return say(kept=answers, ended="without an answer")
+            file.read(2)
+            answers += 1
+            if answers == 1:
+                say(kept=1)
+            if b"connection: close" in head.lower():
+                return say(kept=answers, ended="connection: close")
+            time.sleep(0.05)
+
+threading.Thread(target=keep).start()
 for port in (9000, 9001):
     threading.Thread(target=hold, args=(port,)).start()
 signal.pause()
@@ -102,3 +119,26 @@ def test_only_the_changed_ports_connections_end_and_only_after_the_drain(lab: La
         # the other port ends when it is its turn: the test could have seen it
         client.patch("PeerAuthentication", "default", "mesh", {"spec": {"mtls": {"mode": "STRICT"}}})
         until(lambda: {"closed": 9001} in told(client, "bare", "holder"))
+
+
+def test_a_switch_ends_kept_connections_politely_and_long_ones_after_the_drain_mtls_too(lab: Lab) -> None:
+    lab.apply(pod("outside", "bare", container(HOLDER)), pod("meshed", "mesh", container(HOLDER)))
+    lab.wait()
+    with lab.client() as client:
+
+        def has(where: str, name: str, line: dict[str, object]) -> bool:
+            return line in told(client, where, name)
+
+        for where, name in (("bare", "outside"), ("mesh", "meshed")):
+            until(lambda where=where, name=name: has(where, name, {"open": 9000}) and has(where, name, {"kept": 1}))
+        begun = time.monotonic()
+        client.patch("PeerAuthentication", "default", "mesh", {"spec": {"mtls": {"mode": "STRICT"}}})
+        until(lambda: any(line.get("ended") == "connection: close" for line in told(client, "bare", "outside")))
+        polite = time.monotonic() - begun
+        until(lambda: has("bare", "outside", {"closed": 9000}) and has("mesh", "meshed", {"closed": 9000}))
+        took = time.monotonic() - begun
+
+        assert polite < took, "a kept HTTP connection is told at once, an open TCP connection ends with the drain"
+        assert took > DRAIN_S - 0.5
+        # between two proxies a kept connection is renewed, and the application hears nothing of it
+        assert not any("ended" in line for line in told(client, "mesh", "meshed"))
