@@ -22,6 +22,12 @@ def find(facts: Facts) -> Iterator[Flaw]:
         workloads = [w for w in facts.selected(policy.namespace, wanted) if facts.ports(w)]
         for key, setting in policy.spec.port_level_mtls.items():
             port = number(key)
+            if not port:
+                yield Flaw(
+                    subject=policy.ref, path=("spec", "portLevelMtls", key), severity=Severity.WARNING,
+                    message=f"{setting.mode} for port {key!r} does nothing: that is no port number.",
+                    because=("portLevelMtls is keyed on port numbers",), fix="Key the entry on the number of the pod's port.",
+                )  # fmt: skip
             if not port or not workloads or any(port in facts.ports(w) for w in workloads):
                 continue
             yield next((flaw for w in workloads if (flaw := _of_service(facts, policy, key, setting.mode, w))), None) or Flaw(
