@@ -52,9 +52,9 @@ def _mutate(body, rng):
         if rng.random() < 0.25:
             del holder[last]
         elif rng.random() < 0.3 and isinstance(holder, dict):
-            holder[rng.choice(["spec", "selector", "name", "x-unknown", "8080"])] = holder[last]
+            holder[rng.choice(["spec", "selector", "name", "x-unknown", "8080"])] = copy.deepcopy(holder[last])
         else:
-            holder[last] = rng.choice(STRANGE)
+            holder[last] = copy.deepcopy(rng.choice(STRANGE))
     return body
 
 
