@@ -233,8 +233,11 @@ def _yaml(data: bytes, file: str, line: int = 1) -> Iterator[Document]:
                 line=line + first + (mark.line if mark else 0),
                 column=1 + (mark.column if mark else 0),
             ) from error
+        except yaml.reader.ReaderError as error:
+            at = part.count("\n", 0, error.position)
+            raise InputError(f"broken YAML: {error.reason} (#x{int(error.character):04x})", file=file, line=line + first + at) from error
         except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
-            raise InputError(f"broken YAML: {error}", file=file, line=line + first) from error
+            raise InputError(f"broken YAML: {' '.join(str(error).split())}", file=file, line=line + first) from error
         except RecursionError as error:
             raise InputError(TOO_DEEP, DEEP_HINT, file=file, line=line + first) from error
         finally:

@@ -27,4 +27,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT124", title="A host-network pod bypasses STRICT of ambient pods on its node", severity=Severity.WARNING,
-            catalogue=("AM-08", "NC-03"), about=WORKLOADS, needs=("Namespace",), reads=("Node",), find=find)
+            catalogue=("AM-08",), about=WORKLOADS, needs=("Namespace",), reads=("Node",), find=find)

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from meshtls.audit.facts import Facts, inside, numbers, section
+from meshtls.audit.facts import Facts, application, inside, numbers, port_of, section
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
 from meshtls.model.check import Severity
+from meshtls.model.workload import Workload
 
 EXCLUDE = "traffic.sidecar.istio.io/excludeInboundPorts"
 INCLUDE = "traffic.sidecar.istio.io/includeInboundPorts"
@@ -23,7 +24,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 message=f"Port {', '.join(map(str, excluded))} of {w.label} is past its sidecar: it answers plaintext from anywhere under STRICT, "
                         "and the proxy's configuration still says STRICT.",
                 because=(f"annotation {EXCLUDE}",),
-                catalogue=("SE-06", "KP-04"),
+                catalogue=("SE-06", *(("KP-04",) if _probed(facts, w) & set(excluded) else ())),
                 fix=f"Remove the annotation; where plaintext is meant, say so by policy:\nportLevelMtls:\n  \"{excluded[0]}\":\n    mode: PERMISSIVE",
             )
         include = notes.get(INCLUDE)
@@ -39,6 +40,12 @@ def find(facts: Facts) -> Iterator[Flaw]:
                     catalogue=("IN-10", "SE-06"),
                     fix=f"Remove the annotation {INCLUDE}.",
                 )
+
+
+def _probed(facts: Facts, w: Workload) -> set[int]:
+    """The ports that the kubelet probes: past the proxy such a probe is fine."""
+    return {port_of(what.port, c) for c in application(facts.face(w)) for p in (c.liveness_probe, c.readiness_probe, c.startup_probe)
+            if p and (what := p.http_get or p.tcp_socket or p.grpc)}
 
 
 def _everywhere(facts: Facts) -> Iterator[Flaw]:
