@@ -172,7 +172,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("PP-02", _M, "the proxy's user"),
     Entry("PP-03", _S, "quotas", "probe: the API server's dry run tells"),
     Entry("PP-04", _B, "limit ranges", "probe: the API server's dry run tells"),
-    Entry("PP-05", _B, "network policies"),
+    Entry("PP-05", _B, "network policies", "probe: a timeout is an outcome of its own, never a refusal"),
     Entry("PP-06", _B, "admission policies", "probe: the API server's dry run tells"),
     Entry("PP-07", _B, "images", "probe: --image"),
     Entry("PP-08", _S, "an injection webhook that fails open", "probe: each pod is looked at before it counts"),

@@ -20,7 +20,7 @@ _ANNOTATIONS = (
     "sidecar.istio.io/", "traffic.sidecar.istio.io/", "networking.istio.io/", "ambient.istio.io/", "inject.istio.io/",
     "istio.io/", "prometheus.io/", "prometheus.istio.io/", "proxy.istio.io/", "k8s.v1.cni.cncf.io/networks", "meshtls.dev/",
     "nginx.ingress.kubernetes.io/service-upstream", "nginx.ingress.kubernetes.io/upstream-vhost",
-    "nginx.ingress.kubernetes.io/backend-protocol", "kubernetes.io/ingress.class", "argocd.argoproj.io/tracking-id",
+    "nginx.ingress.kubernetes.io/backend-protocol", "kubernetes.io/ingress.class", "ingressclass.kubernetes.io/is-default-class", "argocd.argoproj.io/tracking-id",
     "kustomize.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/", "configmanagement.gke.io/managed", "objectset.rio.cattle.io/",
 )  # fmt: skip
 # variables of control planes and network plugins whose values decide something

@@ -115,5 +115,5 @@ def _within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, cidr: str) -
 
 
 RULE = Rule(code="MT125", title="Ambient pods are cut off from probes or from mTLS", severity=Severity.ERROR,
-            catalogue=("AM-09", "AM-16", "PP-05"), about=("NetworkPolicy", "DaemonSet"), needs=("Pod", "Namespace"),
+            catalogue=("AM-09", "AM-16"), about=("NetworkPolicy", "DaemonSet"), needs=("Pod", "Namespace"),
             reads=("PeerAuthentication",), find=find)

@@ -15,13 +15,15 @@ from meshtls.model.check import Severity
 NGINX = "nginx.ingress.kubernetes.io/"
 # controllers that run outside the cluster's pods and go to pod or node addresses
 CLOUD = ("alb", "k8s.aws", "gce", "gke.io", "azure/application-gateway", "application-gateway")
+DEFAULT = "ingressclass.kubernetes.io/is-default-class"
 ISTIO = ("istio.io/ingress-controller", "istio.io/gateway-controller")
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
     classes = {c.name: c.spec.controller for c in facts.mesh.ingress_classes}
+    default = next((c.name for c in facts.mesh.ingress_classes if c.annotations.get(DEFAULT) == "true"), "")
     for ingress in facts.mesh.ingresses:
-        name = ingress.spec.ingress_class_name or ingress.annotations.get("kubernetes.io/ingress.class", "")
+        name = ingress.spec.ingress_class_name or ingress.annotations.get("kubernetes.io/ingress.class", "") or default
         controller = classes.get(name, name)
         if controller in ISTIO or name == "istio":
             continue

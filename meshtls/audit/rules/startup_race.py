@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from meshtls.audit.facts import Facts, application, inside
+from meshtls.audit.hints import callees
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
 from meshtls.model.check import Severity
 
@@ -23,7 +24,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 catalogue=("NC-10",),
                 fix="Use native sidecars, which end after the application.",
             )
-        elif not held and "holdApplicationUntilProxyStarts" not in notes and len(application(face)) and w.kind in ("Job", "CronJob"):
+        elif not held and "holdApplicationUntilProxyStarts" not in notes and application(face) and (w.kind in ("Job", "CronJob") or callees(facts, w)):
             yield Flaw(
                 subject=w.ref,
                 message=f"{w.label} may start calling before its proxy is ready: refused, or plaintext.",
@@ -33,4 +34,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT245", title="The application outlives its sidecar", severity=Severity.INFO,
-            catalogue=("NC-09", "NC-10"), about=WORKLOADS, needs=("Pod",), reads=("ConfigMap",), find=find)
+            catalogue=("NC-09", "NC-10"), about=WORKLOADS, needs=("Pod",), reads=("ConfigMap", "Service"), find=find)

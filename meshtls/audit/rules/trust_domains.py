@@ -36,4 +36,4 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT401", title="Trust domains do not accept each other", severity=Severity.WARNING,
-            catalogue=("CL-16", "AM-15"), about=("MeshConfig",), needs=("ConfigMap",), reads=("Pod",), find=find)
+            catalogue=("CL-16", "AM-15"), about=("MeshConfig",), needs=("ConfigMap",), reads=("Pod", "Namespace"), find=find)
