@@ -63,8 +63,9 @@ def routed(facts: Facts, service: o.Service, subset: str) -> bool:
     if not memo:
         memo[""] = True
         for virtual in facts.mesh.virtual_services:
-            for route in (*virtual.spec.http, *virtual.spec.tcp, *virtual.spec.tls):
-                for each in route.route:
+            destinations = [r.route for r in virtual.spec.http] + [r.route for r in (*virtual.spec.tcp, *virtual.spec.tls)]
+            for route in destinations:
+                for each in route:
                     target = facts.service(each.destination.host, virtual.namespace)
                     if target and each.destination.subset:
                         memo[f"{target.ref} {each.destination.subset}"] = True

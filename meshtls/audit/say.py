@@ -21,7 +21,7 @@ def exception(facts: Facts, w: Workload, ports: Iterable[int], mode: str = "PERM
     """
     own = facts.own(w)
     if own:
-        said = {port: entry.mode for port, entry in own[0].spec.port_level_mtls.items()}
+        said: dict[str, str] = {port: entry.mode for port, entry in own[0].spec.port_level_mtls.items()}
         said |= {str(port): mode for port in ports}
         lines = "\n".join(f'  "{port}":\n    mode: {each}' for port, each in said.items())
         chosen = own[0].spec.selector.match_labels  # type: ignore[union-attr]

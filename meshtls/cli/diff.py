@@ -50,7 +50,7 @@ def _document(old: Any, new: Any, modes: list[Any], calls: list[Any], gone: list
             for each in expand(mesh, [group]):
                 items.append(CallDifference(
                     client=each.client, server=each.server, port=each.port, target_port=each.target_port,
-                    before=Ends(was.sends, was.verdict) if was else None, after=Ends(each.sends, each.verdict) if exists else None,
+                    before=Ends.of(was) if was else None, after=Ends.of(group.outcome) if exists else None,
                     because=each.because, fix=each.fix if exists else "",
                 ))  # fmt: skip
     changed = tuple(ModeDifference(workload=m.workload, port=m.port, before=m.before, after=m.after, because=m.because) for m in modes)

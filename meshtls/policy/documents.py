@@ -10,6 +10,7 @@ import msgspec
 
 from meshtls.model.check import Confidence, Severity
 from meshtls.policy.because import Because
+from meshtls.policy.calls import Outcome
 from meshtls.policy.predict import Prediction
 from meshtls.policy.server import WorkloadMode
 
@@ -84,6 +85,10 @@ class Ends(msgspec.Struct, frozen=True):
 
     sends: Sends
     verdict: Verdict
+
+    @staticmethod
+    def of(outcome: Outcome) -> "Ends":
+        return msgspec.convert({"sends": outcome.sends, "verdict": outcome.verdict}, Ends)
 
 
 class CallDifference(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -45,9 +45,9 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 catalogue=tuple(id_ for id_, _ in lacking),
                 fix="spec:\n  ingress:\n  - ports:\n    - port: 15008\n      protocol: TCP\n  - from:\n    - ipBlock:\n        cidr: 169.254.7.127/32",
             )
-    probed = next((w for w in facts.ambient if _probed(facts, w) and facts.refuses(w)), None)
-    if probed is not None:
-        yield from _plugins(facts, probed)
+    asked = next((w for w in facts.ambient if _probed(facts, w) and facts.refuses(w)), None)
+    if asked is not None:
+        yield from _plugins(facts, asked)
 
 
 def _plugins(facts: Facts, probed: Workload) -> Iterator[Flaw]:

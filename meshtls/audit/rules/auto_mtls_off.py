@@ -7,7 +7,6 @@ from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
 
-
 EVERYTHING = ("*", "*.local", "*.cluster.local", "*.svc.cluster.local")
 
 

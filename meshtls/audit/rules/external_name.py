@@ -9,7 +9,6 @@ from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
 
-
 SINCE, SWITCH = (1, 21, 0), "ENABLE_EXTERNAL_NAME_ALIAS"
 
 

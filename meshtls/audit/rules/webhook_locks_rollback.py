@@ -14,7 +14,6 @@ from meshtls.model import objects as o
 from meshtls.model.check import Severity
 from meshtls.policy.select import matches
 
-
 NAME = "kubernetes.io/metadata.name"
 
 

@@ -7,7 +7,6 @@ from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
 
-
 # wildcards of other domains, such as those of TLS origination, are none of the mesh's
 DOMAINS = (".local", ".svc", ".cluster.local")
 
