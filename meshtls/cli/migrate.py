@@ -228,7 +228,7 @@ def _prepare(
     audited = tuple(audit.check(mesh, [namespace]))
     troubled = {f.subject for check in audited for f in check.findings}
     found = make(mesh, namespace, canary=canary, arrivals=arrivals, troubled=troubled, past_plaintext=waiver.force)
-    draft.facts += [("namespace", namespace), ("mode", found.was), ("canary", found.canary or "none")]
+    draft.facts += [("namespace", namespace), ("mode before", found.was), ("canary", found.canary or "none")]
     draft.facts += [("note", note) for note in found.notes]
     if not found.stages:
         return mesh, found, ()
@@ -381,7 +381,11 @@ def _ask(question: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise InputError("nobody can be asked: standard input is no terminal", "give --yes to change the cluster")
-    if not click.confirm(question, err=True):
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.exceptions.Abort:
+        raise KeyboardInterrupt from None
+    if not agreed:
         click.echo("nothing was changed", err=True)
         raise click.exceptions.Exit(0)
 

@@ -10,13 +10,13 @@ the smallest change tells what breaks. A workload whose own policy says DISABLE 
 at once. Policies of workloads are not changed to stay: the notes say which ports they keep from being STRICT.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
 from meshtls.errors import InputError
 from meshtls.model.mesh import Mesh
-from meshtls.model.objects import PeerAuthentication, Pod
+from meshtls.model.objects import PeerAuthentication, Pod, Service
 from meshtls.model.workload import Workload
 from meshtls.policy.select import subset
 from meshtls.policy.authn import DISABLE, PERMISSIVE, STRICT, UNSET, Authn, mode_of, ports_of
@@ -82,7 +82,7 @@ def plan(
     was, _ = authn.hint(namespace)
     wide = authn.wide(namespace)
     workloads = tuple(w for w in mesh.workloads if w.namespace == namespace and injected(w))
-    kept = tuple(note for workload in workloads for note in _kept(authn, workload))
+    kept = tuple(note for workload in workloads for note in _kept(mesh, authn, workload))
     if was == STRICT:
         return Plan(namespace=namespace, was=was, stages=(), notes=("the namespace is STRICT already", *kept))
     refs = tuple(w.ref for w in workloads)
@@ -103,12 +103,17 @@ def plan(
     return Plan(namespace=namespace, was=was, stages=tuple(stages), notes=(*notes, *kept), canary=chosen.workloads[0] if chosen else "")
 
 
-def _kept(authn: Authn, workload: Workload) -> list[str]:
-    """What a workload's own policy goes on to keep from being STRICT."""
-    own = next(iter(authn.selects(workload.namespace, common_labels(workload.pods))), None)
+def _kept(mesh: Mesh, authn: Authn, workload: Workload) -> list[str]:
+    """What a workload's own policy goes on to keep from being STRICT; of ports that it is not known to have, the audit tells."""
+    labels = common_labels(workload.pods)
+    own = next(iter(authn.selects(workload.namespace, labels)), None)
     if own is None:
         return []
-    modes = [(f" on port {port}", mode) for port, mode in sorted(ports_of(own).items()) if mode not in (STRICT, UNSET)]
+    known = _ports(mesh, workload, labels)
+    modes = [
+        (f" on port {port}", mode) for port, mode in sorted(ports_of(own).items())
+        if mode not in (STRICT, UNSET) and (port in known or not known)
+    ]  # fmt: skip
     if mode_of(own) not in (STRICT, UNSET):
         modes.insert(0, ("", mode_of(own)))
     return [f"{workload.ref} stays {mode}{where}: PeerAuthentication {own.name} says so" for where, mode in modes]
@@ -187,9 +192,18 @@ def _as_canary(mesh: Mesh, authn: Authn, workload: Workload) -> Stage | str:
 
 
 def _listens(mesh: Mesh, workload: Workload, labels: Mapping[str, str]) -> bool:
-    declared = any(c.ports for pod in workload.pods for c in pod.spec.containers if c.name != "istio-proxy")
-    services = mesh.services_in.get(workload.namespace, ())
-    return declared or any(s.spec.selector and subset(s.spec.selector, labels) for s in services)
+    return bool(_ports(mesh, workload, labels)) or any(True for _ in _services(mesh, workload, labels))
+
+
+def _ports(mesh: Mesh, workload: Workload, labels: Mapping[str, str]) -> set[int]:
+    """The ports that its containers declare, or that Services send to by number."""
+    declared = {p.container_port for pod in workload.pods for c in pod.spec.containers if c.name != "istio-proxy" for p in c.ports}
+    named = {p.target_port or p.port for service in _services(mesh, workload, labels) for p in service.spec.ports}
+    return declared | {port for port in named if isinstance(port, int)}
+
+
+def _services(mesh: Mesh, workload: Workload, labels: Mapping[str, str]) -> Iterator[Service]:
+    return (s for s in mesh.services_in.get(workload.namespace, ()) if s.spec.selector and subset(s.spec.selector, labels))
 
 
 def common_labels(pods: Iterable[Pod]) -> dict[str, str]:

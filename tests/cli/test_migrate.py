@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
+import click
 import pytest
 
 from meshtls.cli.main import main
@@ -103,8 +104,50 @@ def test_nobody_is_asked_where_nobody_can_answer(api: Standalone, ask: Ask, line
     assert left(api) == ["default"]
 
 
+@pytest.mark.parametrize(("answer", "expected"), [("y", 0), ("n", 0), ("abort", 130)])
+def test_a_question_can_be_answered_refused_or_left(
+    api: Standalone, ask: Ask, monkeypatch: pytest.MonkeyPatch, answer: str, expected: int
+) -> None:
+    done(api)
+
+    def confirm(question: str, err: bool) -> bool:
+        if answer == "abort":
+            raise click.exceptions.Abort
+        return answer == "y"
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr(click, "confirm", confirm)
+    code, said = ask("rollback -n shop")
+    assert code == expected, said
+    assert "fault in meshtls" not in said
+    assert left(api) == ([] if answer == "y" else ["default"])
+
+
 def test_a_lease_is_not_left_by_what_ends_early(api: Standalone, ask: Ask) -> None:
     done(api, State.APPLIED, Outcome.NONE)
     ask("apply -n shop")
     with Client.connect(api.kubeconfig) as client:
         assert client.list("Lease", "shop") == []
+
+
+VALIDATOR = {
+    "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": {"name": "istiod-default-validator"},
+    "webhooks": [{
+        "name": "validation.istio.io", "failurePolicy": "Fail", "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 1,
+        "clientConfig": {"service": {"name": "istiod", "namespace": "istio-system", "path": "/validate", "port": 443}},
+        "rules": [{"apiGroups": ["security.istio.io"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"], "resources": ["*"]}],
+    }],
+}  # fmt: skip
+
+
+def test_a_validator_that_is_down_holds_the_run_before_anything_is_changed(api: Standalone, ask: Ask) -> None:
+    with Client.connect(api.kubeconfig) as client:
+        client.create(VALIDATOR)
+    code, said = ask("apply -n shop --yes --force")
+
+    assert code == 4, said
+    assert "failed calling webhook" in said
+    assert "validation.istio.io" in said
+    assert left(api) == []
+    with Client.connect(api.kubeconfig) as client:
+        assert [o["metadata"]["name"] for o in client.list("ConfigMap", "shop") if "meshtls" in o["metadata"]["name"]] == []

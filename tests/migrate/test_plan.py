@@ -86,10 +86,10 @@ def test_a_workload_without_a_policy_of_its_own_is_rather_the_canary(mesh) -> No
 
 
 def test_what_policies_of_workloads_keep_from_being_strict_is_said(mesh) -> None:
-    found = plan(mesh(policy("for-cart", of("cart", "PERMISSIVE")), policy("for-web", of("web", "STRICT", p9000="DISABLE", p9001="STRICT"))), "shop")
+    found = plan(mesh(policy("for-cart", of("cart", "PERMISSIVE")), policy("for-web", of("web", "STRICT", p8080="DISABLE", p9001="STRICT", p80="PERMISSIVE"))), "shop")
     assert [note for note in found.notes if "stays" in note] == [
         "Pod/shop/cart stays PERMISSIVE: PeerAuthentication for-cart says so",
-        "Pod/shop/web stays DISABLE on port 9000: PeerAuthentication for-web says so",
+        "Pod/shop/web stays DISABLE on port 8080: PeerAuthentication for-web says so",
     ]
 
 
