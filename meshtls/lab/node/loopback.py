@@ -156,7 +156,7 @@ class Loopback:
         return self._from(pod.ip)
 
     def _from(self, ip: str) -> socket.socket:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_IP, shim.IP_BIND_ADDRESS_NO_PORT, 1)
         sock.bind((ip, 0))

@@ -149,7 +149,7 @@ class Network:
     async def listen(self, pod: PodNet, ip: str, port: int) -> socket.socket:
         """A listening TCP socket in the pod's network."""
         def open_() -> socket.socket:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             try:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind((ip, port))
@@ -164,7 +164,7 @@ class Network:
     async def client(self, pod: PodNet) -> socket.socket:
         """An unconnected, non-blocking TCP socket in the pod's network."""
         def open_() -> socket.socket:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             sock.setblocking(False)
             return sock
         return await self.inside(pod, open_)
@@ -184,13 +184,13 @@ class Network:
 
     def api(self, listener: socket.socket) -> list[socket.socket]:
         """Where the API listens inside, besides its `listener` on the host."""
-        inside = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        inside = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         inside.bind((API_IP, 443))
         return [inside]
 
     async def dial(self, ip: str, port: int) -> socket.socket:
         """A connection from the node to a Service. Raises OSError."""
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         sock.setblocking(False)
         try:
             await asyncio.get_running_loop().sock_connect(sock, (ip, port))
