@@ -77,7 +77,7 @@ def lines(client: Client) -> list[dict[str, Any]]:
 def until(what: Callable[[], Any], client: Client, limit_s: float = 30.0) -> None:
     deadline = time.monotonic() + limit_s
     while not what():
-        assert time.monotonic() < deadline, lines(client)[-20:]
+        assert time.monotonic() < deadline, json.dumps(lines(client)[-6:])
         time.sleep(0.02)
 
 

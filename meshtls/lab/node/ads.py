@@ -64,7 +64,7 @@ class Stream:
         self.taken: Callable[[], None] = lambda: None
         self._writer = writer
         self._http = H2Connection(H2Configuration(client_side=False, header_encoding=None))
-        self._stream, self._received, self._unsent = 0, b"", b""
+        self._stream, self._received, self._unsent, self._over = 0, b"", b"", False
 
     async def serve(self, reader: asyncio.StreamReader, joined: Callable[["Stream", str], None]) -> None:
         """Until the connection ends. `joined` hears the node's id with the first request."""
@@ -92,11 +92,15 @@ class Stream:
                 self._flush()
                 await self._writer.drain()
                 data = await reader.read(1 << 16)
-        except (ProtocolError, KeyError, ValueError, struct.error):
+        except (ProtocolError, KeyError, ValueError):
             return  # not an Envoy
+        finally:
+            self._over = True
 
     def update(self) -> None:
-        """Send what changed."""
+        """Send what changed; to an Envoy that has ended, nothing."""
+        if self._over:
+            return
         self._answer(self.subscription.changed(self.current()))
         self._flush()
 

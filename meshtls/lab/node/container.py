@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Obj = dict[str, Any]
 PROXY_ID = 1337
+_LISTENING_S = 5
 _MARKER = "/.lab/mark"
 _MARK = f"""import socket
 _init = socket.socket.__init__
@@ -191,6 +192,9 @@ class Running:
                 self._tasks.append(asyncio.get_running_loop().create_task(self.stop(self._grace(probe), hook=True)))
                 raise asyncio.CancelledError
 
+        if worker.proxy is not None and images.kind(record.spec["image"]) == images.PROXY:
+            with contextlib.suppress(TimeoutError):  # asking a proxy that has no listeners yet tells nothing
+                await asyncio.wait_for(worker.proxy.listening.wait(), _LISTENING_S)
         await probes.watch(probe, once, tell)
 
     def _grace(self, probe: Obj | None = None) -> float:

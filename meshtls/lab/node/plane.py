@@ -66,6 +66,7 @@ class Plane:
         self._store, self._xds = store, server
         self._pods: dict[tuple[str, str], tuple[Proxy, datetime.datetime]] = {}
         self._world: istio.World | None = None
+        self._pushed: istio.World | None = None
         self._settings = 0  # counts the changes to anything but pods and endpoints
         self._kept: istio.Kept = {}
         self._pushing: asyncio.TimerHandle | None = None
@@ -117,6 +118,7 @@ class Plane:
     def _push(self) -> None:
         loop, self._pushing = asyncio.get_running_loop(), None
         begun, world = loop.time(), self.world
+        self._pushed = world
         for (namespace, name), (proxy, _) in list(self._pods.items()):
             pod = self._store.get("pods", namespace, name)
             if pod is not None and proxy.configured:
@@ -157,11 +159,15 @@ class Plane:
             self._welcoming = asyncio.get_running_loop().call_later(_WELCOME_S, self._give)
 
     def _give(self) -> None:
+        """Of pods and endpoints they learn what the others know, where a push of the news is due anyway."""
         self._welcoming = None
+        known = self._pushed
+        world = known if known is not None and known.settings == self._settings and self._pushing is not None else self.world
+        self._pushed = world
         for (namespace, name), (proxy, _) in list(self._pods.items()):
             pod = self._store.get("pods", namespace, name)
             if pod is not None and proxy.node_id in self._asked and not proxy.configured:
-                self._configure(self.world, pod, proxy)
+                self._configure(world, pod, proxy)
         self._asked.clear()
 
     def remove(self, pod: Obj) -> None:

@@ -19,6 +19,7 @@ from meshtls.lab.node.environment import Problem, materialise
 from meshtls.lab.node.network import PodNet
 from meshtls.lab.node.runtime import StartFailed
 from meshtls.lab.node.status import APP, INIT, SIDECAR, Record
+from meshtls.lab.node.xds import Proxy
 
 if TYPE_CHECKING:
     from meshtls.lab.node.node import Node
@@ -43,6 +44,7 @@ class Worker:
         self.addresses: Obj = {"hostIP": node.host_ip(pod), "hostIPs": [{"ip": node.host_ip(pod)}], "startTime": node.store.now()}
         self.volumes: dict[str, str] = {}
         self.agent: Agent | None = None
+        self.proxy: Proxy | None = None
         self.failure: Obj | None = None
         self.policy: str = pod["spec"].get("restartPolicy") or "Always"
         self._life: asyncio.Task[None] | None = None
@@ -208,8 +210,8 @@ class Worker:
     async def _open_agent(self, record: Record) -> None:
         assert self.net is not None
         pod = self.pod_now()
-        proxy = self.node.plane.add(pod)
-        proxy.restart()
+        self.proxy = self.node.plane.add(pod)
+        self.proxy.restart()
         if self.agent is None:
             agent = Agent(pod, self.net, self.node.network, f"{self.home}/admin.sock", lambda text: self.node.metrics(text, self.pod_now()))
             await agent.start()

@@ -69,6 +69,7 @@ class Proxy:
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
         self.frozen = False
+        self.listening = asyncio.Event()
         self.feeds: dict[str, _Feed] = {}
         self.endpoints: ads.Named = {}
         self.stream: ads.Stream | None = None
@@ -87,6 +88,7 @@ class Proxy:
         for feed in self.feeds.values():
             feed.sent = feed.accepted = feed.rejected = ""
         self.stream = None
+        self.listening.clear()
 
     def put(self, found: Configuration) -> None:
         """Clusters and their endpoints, then what uses them once these are accepted."""
@@ -204,6 +206,8 @@ class Xds:
         held = request.version_info
         if held and held == feed.version:
             feed.accepted, feed.rejected = held, ""
+            if kind == LISTENERS:
+                proxy.listening.set()
             self._taken(proxy)
         elif not feed.version:
             self.asked(proxy)
