@@ -1,6 +1,7 @@
 """The cases as data: `cases/*.yaml` in a shorthand, expanded to the documents that a manifest holds (see cases/README.md)."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,17 @@ _GROUPS = {kind: group for (group, kind) in BY_KIND if (group, kind) != ("gatewa
 _META = {"labels": "labels", "annotations": "annotations", "created": "creationTimestamp", "uid": "uid", "ownerReferences": "ownerReferences"}
 
 
-def everything() -> Iterator[tuple[str, str, dict[str, Any]]]:
+@cache
+def everything() -> tuple[tuple[str, str, dict[str, Any]], ...]:
     """(code, name of the case, case) of every case."""
-    for path in sorted(FOLDER.glob("mt*.yaml")):
-        for code, cases in yaml.safe_load(path.read_text()).items():
-            for name, case in cases.items():
-                yield code, name, case
+    files = [_read(path) for path in sorted(FOLDER.glob("mt*.yaml"))]
+    return tuple((code, name, case) for file in files for code, cases in file.items() for name, case in cases.items())
+
+
+@cache
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
+    return found
 
 
 def documents(objects: dict[str, dict[str, Any]]) -> Iterator[Document]:
@@ -51,7 +57,7 @@ def _texts(value: Any) -> Any:
 
 def objects(case: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The objects of a case, on top of those that every case starts with."""
-    base = {} if case.get("base") == "none" else yaml.safe_load((FOLDER / "base.yaml").read_text())
+    base = {} if case.get("base") == "none" else _read(FOLDER / "base.yaml")
     return {**base, **case["objects"]}
 
 
