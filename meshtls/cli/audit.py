@@ -52,7 +52,8 @@ def audit(options: Options, paths: tuple[str, ...], overlay: tuple[str, ...], ba
             if fail_on_new:
                 checks = accept.known(checks, held, baseline or "")
         draft.checks += checks
-        draft.facts += [("note", note) for note in mesh.notes]
+        if said := meshes.notes(mesh):
+            draft.facts.append(("note", "; ".join(said)))
         draft.facts.append(("coverage", "{answered} of {questions} questions answered ({percent} %)".format(**draft.coverage)))
 
 

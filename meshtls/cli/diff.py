@@ -37,9 +37,11 @@ def diff(options: Options, before: str, after: str, exit_code: bool) -> None:
             output.echo(_text(modes, calls, gone))
         if exit_code and worse:
             raise click.exceptions.Exit(output.FINDINGS)
+        meshes.told(options, old, new)
 
 
 def _document(old: Any, new: Any, modes: list[Any], calls: list[Any], gone: list[Any]) -> Any:
+    from meshtls.cli import meshes
     from meshtls.policy.documents import CallDifference, Difference, Ends, ModeDifference
     from meshtls.policy.predict import expand
 
@@ -54,7 +56,7 @@ def _document(old: Any, new: Any, modes: list[Any], calls: list[Any], gone: list
                     because=each.because, fix=each.fix if exists else "",
                 ))  # fmt: skip
     changed = tuple(ModeDifference(workload=m.workload, port=m.port, before=m.before, after=m.after, because=m.because) for m in modes)
-    return Difference(modes=changed, calls=tuple(items), notes=tuple(dict.fromkeys((*old.notes, *new.notes))), absent={**old.absent, **new.absent})
+    return Difference(modes=changed, calls=tuple(items), notes=meshes.notes(old, new), absent={**old.absent, **new.absent})
 
 
 def _text(modes: list[Any], calls: list[Any], gone: list[Any]) -> str:

@@ -35,8 +35,9 @@ def explain(
             meshes.known(mesh, name)
         after = change.strict(mesh, names) if names else mesh
         found = answer(after, client, server, options.namespaces[0] if options.namespaces else "")
-        document = ExplanationList(items=tuple(_plain(mesh, a) for a in found), notes=mesh.notes, absent=mesh.absent)
+        document = ExplanationList(items=tuple(_plain(mesh, a) for a in found), notes=meshes.notes(mesh), absent=mesh.absent)
         output.emit_document(document, options, lambda: "\n".join(_text(mesh, a) for a in found))
+        meshes.told(options, mesh)
 
 
 def _place(mesh: Any, because: Any) -> str:

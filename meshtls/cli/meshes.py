@@ -31,6 +31,48 @@ def read(options: Options, paths: Sequence[str], overlay: Sequence[str] = ()) ->
     return mesh, frozenset(wanted) if wanted and not options.all_namespaces else None
 
 
+# kinds that decide about modes and calls; where one of them exists and may not be read, no answer is whole
+DECIDING = (
+    "Namespace", "Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob", "Service", "EndpointSlice",
+    "PeerAuthentication", "DestinationRule", "VirtualService", "Sidecar", "ServiceEntry", "WorkloadEntry", "ConfigMap",
+    "MutatingWebhookConfiguration",
+)  # fmt: skip
+
+
+def unread(*read_: Mesh) -> tuple[str, ...]:
+    """A note for each deciding kind that exists and could not be read: answers leave it out."""
+    from meshtls.sources.live import NOT_SERVED
+
+    return tuple(dict.fromkeys(
+        f"{kind} could not be read, and the answers leave it out: {reason}"
+        for mesh in read_ for kind, reason in mesh.absent.items() if kind in DECIDING and reason != NOT_SERVED
+    ))  # fmt: skip
+
+
+def notes(*read_: Mesh) -> tuple[str, ...]:
+    """What was assumed while reading, and what is missing."""
+    from meshtls.policy.engine import Engine
+    from meshtls.policy.inject import ASSUMED
+
+    said = [note for mesh in read_ for note in mesh.notes]
+    if any(Engine.of(mesh).injector.assumed and not all(w.pods for w in mesh.workloads) for mesh in read_):
+        said.append(ASSUMED)
+    return tuple(dict.fromkeys((*said, *unread(*read_))))
+
+
+def told(options: Options, *read_: Mesh) -> None:
+    """The notes, for people, after the answer; then leave with 3 where a deciding kind could not be read."""
+    import click
+
+    from meshtls.cli.output import NOT_EVALUATED
+
+    if options.output in ("table", "wide"):
+        for note in notes(*read_):
+            click.echo(f"note: {note}", err=True)
+    if unread(*read_):
+        raise click.exceptions.Exit(NOT_EVALUATED)
+
+
 def known(mesh: Mesh, namespace: str) -> None:
     """Raises InputError for a namespace that does not exist."""
     if namespace not in mesh.namespace_names:

@@ -21,8 +21,6 @@ def modes(options: Options, paths: tuple[str, ...], overlay: tuple[str, ...]) ->
     with output.stops(options.timeout_s):
         from meshtls.cli import meshes
         from meshtls.policy.documents import ModeList
-        from meshtls.policy.engine import Engine
-        from meshtls.policy.inject import ASSUMED
         from meshtls.policy.server import modes as answer
 
         mesh, namespaces = meshes.read(options, paths, overlay)
@@ -31,13 +29,9 @@ def modes(options: Options, paths: tuple[str, ...], overlay: tuple[str, ...]) ->
         if refs is not None:
             named = {(w.namespace, w.label) for w in mesh.workloads if w.ref in refs}
             found = [m for m in found if (m.namespace, m.workload) in named]
-        notes = list(mesh.notes)
-        if Engine.of(mesh).injector.assumed and not all(w.pods for w in mesh.workloads):
-            notes.append(ASSUMED)
-        document = ModeList(items=tuple(found), notes=tuple(notes), absent=mesh.absent)
+        document = ModeList(items=tuple(found), notes=meshes.notes(mesh), absent=mesh.absent)
         output.emit_document(document, options, lambda: _table(found, options.output == "wide"))
-        for note in notes if options.output in ("table", "wide") else ():
-            click.echo(f"note: {note}", err=True)
+        meshes.told(options, mesh)
 
 
 def _table(found: list[Any], wide: bool) -> str:

@@ -49,21 +49,22 @@ def predict(
             namespaces=namespaces,
         )
         if options.output in ("json", "yaml"):
-            _stream(options, after, found)
+            _stream(options, after, found, meshes.notes(before))
         else:
             output.echo(_table(list(found), options.output == "wide", changed))
+        meshes.told(options, before)
 
 
-def _stream(options: Options, mesh: Any, found: Iterator[Any]) -> None:
+def _stream(options: Options, mesh: Any, found: Iterator[Any], notes: tuple[str, ...]) -> None:
     """Items are written as they are found: a large mesh has many, and none of them has to be kept."""
     from meshtls.policy.predict import expand
 
     if options.output == "yaml":
         from meshtls.policy.documents import PredictionList
 
-        output.emit_document(PredictionList(items=tuple(expand(mesh, found)), notes=mesh.notes, absent=mesh.absent), options, str)
+        output.emit_document(PredictionList(items=tuple(expand(mesh, found)), notes=notes, absent=mesh.absent), options, str)
         return
-    head = msgspec.json.encode({"apiVersion": "meshtls.dev/v1", "kind": "PredictionList", "notes": mesh.notes, "absent": mesh.absent})
+    head = msgspec.json.encode({"apiVersion": "meshtls.dev/v1", "kind": "PredictionList", "notes": notes, "absent": mesh.absent})
     sys.stdout.write(head.decode()[:-1] + ',"items": [')
     start = "\n"
     buffer: list[str] = []

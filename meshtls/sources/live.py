@@ -18,6 +18,8 @@ from meshtls.model.objects import K8sGateway
 from meshtls.sources.build import build
 from meshtls.sources.document import Document, parse
 
+NOT_SERVED = "the cluster does not serve this kind"
+
 
 def read(client: Any, namespaces: Iterable[str] | None = None, *, overlay: Iterable[Document] = ()) -> Mesh:
     """The Mesh of the cluster behind `client`, with `overlay` laid over it.
@@ -45,7 +47,7 @@ def documents(client: Any, namespaces: tuple[str, ...], absent: dict[str, str]) 
         try:
             found.extend(_pages(client, key, None))
         except NotFound:
-            absent[name] = "the cluster does not serve this kind"
+            absent[name] = NOT_SERVED
         except Forbidden as error:
             absent[name] = error.message
             if kind not in CLUSTER_SCOPED:

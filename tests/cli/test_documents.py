@@ -211,3 +211,49 @@ def test_modes_and_predictions_keep_to_namespaces_and_labels():
     assert calls and all("data" in (c["client"].split("/")[1], c["server"].split("/")[1]) for c in calls)
     whole = json.loads(_run("predict", SHOP, "-A", "-o", "json"))["items"]
     assert len(whole) > len(calls)
+
+
+# --- what was assumed, and what is missing -------------------------------------------------------------------------------
+
+
+def _dump(tmp_path, absent):
+    """The example as a dump of a cluster in which some kinds could not be read."""
+    import msgspec
+
+    from meshtls import sources
+    from meshtls.sources.dump import write
+
+    path = tmp_path / "dump.json"
+    path.write_bytes(b"".join(write(msgspec.structs.replace(sources.load([SHOP]), absent=absent, live=True))))
+    return str(path)
+
+
+VERBS = {"modes": (), "predict": (), "explain": ("legacy/billing", "shop/cart"), "diff": ()}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_answer_without_a_kind_that_decides_is_not_called_whole(tmp_path, verb):
+    dump = _dump(tmp_path, {"PeerAuthentication": "may not list peerauthentications", "Sidecar": "the cluster does not serve this kind"})
+    arguments = (*VERBS[verb], dump, dump) if verb == "diff" else (*VERBS[verb], dump)
+    result = CliRunner().invoke(main.cli, [verb, *arguments])
+    document = json.loads(_run(verb, *arguments, "-o", "json", code=3))
+
+    assert result.exit_code == 3
+    assert "PeerAuthentication could not be read, and the answers leave it out: may not list peerauthentications" in result.stderr
+    assert "Sidecar" not in result.stderr
+    assert set(document["absent"]) == {"PeerAuthentication", "Sidecar"} and any("PeerAuthentication" in n for n in document["notes"])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_kind_that_the_cluster_does_not_serve_takes_nothing_from_an_answer(tmp_path, verb):
+    dump = _dump(tmp_path, {"Sidecar": "the cluster does not serve this kind", "ServiceMonitor": "may not list servicemonitors"})
+    _run(verb, *VERBS[verb], dump, *((dump,) if verb == "diff" else ()))
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "audit"])
+def test_that_default_webhooks_were_assumed_is_said(verb):
+    arguments = (*VERBS.get(verb, ()), SHOP, *((SHOP,) if verb == "diff" else ()), *(("--fail-on", "never") if verb == "audit" else ()))
+    document = json.loads(_run(verb, *arguments, "-o", "json"))
+
+    said = document["facts"].get("note", "") if verb == "audit" else " ".join(document["notes"])
+    assert "those of a default installation are assumed" in said
