@@ -150,7 +150,7 @@ def _extended(body, rng):
     return body | {"status": body.get("status", {})} if rng.random() < 0.5 else body
 
 
-FORMS = ("documents", "list", "kind list", "json", "json lines", "folder")
+FORMS = ("documents", "rendered chart", "list", "kind list", "json", "json lines", "folder")
 
 
 def _write(form, bodies, folder):
@@ -158,6 +158,9 @@ def _write(form, bodies, folder):
     file = folder / "input.yaml"
     if form == "documents":
         file.write_text(yaml.safe_dump_all(bodies))
+    elif form == "rendered chart":
+        texts = [f"---\n# Source: chart/templates/{n}.yaml\n{yaml.safe_dump(body)}" for n, body in enumerate(bodies)]
+        file.write_text("\n---\n# Source: chart/templates/off.yaml\n".join(["", *texts, ""]))
     elif form == "list":
         file.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": bodies}))
     elif form == "kind list":

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from meshtls.audit.facts import Facts
 from meshtls.cli.main import cli
 from meshtls.policy.change import strict
 from meshtls.policy.engine import Engine
@@ -146,6 +147,19 @@ def test_predict_strict_is_predict_on_the_edited_files():
             Engine.of(after, "")
             modes_, calls = _answers(_edited(objects, namespace))
             assert (_modes(after), meshes.calls(after, direct=True)) == (modes_, calls), f"mesh {name}, namespace {namespace}"
+
+
+def test_the_audit_judges_by_the_modes_of_the_engine():
+    asked = 0
+    for name, objects in _sample():
+        found = meshes.mesh(objects)
+        facts, engine = Facts(found), {(m.namespace, m.workload): m for m in modes(found)}
+        for w in facts.in_mesh:
+            mode = engine[w.namespace, w.label]
+            ports = {port: facts.mode(w, int(port)) for port, said in mode.ports.items() if said != "NONE"}
+            assert (facts.mode(w), ports) == (mode.mode, {p: m for p, m in mode.ports.items() if m != "NONE"}), f"mesh {name}: {w.ref}"
+            asked += 1
+    assert asked > 300
 
 
 @pytest.mark.parametrize("number", range(3))
