@@ -13,7 +13,7 @@ from meshtls.lab.node import world
 
 LOST = ("containers run as you, on this machine's files; only Python programs are kept in their pod",
         "nothing keeps a program from going round its proxy on purpose",
-        "a port that is neither declared nor named by a Service is closed, not captured",
+        "a port that nobody declares, names in a Service or listens on is closed; in life a proxy accepts on it",
         "no port below 1024 unless you are root, and none that this machine uses on all addresses",
         "NetworkPolicies do nothing; there is no IPv6; pods have addresses in 127.0.0.0/8")
 

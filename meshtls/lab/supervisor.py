@@ -69,6 +69,8 @@ class Supervisor:
         network, runtime = Loopback(self._wish.nodes) if alone else Network(self._wish.nodes), Runtime(self._control)
         names = [f"lab-{number}" for number in range(1, self._wish.nodes + 1)]
         plane = Plane(store, authority, xds, names[0], network.fit)
+        if isinstance(network, Loopback):
+            network.changed = plane.again
         node = Node(store, network, runtime, plane, tokens, binary(), names=names, rootless=self._rootless and not alone)
         api = Api(store, tokens=tokens, inject=lambda pod, namespace: istio.inject(pod, namespace, plane.world), log_source=node,
                   dial=_dialer(store, network))

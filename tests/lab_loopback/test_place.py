@@ -17,7 +17,7 @@ SERVICE = {
     "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
     "spec": {"clusterIP": "10.96.0.11", "selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}, {"name": "tcp", "port": 5432}]},
 }  # fmt: skip
-PLACE = Place("127.64.1.2", "127.65.1.2", "127.66.1.2", (8080, 9000, 9100), lambda port: port != 9100)
+PLACE = Place("127.64.1.2", "127.65.1.2", "127.66.1.2", (8080, 9000, 9100), frozenset({7000}), lambda port: port != 9100)
 
 
 def world(*objects: Any) -> istio.World:
@@ -36,10 +36,10 @@ def sockets(listener: Any) -> list[tuple[str, int]]:
     return [(one["address"]["socket_address"]["address"], one["address"]["socket_address"]["port_value"]) for one in each]
 
 
-def test_the_proxy_listens_on_every_captured_port_that_is_declared_or_named() -> None:
+def test_the_proxy_listens_on_every_captured_port_that_is_declared_named_or_listened_on() -> None:
     inbound = told()[1]["virtualInbound"]
 
-    assert sockets(inbound) == [("127.66.1.2", 15006), ("127.64.1.2", 5432), ("127.64.1.2", 8080), ("127.64.1.2", 9000)]
+    assert sockets(inbound) == [("127.66.1.2", 15006), ("127.64.1.2", 5432), ("127.64.1.2", 7000), ("127.64.1.2", 8080), ("127.64.1.2", 9000)]
 
 
 def test_chains_are_as_translated_and_the_application_is_told_by_a_filter() -> None:

@@ -152,6 +152,23 @@ def test_arguments_that_name_a_mount_name_its_volume(text: str, becomes: str) ->
     assert runner.reroute(text, [("/programs", "/run/1")]) == becomes
 
 
+@pytest.mark.parametrize(
+    ("argv", "becomes"),
+    [
+        ("python3 -u /programs/a.py /programs/b", "python3 -u /run/1/a.py /programs/b"),
+        ("python -W ignore /programs/a.py", "python -W ignore /run/1/a.py"),
+        ("python3.12 -c pass /programs/b", "python3.12 -c pass /programs/b"),
+        ("cat /programs/a /programs/b", "cat /run/1/a /run/1/b"),
+    ],
+)
+def test_a_python_program_keeps_the_words_that_its_interpreter_does_not_read(argv: str, becomes: str) -> None:
+    env = {"PYTHONPATH": "/programs", "CONFIG": "/programs/c"}
+    words, variables = runner.placed(argv.split(), env, [("/programs", "/run/1")])
+
+    assert " ".join(words) == becomes
+    assert variables == {"PYTHONPATH": "/run/1", "CONFIG": "/programs/c" if "python" in argv else "/run/1/c"}
+
+
 PROGRAM = """
 import asyncio, http.server, json, os, pathlib, socket, threading, urllib.request
 server = http.server.ThreadingHTTPServer(("", 0), http.server.SimpleHTTPRequestHandler)
@@ -184,6 +201,7 @@ class World:
     """What a lab and a proxy are to one program: answers to its questions, and an end of its calls that reads the header."""
 
     def __init__(self) -> None:
+        self.told: list[tuple[str, int]] = []
         self.lab = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.lab.bind(("127.0.0.1", 0))
         self.proxy = socket.create_server((LOCAL, 0))
@@ -198,6 +216,8 @@ class World:
             except OSError:
                 return
             asked = json.loads(data)
+            if "listens" in asked:
+                self.told.append((asked["ip"], asked["listens"]))
             said = {"addresses": [SERVICE]} if asked.get("name") == "cart" else {"errno": 113}
             self.lab.sendto(json.dumps(said).encode(), peer)
 
@@ -255,6 +275,7 @@ def test_an_unchanged_program_lives_in_its_pod_behind_a_proxy(world: World, tmp_
         "service": f"{IP} for {IP} to {SERVICE}", "by asyncio": f"{IP} for {IP} to {SERVICE}", "pod": f"{IP} for {IP} to {OTHER}",
         "six": f"::ffff:{APP}", "asyncio": [APP], "itself": "x", "refused": 111,
     }  # fmt: skip
+    assert [ip for ip, port in world.told if port] == [IP] * 3  # three servers: the proxy is to listen for them
 
 
 def test_an_unchanged_program_without_a_proxy_calls_by_itself(world: World, tmp_path: pathlib.Path) -> None:
@@ -263,3 +284,4 @@ def test_an_unchanged_program_without_a_proxy_calls_by_itself(world: World, tmp_
     said = run(world, tmp_path, program, **BARE, hosts={"cart": OTHER})
 
     assert (said["server"], said["service"], said["pod"], said["by asyncio"]) == (IP, IP, IP, IP)
+    assert not world.told

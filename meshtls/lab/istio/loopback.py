@@ -21,12 +21,13 @@ PROXY_PROTOCOL = envoy.extension(
 
 class Place(msgspec.Struct, frozen=True):
     """A pod's addresses: the cluster's, the application's behind the proxy, and its own 127.0.0.1. `ports` are the TCP ports that its
-    containers declare; `captured` says which ports the proxy listens on for the application."""
+    containers declare, `opened` those that they listen on; `captured` says which ports the proxy takes."""
 
     ip: str
     app: str
     local: str
     ports: tuple[int, ...] = ()
+    opened: frozenset[int] = frozenset()
     captured: Callable[[int], bool] = lambda _: True
 
     def listener(self, listener: Json) -> Json:
@@ -43,7 +44,7 @@ class Place(msgspec.Struct, frozen=True):
             ip = self.local if address["address"].startswith("127.") else self.ip
             return listener | {"address": envoy.address(ip, address["port_value"])}
         named = {chain["filter_chain_match"].get("destination_port", 0) for chain in listener["filter_chains"]}
-        ports = sorted(p for p in {*self.ports, *named} - {0, envoy.INBOUND_PORT} if self.captured(p))
+        ports = sorted(p for p in {*self.ports, *self.opened, *named} - {0, envoy.INBOUND_PORT} if self.captured(p))
         return listener | {
             "address": envoy.address(self.local, envoy.INBOUND_PORT),
             "additional_addresses": [{"address": envoy.address(self.ip, port)} for port in ports],
@@ -82,11 +83,12 @@ class Place(msgspec.Struct, frozen=True):
 
 
 def configuration(place: Place, found: Configuration) -> Configuration:
-    """What a proxy is told, for this place. Versions stay: a pod's place does not change."""
+    """What a proxy is told, for this place. Of a pod's place only the opened ports change."""
+    more = "".join(f"-{port}" for port in sorted(place.opened))
 
     def changed(answer: Answer, change: Callable[[Json], Json]) -> Answer:
         bodies = (msgspec.json.encode(change(msgspec.json.decode(body))) for body in answer.resources)
-        return Answer(answer.version, tuple(bodies))
+        return Answer(answer.version + more, tuple(bodies))
 
     clusters, listeners = changed(found.clusters, place.cluster), changed(found.listeners, place.listener)
     return msgspec.structs.replace(found, clusters=clusters, listeners=listeners)

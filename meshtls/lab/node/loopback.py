@@ -10,7 +10,7 @@ import json
 import os
 import random
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,12 @@ def _ranges(texts: Iterable[str]) -> list[tuple[int, int]]:
 class LoopbackNet(PodNet):
     """A pod's addresses, and what its programs and its proxy have to know of them."""
 
-    __slots__ = ("place", "wish", "lab", "run")
+    __slots__ = ("place", "wish", "lab", "run", "intercepted")
 
     def __init__(self, place: Place, wish: Interception, lab: tuple[str, int], host: bool = False) -> None:
         super().__init__(place.ip, -1, 0, host)
         self.place, self.wish, self.lab, self.run = place, wish, lab, os.getcwd()
+        self.intercepted = False  # until its istio-init would have run
 
     @property
     def bootstrap(self) -> Obj:
@@ -68,7 +69,7 @@ class LoopbackNet(PodNet):
     def contain(self, spec: Spec) -> Spec:
         """A container without a root of its own: what it would see is told to its shim."""
         assert spec.root is not None
-        files, wish = spec.root.files, self.wish
+        files, wish = spec.root.files, self.wish if self.intercepted else Interception("NONE")
         paths = sorted(((target, source) for source, target, _ in spec.root.mounts), key=lambda pair: -len(pair[0]))
         temporary = f"{self.run}/tmp/{self.ip}"
         os.makedirs(temporary, exist_ok=True)
@@ -82,7 +83,8 @@ class LoopbackNet(PodNet):
                  "search": [word for line in resolv if line[0] == "search" for word in line[1:]],
                  "paths": [*paths, *([] if any(target == "/tmp" for target, _ in paths) else [("/tmp", temporary)])]}
         cwd = next((spec.cwd.replace(target, source, 1) for target, source in paths if f"{spec.cwd}/".startswith(f"{target}/")), temporary)
-        env = {**spec.env, "PATH": f"{self.run}/bin:{spec.env['PATH']}", shim.VARIABLE: json.dumps(place),
+        env = {"TMPDIR": next((source for target, source in paths if target == "/tmp"), temporary), **spec.env, "PATH": f"{self.run}/bin:{spec.env['PATH']}",
+               shim.VARIABLE: json.dumps(place),
                "PYTHONPATH": ":".join(filter(None, (f"{self.run}/shim", spec.env.get("PYTHONPATH", ""))))}
         return msgspec.structs.replace(spec, root=None, cwd=cwd, env=env, paths=tuple(place["paths"]))
 
@@ -101,6 +103,8 @@ class Loopback:
     def __init__(self, nodes: int = 1) -> None:
         self._lowest, self._next, self._store = lowest_port(), 0, None
         self._api: tuple[str, int] = ("", 0)
+        self._opened: dict[str, frozenset[int]] = {}
+        self.changed: Callable[[], None] = lambda: None
         self._first, self._socket = self._claim()
         self.lab = self._socket.getsockname()
         self.node_ips = [f"127.{self._first}.0.{number}" for number in range(1, nodes + 1)]
@@ -126,7 +130,7 @@ class Loopback:
         ip, behind, local = (f"127.{self._first + n}.{low}" for n in range(3))
         ports = tuple(p["containerPort"] for c in pod["spec"]["containers"] for p in c.get("ports") or [] if p.get("protocol", "TCP") == "TCP")
         inbound, lowest = _inbound(wish), self._lowest
-        return Place(ip, behind if inbound else ip, local, ports, lambda port: port >= lowest and shim.captured(inbound, port))
+        return Place(ip, behind if inbound else ip, local, ports, self._opened.get(ip, frozenset()), lambda port: port >= lowest and shim.captured(inbound, port))
 
     def host(self, node: int = 0) -> PodNet:
         """What a hostNetwork pod gets: the node's address."""
@@ -143,9 +147,12 @@ class Loopback:
 
     async def remove(self, net: PodNet) -> None:
         """Nothing is left of an address."""
+        self._opened.pop(net.ip, None)
 
     async def rules(self, table: str, chains: Sequence[Chain], pod: PodNet | None = None) -> None:
-        """There is no kernel to be told."""
+        """There is no kernel to be told; a pod's containers are, from now on."""
+        if isinstance(pod, LoopbackNet):
+            pod.intercepted = bool(chains)
 
     async def listen(self, pod: PodNet, ip: str, port: int) -> socket.socket:
         """A listening TCP socket on the pod's address."""
@@ -189,11 +196,17 @@ class Loopback:
         return []
 
     def answer(self, question: Obj) -> Obj:
-        """To {"name", "search"}: {"addresses"}; to {"ip", "port", "protocol"} of a Service: where it leads, or {"errno"}."""
+        """To {"name", "search"}: {"addresses"}; to {"ip", "port", "protocol"} of a Service: where it leads, or {"errno"}. {"listens", "ip"} tells of
+        a port that a program behind its proxy has taken."""
         assert self._store is not None
         if "name" in question:
             return {"addresses": dns.addresses(self._store, question["name"], question["search"])}
-        ip, port = question["ip"], question["port"]
+        ip, port = question["ip"], question.get("listens") or question["port"]
+        if "listens" in question:
+            if port not in self._opened.get(ip, ()):
+                self._opened[ip] = self._opened.get(ip, frozenset()) | {port}
+                self.changed()
+            return {}
         if (ip, port) == (API_IP, 443):
             return {"ip": self._api[0], "port": self._api[1]}
         backends = rules.find(self._store.list("services"), self._store.list(dns.SLICES), ip, port, question["protocol"])

@@ -96,6 +96,10 @@ class Plane:
         if self._pods:
             self._schedule(event.resource in _CROWDS)
 
+    def again(self) -> None:
+        """What `fit` makes of a configuration has changed."""
+        self._schedule(True)
+
     def _schedule(self, crowd: bool) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()

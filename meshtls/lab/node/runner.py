@@ -185,8 +185,8 @@ class Runner:
             os.umask(0o022)
             argv, env = spec["argv"], spec["env"]
             if not self._isolated:
-                argv = [reroute(part, spec["paths"]) for part in argv]
-                env = {key: reroute(value, spec["paths"]) for key, value in env.items()} | {MARK: os.environ.get(MARK, "")}
+                argv, env = placed(argv, env, spec["paths"])
+                env[MARK] = os.environ.get(MARK, "")
             os.chdir(spec["cwd"])
             _become(spec)
             os.execve(_program(argv[0], env, spec["interpreter"]), argv, env)
@@ -204,13 +204,30 @@ def reroute(text: str, paths: list[tuple[str, str]]) -> str:
     return text
 
 
+def placed(argv: list[str], env: dict[str, str], paths: list[tuple[str, str]]) -> tuple[list[str], dict[str, str]]:
+    """Arguments and variables that name mounts, as where these are. A Python program finds its files itself (see shim.py): of its words only
+    those are changed that the interpreter reads, the script and PYTHONPATH."""
+    if not _python(argv[0]):
+        return [reroute(part, paths) for part in argv], {key: reroute(value, paths) for key, value in env.items()}
+    argv = list(argv)
+    for number, part in enumerate(argv[1:], 1):
+        argv[number] = reroute(part, paths)
+        if part in ("-c", "-m") or argv[number] != part:
+            break
+    return argv, {key: reroute(value, paths) if key == "PYTHONPATH" else value for key, value in env.items()}
+
+
+def _python(name: str) -> bool:
+    return os.path.basename(name).rstrip("0123456789.") == "python"
+
+
 def _program(name: str, env: dict[str, str], interpreter: str) -> str:
     """The file to execute: by PATH, and any python that is not there is the lab's own."""
     places = [name] if "/" in name else [f"{place}/{name}" for place in env.get("PATH", "").split(":") if place]
     for place in places:
         if os.access(place, os.X_OK):
             return place
-    if interpreter and os.path.basename(name).rstrip("0123456789.") == "python":
+    if interpreter and _python(name):
         return interpreter
     if any(os.path.exists(place) for place in places):
         raise OSError(f'exec: "{name}": permission denied')

@@ -4,7 +4,7 @@ containers' PYTHONPATH as `sitecustomize`. Standard library only; imports nothin
 A pod has three addresses of this machine's loopback: `ip`, which the cluster knows; `app`, where its programs listen when its proxy listens
 on `ip` for them; `local`, its 127.0.0.1. The law:
 
-    bind      all addresses or `ip`: `app` if the proxy captures the port, else `ip`. 127.0.0.1: `local`
+    bind      all addresses or `ip`: `app` if the proxy captures the port, and the lab is told; else `ip`. 127.0.0.1: `local`
     connect   127.0.0.1, or the pod itself: past the proxy. What interception captures: to the proxy's outbound port, the destination told
               by a PROXY header. A pod: as it is. Anything else is a Service's address or nothing: the lab is asked. Source: `ip`
     names     the lab is asked; IPv4 only
@@ -143,6 +143,8 @@ class Pod:
             return _Socket.bind(sock, address)  # type: ignore[no-any-return]
         ip = self.listens(*wanted, sock.type == socket.SOCK_STREAM)
         _Socket.bind(sock, self.shown(sock, (ip, wanted[1])))
+        if ip == self.app != self.ip:
+            self.ask(listens=sock.getsockname()[1], ip=self.ip)
 
     def connect(self, sock: socket.socket, address: Any) -> None:
         wanted = self.four(sock, address)
