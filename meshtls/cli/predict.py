@@ -27,13 +27,14 @@ def predict(
     is read. With -n, calls from and to these namespaces are shown.
     """
     with output.stops(options.timeout_s):
+        from meshtls import sources
         from meshtls.cli import meshes
         from meshtls.policy import change
         from meshtls.policy.predict import groups
         from meshtls.policy.select import matches, selector
 
         before, namespaces = meshes.read(options, paths)
-        after = meshes.read(options, paths, overlay)[0] if overlay else before
+        after = sources.over(before, overlay) if overlay else before
         names = tuple(n.strip() for value in strict for n in value.split(",") if n.strip())
         for name in names:
             meshes.known(after, name)

@@ -7,10 +7,10 @@ import msgspec
 
 from meshtls.model.mesh import Mesh
 from meshtls.sources import files
-from meshtls.sources.build import build
+from meshtls.sources.build import build, laid_over
 from meshtls.sources.document import DumpHead
 
-__all__ = ["load"]
+__all__ = ["load", "over"]
 
 
 def load(
@@ -34,3 +34,8 @@ def load(
     absent = {kind: reason for head in dumped for kind, reason in head.absent.items()}
     live = len(paths) == len(dumped) == 1 and dumped[0].live
     return msgspec.structs.replace(mesh, absent=absent, live=live) if dumped else mesh
+
+
+def over(mesh: Mesh, overlay: Sequence[str]) -> Mesh:
+    """`mesh` with the files of `overlay` laid over it: what it would be, beside what it is, from one reading."""
+    return laid_over(mesh, files.read(overlay), files.Texts().text)

@@ -23,6 +23,8 @@ from meshtls.sources.places import Places
 _DECODERS = {cls: msgspec.json.Decoder(cls) for _, _, cls in READ}
 
 DEFAULT_NAMESPACE = "default"
+# younger than anything that is
+NEWEST = "9999-12-31T23:59:59Z"
 
 # an object, and where it was read: file and line. Not its document, whose body is the whole input's memory.
 Read = tuple[o.Object, str, int]
@@ -87,7 +89,7 @@ def build(
     """
     found: dict[str, dict[tuple[str, str], Read]] = {field: {} for field, _, _ in READ}
     said = list(notes)
-    for laid_over, source in ((False, documents), (True, overlay)):
+    for over, source in ((False, documents), (True, overlay)):
         for document in source:
             obj = decode(document)
             if obj is None:
@@ -98,8 +100,8 @@ def build(
             table = found[BY_KIND[document.api_version.rpartition("/")[0], document.kind][0]]
             key = (obj.metadata.namespace, obj.metadata.name)
             earlier = table.get(key)
-            if earlier is not None and laid_over:
-                obj = _aged(obj, earlier[0])
+            if over:
+                obj = _aged(obj, earlier[0] if earlier else None)
             elif earlier is not None:
                 obj = _one_of(obj, document, *earlier)
             table[key] = (obj, document.file, document.line)
@@ -116,6 +118,31 @@ def build(
         live=live,
         origins=Origins(locate=_places(found, text).locate) if text else Origins(),
     )
+
+
+def laid_over(mesh: Mesh, overlay: Iterable[Document], text: Callable[[str], str], namespace: str = DEFAULT_NAMESPACE) -> Mesh:
+    """The mesh with the documents of `overlay` in place of what they share a name with, as `build` would have it from the start."""
+    changed: dict[str, dict[tuple[str, str], o.Object]] = {}
+    owners: list[tuple[str, str, int]] = []
+    for document in overlay:
+        obj = decode(document)
+        if obj is None:
+            continue
+        obj = _placed(obj, namespace, document)
+        if isinstance(obj, o.ConfigMap) and not _is_istio(obj):
+            continue
+        field = BY_KIND[document.api_version.rpartition("/")[0], document.kind][0]
+        table = changed.setdefault(field, {(x.metadata.namespace, x.metadata.name): x for x in getattr(mesh, field)})
+        key = (obj.metadata.namespace, obj.metadata.name)
+        table[key] = _aged(obj, table.get(key))
+        owners.append((obj.ref, document.file, document.line))
+    tables: dict[str, Any] = {field: tuple(obj for _, obj in sorted(table.items(), key=lambda i: i[0])) for field, table in changed.items()}
+    notes = list(mesh.notes)
+    if "config_maps" in tables:
+        tables["configs"] = _configs(tables["config_maps"], notes)
+    new, old, laid = Places(lambda: owners, text), mesh.origins, {ref for ref, _, _ in owners}
+    tables["origins"] = Origins(locate=lambda ref, path: new.locate(ref, path) if ref in laid else old.where(ref, path))
+    return msgspec.structs.replace(mesh, **tables, notes=tuple(dict.fromkeys(notes)))
 
 
 def _places(found: dict[str, dict[tuple[str, str], Read]], text: Callable[[str], str]) -> Places:
@@ -136,8 +163,12 @@ def _placed(obj: o.Object, namespace: str, document: Document) -> o.Object:
     return obj if meta is obj.metadata else msgspec.structs.replace(obj, metadata=meta)
 
 
-def _aged(obj: o.Object, earlier: o.Object) -> o.Object:
-    """A change in place keeps age and identity: they decide which of several policies wins."""
+def _aged(obj: o.Object, earlier: o.Object | None) -> o.Object:
+    """A change in place keeps age and identity, and what is new is the youngest: age decides which of several policies wins."""
+    if earlier is None:
+        if obj.metadata.creation_timestamp:
+            return obj
+        return msgspec.structs.replace(obj, metadata=msgspec.structs.replace(obj.metadata, creation_timestamp=NEWEST))
     meta = msgspec.structs.replace(
         obj.metadata,
         creation_timestamp=earlier.metadata.creation_timestamp,
@@ -170,9 +201,9 @@ def _is_istio(config: o.ConfigMap) -> bool:
 
 
 def _configs(maps: tuple[o.ConfigMap, ...], notes: list[str]) -> dict[str, MeshConfig]:
-    """Revision -> settings. The ConfigMap `istio` is revision `default`'s, `istio-X` revision X's."""
+    """Revision -> settings. The ConfigMap `istio` is revision `default`'s, `istio-X` revision X's; of two, istio-system's counts."""
     found: dict[str, MeshConfig] = {}
-    for config in maps:
+    for config in sorted(maps, key=lambda c: c.metadata.namespace != "istio-system"):
         text = config.data.get("mesh")
         if text is None:
             continue

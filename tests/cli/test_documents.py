@@ -193,6 +193,49 @@ def test_proposed_files_are_laid_over_in_every_verb_that_reads(tmp_path):
     assert "Every call fails: the server is STRICT." in next(f for f in found if f["code"] == "MT201")["message"]
 
 
+def test_standard_input_with_proposed_files_is_read_once(tmp_path):
+    text = "\n---\n".join(p.read_text() for p in sorted(Path(SHOP).glob("*.yaml")))
+    done = CliRunner().invoke(main.cli, ["predict", "-", "--apply", _strict(tmp_path), "-o", "json"], input=text)
+
+    same = json.loads(_run("predict", SHOP, "--apply", _strict(tmp_path), "-o", "json"))["items"]
+    assert json.loads(done.stdout)["items"] == same and same
+
+
+def test_proposed_files_give_the_same_mesh_afterwards_as_from_the_start(tmp_path):
+    from meshtls import sources
+
+    extra = STRICT + """
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: "trustDomain: other.example"}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: another, namespace: shop}
+spec: {ports: [{port: 1}]}
+"""
+    file = tmp_path / "extra.yaml"
+    file.write_text(extra)
+    start, later = sources.load([SHOP], overlay=[str(file)]), sources.over(sources.load([SHOP]), [str(file)])
+    assert list(start.objects()) == list(later.objects()) and start.configs == later.configs
+    for ref in ("Service/shop/another", "PeerAuthentication/shop/default", "Service/shop/cart"):
+        assert start.origins.where(ref, ("spec",)) == later.origins.where(ref, ("spec",)), ref
+
+
+def test_a_proposed_policy_is_younger_than_those_that_exist(tmp_path):
+    """So it does not win where one of the same scope is there already, as on a cluster."""
+    base, file = tmp_path / "base.yaml", tmp_path / "new.yaml"
+    texts = [p.read_text() for p in sorted(Path(SHOP).glob("*.yaml"))]
+    base.write_text("\n---\n".join([*texts, STRICT.replace("STRICT", "PERMISSIVE").replace("name: default", "name: zzz")]))
+    file.write_text(STRICT.replace("name: default", "name: aaa"))
+    items = json.loads(_run("modes", str(base), "--apply", str(file), "-n", "shop", "-o", "json"))["items"]
+
+    assert {i["mode"] for i in items if i["dataplane"] == "sidecar"} == {"PERMISSIVE"}
+    assert any("PeerAuthentication/shop/aaa" == b["object"] for i in items for b in i["shadowed"])
+
+
 # --- namespaces and labels on files --------------------------------------------------------------------------------------
 
 

@@ -132,6 +132,13 @@ def test_a_mesh_has_one_configuration_for_each_revision():
         "default": ("one.example", True), "canary": ("two.example", False)}
 
 
+def test_of_two_configurations_of_one_revision_istio_systems_counts():
+    maps = {f"ConfigMap/{ns}/istio": {"data": {"mesh": f"trustDomain: {ns}.example"}} for ns in ("a-copy", "istio-system")}
+    mesh = live.read(Cluster(cases.documents(maps)))
+
+    assert mesh.config.trust_domain == "istio-system.example" and "a-copy" in mesh.notes[0]
+
+
 def test_reading_is_not_confused_by_an_object_that_newer_versions_extend():
     body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "shop", "somethingNew": [1]},
             "spec": {"ports": [{"port": 80, "newField": {"x": None}}], "trafficDistribution": "PreferClose"}, "unknown": {}}
