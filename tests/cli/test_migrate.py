@@ -151,3 +151,19 @@ def test_a_validator_that_is_down_holds_the_run_before_anything_is_changed(api: 
     assert left(api) == []
     with Client.connect(api.kubeconfig) as client:
         assert [o["metadata"]["name"] for o in client.list("ConfigMap", "shop") if "meshtls" in o["metadata"]["name"]] == []
+
+
+def test_a_webhook_served_from_inside_the_namespace_holds_the_run_whatever_is_forced(api: Standalone, ask: Ask) -> None:
+    """A dry run passes before the switch: only where the webhook is served from tells that STRICT would cut it off."""
+    hook = VALIDATOR["webhooks"][0]
+    inside = {**hook, "clientConfig": {"service": {"name": "hook", "namespace": "shop"}},
+              "rules": [{**hook["rules"][0], "operations": ["DELETE"]}]}  # fmt: skip
+    with Client.connect(api.kubeconfig) as client:
+        client.create({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "hook", "namespace": "shop"},
+                       "spec": {"selector": {"app": "hook"}, "ports": [{"name": "https", "port": 443}]}})  # fmt: skip
+        client.create({**VALIDATOR, "webhooks": [inside]})
+    code, said = ask("apply -n shop --yes --force")
+
+    assert code == 4, said
+    assert "STRICT would cut it off, and then it would refuse the way back" in said
+    assert left(api) == []
