@@ -22,9 +22,9 @@ from meshtls.policy.authn import mode_of as mode
 from meshtls.policy.dataplane import revision_of
 from meshtls.policy.engine import ControlPlane, Engine
 from meshtls.policy.inject import Injector
-from meshtls.policy.registry import target_port
 from meshtls.policy.select import age
 from meshtls.policy.select import subset as matches
+from meshtls.policy.service import target_port
 
 SYSTEM = frozenset({"kube-system", "kube-public", "kube-node-lease", "local-path-storage"})
 _PER_POD = ("statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index", "batch.kubernetes.io/job-completion-index",

@@ -466,13 +466,14 @@ class PortSelector(Base):
     number: int = 0
 
 
+class LoadBalancer(Base):
+    simple: str = ""
+
+
 class PortPolicy(Base):
     port: PortSelector | None = None
     tls: ClientTls | None = None
-
-
-class LoadBalancer(Base):
-    simple: str = ""
+    load_balancer: LoadBalancer | None = None
 
 
 class TrafficPolicy(Base):
@@ -529,6 +530,7 @@ class HttpMatch(Base):
     source_labels: dict[str, str] = {}
     source_namespace: str = ""
     gateways: tuple[str, ...] = ()
+    ignore_uri_case: bool = False
 
 
 class Delegate(Base):

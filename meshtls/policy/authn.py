@@ -68,6 +68,11 @@ class Authn:
         }
         self._by_labels: dict[tuple[str, tuple[str | None, ...]], Effective] = {}
 
+    @property
+    def namespaces(self) -> frozenset[str]:
+        """Where there are policies."""
+        return frozenset(self._wide) | frozenset(self._narrow)
+
     def wide(self, namespace: str) -> PeerAuthentication | None:
         """The policy that wins for the whole of a namespace."""
         found = self._wide.get(namespace)

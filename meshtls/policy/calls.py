@@ -21,10 +21,10 @@ from meshtls.policy.client import MTLS, NONE, PLAINTEXT, Client, Sent
 from meshtls.policy.dataplane import AMBIENT, BARE, GATEWAY, PROXYLESS, takes_outbound
 from meshtls.policy.engine import Engine, Face
 from meshtls.policy.outbound import Cluster, Outbound, Path
-from meshtls.policy.registry import ALIAS, ANY, HTTP, PASSTHROUGH, Endpoint, Host, Port
-from meshtls.policy.registry import TLS as TLS_PORTS
 from meshtls.policy.scope import Scope
 from meshtls.policy.server import BREAKS, UNKNOWN, WORKS, Servers
+from meshtls.policy.service import ALIAS, HTTP, PASSTHROUGH, Endpoint, Host, Port, answering
+from meshtls.policy.service import TLS as TLS_PORTS
 
 MIXED = "mixed"
 
@@ -126,7 +126,9 @@ class Calls:
                 named |= {m.source_namespace for layer in (vs.http, vs.tcp, vs.tls) for r in layer for m in r.match}
                 if vs.gateway_semantics:
                     named.add(vs.namespace)
-            named |= {h.namespace for h in control.registry.hosts if not h.kubernetes}
+            named |= {h.namespace for h in control.registry.hosts if not h.kubernetes or not control.registry.is_public(h)}
+            # elsewhere, policies reach every client together with the services there
+            named |= control.authn.namespaces - {h.namespace for h in control.registry.public}
             self._named[revision] = named
         return namespace in named or control.sidecars.any_in(namespace) or control.sidecars.of("", {}) is not None
 
@@ -193,8 +195,8 @@ class Calls:
         plane = kind.face.plane
         if plane.kind in (BARE, AMBIENT):
             return self._plain(kind, endpoints, http, host)
-        skipped = takes_outbound(kind.face.pod, "" if host.address == ANY else host.address, port.number)
-        if skipped is not None:
+        headless = host.resolution == PASSTHROUGH
+        if not headless and (skipped := takes_outbound(kind.face.pod, host.address, port.number)) is not None:
             return self._fold([(e, PLAINTEXT) for e in endpoints], http, (skipped,), host)
         if plane.kind == PROXYLESS:
             return self._proxyless(kind, host, endpoints, http)
@@ -205,8 +207,12 @@ class Calls:
         return join([self._through(client, path, called, http, host) for path, called in paths])
 
     def _endpoints(self, kind: Kind, where: Where) -> tuple[Endpoint, ...]:
-        registry = self.engine.control(kind.face.plane.revision).registry
-        return registry.endpoints(where.host).get(where.port.number, ())
+        host, number = where.host, where.port.number
+        endpoints = answering(self.engine.control(kind.face.plane.revision).registry.endpoints(host).get(number, ()))
+        if host.resolution != PASSTHROUGH:
+            return endpoints
+        # a headless service's name leads to its pods, its port is called there as it is
+        return tuple(e if e.port == number else msgspec.structs.replace(e, port=number) for e in endpoints)
 
     def _way(self, kind: Kind, where: Where) -> Way:
         key = (kind.family, where.host.ref, where.port.number)
@@ -231,7 +237,8 @@ class Calls:
             return ((outbound.call(host.address, port.number, host.hostname, speaks), endpoints),)
         by_path: dict[Path, list[Endpoint]] = {}
         for endpoint in endpoints:
-            path = outbound.call(endpoint.address, port.number, host.hostname, speaks)
+            why = takes_outbound(kind.face.pod, endpoint.address, port.number)
+            path = Path(passthrough=True, because=(why,)) if why else outbound.call(endpoint.address, port.number, host.hostname, speaks)
             by_path.setdefault(path, []).append(endpoint)
         return tuple((path, tuple(called)) for path, called in by_path.items())
 

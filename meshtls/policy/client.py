@@ -12,16 +12,19 @@
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import msgspec
 
-from meshtls.model.objects import ClientTls, DestinationRule, TrafficPolicy
+from meshtls.model.objects import ClientTls, DestinationRule, PortPolicy, TrafficPolicy
 from meshtls.policy.because import Because
-from meshtls.policy.registry import DNS, PASSTHROUGH, UDP, Endpoint, Host, Registry
+from meshtls.policy.registry import Registry
 from meshtls.policy.rules import Rule, Rules
 from meshtls.policy.outbound import Cluster
 from meshtls.policy.scope import Scope
+from meshtls.policy.select import subset
 from meshtls.policy.authn import DISABLE, Authn
+from meshtls.policy.service import DNS, PASSTHROUGH, UDP, Endpoint, Host, answering
 
 MTLS, TLS, PLAINTEXT, NONE = "mtls", "tls", "plaintext", "none"
 
@@ -60,11 +63,11 @@ def _for_port(policy: TrafficPolicy | None, port: int, at: str) -> _Policy:
         return _Policy(None, False, at, False)
     for index, entry in enumerate(policy.port_level_settings):
         if entry.port is not None and entry.port.number == port:
-            return _Policy(entry.tls, False, f"{at}.portLevelSettings[{index}]", True)
+            return _Policy(entry.tls, _passes(entry), f"{at}.portLevelSettings[{index}]", True)
     return _Policy(policy.tls, _passes(policy), at, False)
 
 
-def _passes(policy: TrafficPolicy | None) -> bool:
+def _passes(policy: TrafficPolicy | PortPolicy | None) -> bool:
     return policy is not None and policy.load_balancer is not None and policy.load_balancer.simple == "PASSTHROUGH"
 
 
@@ -93,6 +96,11 @@ class Client:
         if found is None:
             found = self._sent[cluster] = self._decide(cluster)
         return found
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        """The namespaces whose policies reach the proxy: the root's, its own, and those of services that it knows (selectAuthnPolicies)."""
+        return frozenset({self.authn.root, self.namespace, *(h.namespace for h in self.scope.by_host.values())})
 
     def _decide(self, cluster: Cluster) -> Sent:
         host = self.scope.by_host.get(cluster.host)
@@ -125,9 +133,8 @@ class Client:
         dialled = base_dialled or passes
 
         if not dialled:
-            endpoints = tuple(e for e in endpoints if not e.going)
-        if part is not None and not dialled:
-            endpoints = tuple(e for e in endpoints if all(e.labels.get(k) == v for k, v in part[0].labels.items()))
+            labels = part[0].labels if part is not None else {}
+            endpoints = answering(e for e in endpoints if subset(labels, e.labels))
         if tls is not None:
             assert rule is not None and owner is not None
             return self._written(tls, owner, rule, path, endpoints, dialled)
@@ -184,7 +191,7 @@ class Client:
         if not config.enable_auto_mtls:
             return Because(config.ref, "data.mesh.enableAutoMtls", "false: clients send plaintext")
         if host.resolution == PASSTHROUGH or _passes(policy):
-            everyone = self.registry.endpoints(host).get(port, ())
+            everyone = self.registry.instances(host, port)
             if not everyone:
                 return Because(host.ref, "spec.clusterIP", "passed through, and no endpoint has a sidecar: plaintext")
             naked = next((e for e in everyone if e.tls_mode == "disabled"), None)
@@ -205,7 +212,7 @@ class Client:
             return PLAINTEXT, Because(
                 whose, "metadata.labels.security.istio.io/tlsMode", "no sidecar by its label: plaintext is sent"
             )
-        if mode is None:
+        if mode is None and endpoint.namespace in self._known:
             effective = self.authn.effective(endpoint.namespace, endpoint.labels)
             if effective.on(endpoint.port) == DISABLE:
                 decided = effective.because[0]

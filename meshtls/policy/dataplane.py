@@ -17,7 +17,7 @@ from meshtls.model.mesh import Mesh
 from meshtls.model.objects import Container, Pod
 from meshtls.policy.because import Because
 from meshtls.policy.inject import Injector
-from meshtls.policy.registry import TLS_MODE
+from meshtls.policy.service import TLS_MODE
 
 SIDECAR, NATIVE, AMBIENT, BARE, GATEWAY, PROXYLESS = "sidecar", "native-sidecar", "ambient", "none", "gateway", "proxyless"
 ANNOTATION = "traffic.sidecar.istio.io/"
@@ -130,15 +130,19 @@ def takes_inbound(pod: Pod, port: int) -> Because | None:
         return Because("", "", f"port {port} is the proxy's own and never captured")
     if annotations.get("sidecar.istio.io/interceptionMode") == "NONE":
         return Because(pod.ref, "metadata.annotations.sidecar.istio.io/interceptionMode", "NONE: nothing is captured")
-    excluded = annotations.get(f"{ANNOTATION}excludeInboundPorts", "")
-    if excluded and port in _ports(excluded):
+    included = annotations.get(f"{ANNOTATION}includeInboundPorts", "*").strip()
+    if included != "*":  # exclusions count only where everything is included
+        path = f"metadata.annotations.{ANNOTATION}includeInboundPorts"
+        return None if port in _ports(included) else Because(pod.ref, path, f"port {port} is not among the captured ones")
+    if port in _ports(annotations.get(f"{ANNOTATION}excludeInboundPorts", "")):
         path = f"metadata.annotations.{ANNOTATION}excludeInboundPorts"
         return Because(pod.ref, path, f"port {port} is not captured: the proxy never sees it")
-    included = annotations.get(f"{ANNOTATION}includeInboundPorts")
-    if included is not None and included.strip() != "*" and port not in _ports(included):
-        path = f"metadata.annotations.{ANNOTATION}includeInboundPorts"
-        return Because(pod.ref, path, f"port {port} is not among the captured ones")
     return None
+
+
+def named_inbound(pod: Pod) -> frozenset[int]:
+    """The inbound ports that its annotations take in or leave out by number."""
+    return frozenset().union(*(_ports(pod.annotations.get(f"{ANNOTATION}{name}InboundPorts", "")) for name in ("include", "exclude")))
 
 
 def takes_outbound(pod: Pod, address: str, port: int) -> Because | None:
@@ -163,8 +167,9 @@ def takes_outbound(pod: Pod, address: str, port: int) -> Because | None:
             )
         except ValueError:
             continue
+        # included ports count after the excluded ranges and before the included ones
         wanted = annotations.get(f"{ANNOTATION}includeOutboundPorts", "")
-        if hit == inside and port not in _ports(wanted):
+        if hit == inside and (inside or port not in _ports(wanted)):
             word = "excluded" if inside else "not included"
             return Because(pod.ref, f"metadata.annotations.{ANNOTATION}{name}", f"{address} is {word}: it leaves past the proxy")
     return None

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 import msgspec
 
 from meshtls.policy.because import Because
-from meshtls.policy.registry import ANY, AUTO, HTTP, PASSTHROUGH, TCP, TLS, UDP, Host, Port
 from meshtls.policy.routes import Target, Virtual, applies_l4, first_route
 from meshtls.policy.scope import Listener, Scope
 from meshtls.policy.select import fqdn, host_overlaps, is_wild
+from meshtls.policy.service import ANY, AUTO, HTTP, PASSTHROUGH, TCP, TLS, UDP, Host, Port
 
 RESERVED = frozenset({15001, 15006, 15021, 15090})
 
@@ -39,14 +39,23 @@ class Path(msgspec.Struct, frozen=True, gc=False):
 
 
 class Chain(msgspec.Struct, frozen=True, gc=False):
-    """A filter chain: what it matches and where it leads. `http` chains ask the routes; others have their clusters."""
+    """A filter chain: what it matches and where it leads. `http` chains ask the routes; others have their clusters.
+
+    `sniffed`: an http chain is for bytes that look like HTTP; otherwise it takes whatever comes.
+    """
 
     http: bool
+    sniffed: bool = True
     cidrs: tuple[str, ...] = ()
     snis: tuple[str, ...] = ()
     clusters: tuple[Cluster, ...] = ()
     because: Because | None = None
     route_for: str = ""
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether nothing narrows it; what no other chain takes then ends here."""
+        return not self.cidrs and (not self.snis or "*" in self.snis) and not (self.http and self.sniffed)
 
     def conflicts(self, other: "Chain") -> bool:
         return (
@@ -87,7 +96,7 @@ class Outbound:
         if not headless or port.protocol in HTTP or port.protocol == UDP:
             self._add(listener, host, port, listener.bind)
             return
-        endpoints = self.scope.registry.endpoints(host).get(port.number, ())
+        endpoints = self.scope.registry.instances(host, port.number)
         if not host.kubernetes and not endpoints and not host.selector:
             self._add(listener, host, port, ANY)
             return
@@ -115,7 +124,7 @@ class Outbound:
         if http:
             if entry is not None and entry.protocol not in TCP:
                 return
-            chains = [Chain(http=True)]
+            chains = [Chain(http=True, sniffed=bind == ANY)]
         else:
             chains = self._tcp(listener, host, port, bind, cidrs)
             if port.protocol == AUTO and (entry is None or entry.protocol in TCP or entry.protocol in HTTP):
@@ -177,7 +186,8 @@ class Outbound:
                         handled.add(key)
                         says = Because(vs.ref, f"spec.tls[{index}]", f"routes TLS on port {port.number}")
                         clusters = self._targets(vs.targets(route.route), port.number)
-                        chains.append(Chain(False, match.destination_subnets or cidrs, match.sni_hosts, clusters, says))
+                        where = match.destination_subnets or cidrs
+                        chains.append(Chain(http=False, cidrs=where, snis=match.sni_hosts, clusters=clusters, because=says))
         return chains
 
     def _targets(self, targets: tuple[Target, ...], listen: int, http: bool = False) -> tuple[Cluster, ...]:
@@ -200,7 +210,12 @@ class Outbound:
             return self._unknown(f"no listener knows port {port} at this address")
         chain = _choose(entry.chains, address, host, speaks)
         if chain is None:
+            chain = next((c for c in entry.chains if c.takes_all), None)
+        if chain is None:
             return self._unknown(f"nothing on port {port} takes what is not HTTP")
+        if chain.http and speaks != "http":
+            says = f"the listener of port {port} takes HTTP only: the client's own proxy drops everything else"
+            return Path(because=(Because("", "", says),))
         if chain.http:
             return self._route(chain.route_for or host, port, bool(chain.route_for))
         return Path(clusters=chain.clusters, because=(chain.because,) if chain.because else ())
@@ -224,6 +239,8 @@ class Outbound:
         if listener is None:
             return Path(because=(Because("", "", f"no routes for port {port}"),))
         offered = self._offered(listener, port)
+        if host not in offered:  # a service's address names it, too
+            host = next((name for name, (service, _) in offered.items() if service.address == host), host)
         claimed: set[str] = set()
         wildcard: tuple[str, Virtual] | None = None
         for vs in listener.virtual:
@@ -232,7 +249,7 @@ class Outbound:
                 continue
             mine, others = self._claims(vs, listener, offered)
             served = [h for h in mine if offered[h][1].protocol in HTTP or offered[h][1].protocol == AUTO]
-            if not served and (mine or port != 80):
+            if not served and port != 80:
                 continue
             if host in claimed:
                 break
@@ -320,7 +337,7 @@ def _choose(chains: list[Chain], address: str, sni: str, speaks: str) -> Chain |
     http = [c for c in rest if c.http]
     if speaks == "http" and http:
         return http[0]
-    plain = [c for c in rest if not c.http]
+    plain = [c for c in rest if not (c.http and c.sniffed)]
     return plain[0] if plain else None
 
 

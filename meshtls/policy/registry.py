@@ -1,178 +1,19 @@
-"""The services that a control plane knows: hosts, ports with their protocol, visibility, and endpoints.
+"""The services that a control plane knows, who sees them, and their endpoints.
 
-1. A Service is `name.namespace.svc.cluster.local`; a ServiceEntry is each of its hosts at each of its addresses.
-2. The protocol of a port is its appProtocol, else the first part of its name, else TCP on 25, 53, 3306, 27017, else detected
-   from the first bytes (kube.ConvertProtocol).
-3. A Service without cluster IP, and a ServiceEntry with resolution NONE, is passed through to the address that was called.
-4. An endpoint speaks mTLS when its pod's label `security.istio.io/tlsMode` is `istio`; a pod that is only addressed, not
-   referred to, is found in the Service's namespace alone.
-5. Where the input has no EndpointSlice of a Service, its endpoints are the pods, or the pods to be, that it selects.
+1. An endpoint speaks mTLS when its pod's label `security.istio.io/tlsMode` is `istio`; a pod that is only addressed, not
+   referred to, is found in the Service's namespace alone, and while it is ready.
+2. Where the input has no EndpointSlice of a Service, its endpoints are the pods, or the pods to be, that it selects.
+3. Services of one host and namespace share their endpoints where TLS is inferred from them.
 """
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
-import msgspec
-
 from meshtls.model.config import MeshConfig
 from meshtls.model.mesh import Mesh, by_namespace, pod_addresses
-from meshtls.model.objects import Pod, Service, ServiceEntry, ServicePort, WorkloadEntrySpec
+from meshtls.model.objects import Pod, Service, ServiceEntry, WorkloadEntrySpec
 from meshtls.policy.select import subset
-
-ANY = "0.0.0.0"
-TLS_MODE = "security.istio.io/tlsMode"
-HTTP = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-Web", "HTTP_PROXY"})
-TCP = frozenset({"TCP", "HTTPS", "TLS", "Mongo", "Redis", "MySQL"})
-TLS = frozenset({"HTTPS", "TLS"})
-AUTO, UDP = "AUTO", "UDP"
-_BY_NAME = {
-    **{name.lower(): name for name in (*HTTP, *TCP)},
-    "udp": UDP,
-}
-_TCP_BY_PORT = frozenset({25, 53, 3306, 27017})
-_APP_PROTOCOLS = {"kubernetes.io/h2c": "HTTP2", "kubernetes.io/ws": "HTTP", "kubernetes.io/wss": "HTTPS"}
-
-EDS, PASSTHROUGH, DNS, DYNAMIC_DNS, ALIAS = "EDS", "PASSTHROUGH", "DNS", "DYNAMIC_DNS", "ALIAS"
-_RESOLUTION = {"NONE": PASSTHROUGH, "STATIC": EDS, "DNS": DNS, "DNS_ROUND_ROBIN": DNS, "DYNAMIC_DNS": DYNAMIC_DNS}
-
-
-class Port(msgspec.Struct, frozen=True, gc=False):
-    """`protocol` is Istio's; `tcp` is whether the transport is TCP: a TCP port named `udp-x` is UDP to Istio alone."""
-
-    name: str
-    number: int
-    protocol: str
-    tcp: bool = True
-
-
-class Endpoint(msgspec.Struct, frozen=True, gc=False):
-    """`tls_mode` is the label as istiod reads it; `pod` is what really answers at the address (None: unknown).
-
-    `going`: terminating; proxies do not balance to it any more, whoever has its address still reaches it.
-    """
-
-    address: str
-    port: int
-    service_port: str
-    labels: dict[str, str]
-    namespace: str
-    tls_mode: str
-    pod: Pod | None
-    going: bool = False
-
-
-class Host(msgspec.Struct, frozen=True, gc=False):
-    """A service as istiod models it. `ref` names the object it comes from; `address` is 0.0.0.0 where it has none."""
-
-    hostname: str
-    namespace: str
-    name: str
-    ref: str
-    created: str
-    kubernetes: bool
-    resolution: str
-    external: bool
-    address: str
-    ports: tuple[Port, ...]
-    export_to: tuple[str, ...]
-    selector: dict[str, str]
-    alias_of: str = ""
-
-    def port(self, number: int) -> Port | None:
-        return next((p for p in self.ports if p.number == number), None)
-
-
-def parse_protocol(name: str) -> str:
-    """Protocol of a ServiceEntry's or Sidecar's port."""
-    return _BY_NAME.get(name.lower(), AUTO)
-
-
-def protocol_of(port: ServicePort) -> str:
-    """Protocol of a Service's port."""
-    if port.protocol == UDP:
-        return UDP
-    name = port.name
-    if port.app_protocol:
-        if port.app_protocol in _APP_PROTOCOLS:
-            return _APP_PROTOCOLS[port.app_protocol]
-        name = port.app_protocol
-    if name[:8].lower() == "grpc-web":
-        return "GRPC-Web"
-    found = _BY_NAME.get(name.partition("-")[0].lower(), AUTO)
-    return "TCP" if found == AUTO and port.port in _TCP_BY_PORT else found
-
-
-def target_port(pod: Pod, port: ServicePort) -> int | None:
-    """The port of the pod behind a Service's port; a name that no container has is None (controller.FindPort)."""
-    target = port.target_port
-    if target is None or target == "":
-        return port.port
-    if isinstance(target, int):
-        return target or port.port
-    if target.isdigit():
-        return int(target)
-    containers = [*pod.spec.containers, *(c for c in pod.spec.init_containers if c.restart_policy == "Always")]
-    for container in containers:
-        for declared in container.ports:
-            if declared.name == target and declared.protocol == port.protocol:
-                return declared.container_port
-    return None
-
-
-def _exports(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",")) if text else ()
-
-
-def host_of(service: Service) -> Host:
-    spec, meta = service.spec, service.metadata
-    external = spec.type == "ExternalName" and bool(spec.external_name)
-    resolution = ALIAS if external else EDS
-    address = ANY
-    if spec.cluster_ip == "None":
-        resolution = PASSTHROUGH
-    elif spec.cluster_ip:
-        address = spec.cluster_ip
-    elif not external:
-        address = f"{meta.name}.{meta.namespace}"  # a manifest without address gets one; its own is what matters
-    return Host(
-        hostname=f"{meta.name}.{meta.namespace}.svc.cluster.local",
-        namespace=meta.namespace,
-        name=meta.name,
-        ref=service.ref,
-        created=meta.creation_timestamp or "",
-        kubernetes=True,
-        resolution=resolution,
-        external=external,
-        address=address,
-        ports=tuple(Port(p.name, p.port, protocol_of(p), p.protocol == "TCP") for p in spec.ports),
-        export_to=_exports(meta.annotations.get("networking.istio.io/exportTo", "")),
-        selector=spec.selector,
-        alias_of=spec.external_name if external else "",
-    )
-
-
-def hosts_of(entry: ServiceEntry) -> Iterable[Host]:
-    spec = entry.spec
-    for hostname in spec.hosts:
-        for address in spec.addresses or (ANY,):
-            yield Host(
-                hostname=hostname,
-                namespace=entry.namespace,
-                name=hostname,
-                ref=entry.ref,
-                created=entry.metadata.creation_timestamp or "",
-                kubernetes=False,
-                resolution=_RESOLUTION.get(spec.resolution, PASSTHROUGH),
-                external=spec.location != "MESH_INTERNAL",
-                address=address.removesuffix("/32"),
-                ports=tuple(Port(p.name, p.number, parse_protocol(p.protocol)) for p in spec.ports),
-                export_to=spec.export_to,
-                selector=spec.workload_selector.labels if spec.workload_selector else {},
-            )
-
-
-def tls_mode(labels: dict[str, str]) -> str:
-    return labels.get(TLS_MODE, "disabled")
+from meshtls.policy.service import DNS, EDS, TLS_MODE, Endpoint, Host, Port, host_of, hosts_of, target_port, tls_mode
 
 
 class Registry:
@@ -207,6 +48,9 @@ class Registry:
         private = self.private.get(namespace)
         return (*private, *self.public) if private else self.public
 
+    def is_public(self, host: Host) -> bool:
+        return "*" in (host.export_to or self._default)
+
     def is_visible(self, host: Host, namespace: str) -> bool:
         seen_by = host.export_to or self._default
         if "~" in seen_by and "*" not in seen_by:
@@ -215,10 +59,35 @@ class Registry:
 
     def endpoints(self, host: Host) -> dict[int, tuple[Endpoint, ...]]:
         """Service port -> endpoints, those that are not ready or terminating included."""
-        key = (host.hostname, host.namespace)
+        key = (host.hostname, host.ref)
         found = self._endpoints.get(key)
         if found is None:
             found = self._endpoints[key] = self._of_service(host) if host.kubernetes else self._of_entry(host)
+        return found
+
+    def instances(self, host: Host, number: int) -> tuple[Endpoint, ...]:
+        """What automatic mTLS is inferred from on a port that is passed through (initServiceRegistry, CopyEndpoints).
+
+        Services of one host and namespace share their endpoints, Services by port name and ServiceEntries by number; the
+        youngest that has the port decides.
+        """
+        alike = [h for h in self._alike.get((host.hostname, host.namespace), ()) if h.port(number)]
+        found: tuple[Endpoint, ...] = ()
+        for one in alike if len(alike) > 1 else ():
+            port = one.port(number)
+            shared: dict[int, Endpoint] = {}
+            for other in self._alike[host.hostname, host.namespace]:
+                for each in other.ports:
+                    if port is not None and (each.name == port.name if other.kubernetes else each.number == number):
+                        shared.update((id(e), e) for e in self.endpoints(other).get(each.number, ()))
+            found = tuple(shared.values()) or found
+        return found if len(alike) > 1 else self.endpoints(host).get(number, ())
+
+    @cached_property
+    def _alike(self) -> dict[tuple[str, str], list[Host]]:
+        found: dict[tuple[str, str], list[Host]] = {}
+        for host in self.hosts:
+            found.setdefault((host.hostname, host.namespace), []).append(host)
         return found
 
     def _of_service(self, host: Host) -> dict[int, tuple[Endpoint, ...]]:
@@ -226,15 +95,16 @@ class Registry:
         if service is None:
             return {}
         slices = self.mesh.slices_of.get((host.namespace, host.name))
-        by_port: dict[int, list[Endpoint]] = {p.number: [] for p in host.ports}
+        by_port: dict[int, list[Endpoint]] = {p.port: [] for p in service.spec.ports}  # a Sidecar may have cut those of `host`
         if slices is None:
             for pod in self._selected(host):
                 for declared in service.spec.ports:
                     number = target_port(pod, declared)
                     if number is not None:
                         by_port[declared.port].append(_endpoint(pod, number, declared.name))
+            self._machines_of(service, host, by_port)
             return {number: tuple(found) for number, found in by_port.items()}
-        numbers = {p.name: p.number for p in host.ports}
+        numbers = {p.name: p.port for p in service.spec.ports}
         seen: set[tuple[str, str]] = set()
         for piece in slices:
             if piece.address_type == "FQDN":
@@ -251,7 +121,8 @@ class Registry:
                             continue
                         real = known
                     else:
-                        known = next((p for p in self.by_ip.get(address, ()) if p.namespace == host.namespace), None)
+                        near = (p for p in self.by_ip.get(address, ()) if p.namespace == host.namespace and _is_ready(p))
+                        known = next(near, None)
                         real = known or next(iter(self.by_ip.get(address, ())), None)  # type: ignore[assignment]
                     for port in piece.ports:
                         number = numbers.get(port.name)
@@ -262,10 +133,26 @@ class Registry:
                         by_port[number].append(
                             Endpoint(
                                 address, port.port, port.name, labels, known.namespace if known else "",
-                                tls_mode(labels), real, going,
+                                tls_mode(labels), real, going, state.ready is not False,
                             )
                         )  # fmt: skip
+        self._machines_of(service, host, by_port)
         return {number: tuple(found) for number, found in by_port.items()}
+
+    def _machines_of(self, service: Service, host: Host, by_port: dict[int, list[Endpoint]]) -> None:
+        """Adds the WorkloadEntries that a Service with a cluster IP selects (serviceInstancesFromWorkloadInstances)."""
+        if not host.selector or host.resolution != EDS:
+            return
+        for machine in self.mesh.workload_entries:
+            labels = {**machine.spec.labels, **machine.metadata.labels}
+            if machine.namespace != host.namespace or not subset(host.selector, labels):
+                continue
+            for declared in service.spec.ports:
+                target = declared.target_port or declared.port
+                name = target if isinstance(target, str) else declared.name
+                number = machine.spec.ports.get(name) or (target if isinstance(target, int) else None)
+                if number is not None:
+                    by_port[declared.port].append(self._of_workload(machine.spec, labels, number, "", host))
 
     def _of_entry(self, host: Host) -> dict[int, tuple[Endpoint, ...]]:
         entry = self.mesh.find(host.ref)
@@ -338,22 +225,37 @@ class Registry:
             e for e in self.mesh.service_entries if e.spec.workload_selector and e.spec.workload_selector.labels
         )
 
+    @cached_property
+    def _written_at(self) -> dict[str, list[tuple[Host, Port, int]]]:
+        """Address -> what ServiceEntries say is served there, where they write their endpoints themselves."""
+        found: dict[str, list[tuple[Host, Port, int]]] = {}
+        for host in self.hosts:
+            if not host.kubernetes and not host.selector:
+                for number, endpoints in self.endpoints(host).items():
+                    port = host.port(number)
+                    for e in endpoints if port is not None else ():
+                        found.setdefault(e.address, []).append((host, port, e.port))
+        return found
+
     def serving(self, pod: Pod) -> list[tuple[Host, Port, int]]:
         """(service, its port, target port) of every service that makes a pod listen, in the order in which the first wins.
 
-        Services select it; only where none does do EndpointSlices count (Controller.GetProxyServiceTargets).
+        Services select it; only where none does do EndpointSlices count (Controller.GetProxyServiceTargets). ServiceEntries of its
+        namespace that select it or write its address count beside them.
         """
         found: list[tuple[Host, Port, int]] = []
+        selected = False
         namespace, labels = pod.metadata.namespace, pod.metadata.labels
         for item in labels.items():
             for service, host in self._selecting.get((namespace, *item), ()):
                 if not subset(service.spec.selector, labels):
                     continue
+                selected = True
                 for declared, port in zip(service.spec.ports, host.ports, strict=True):
                     number = target_port(pod, declared)
                     if number is not None:
                         found.append((host, port, number))
-        if not found and namespace in self._unselecting:
+        if not selected and namespace in self._unselecting:
             addresses = set(pod_addresses(pod))
             for service in self._unselecting[namespace] if addresses else ():
                 host = self.by_name[f"{service.name}.{namespace}.svc.cluster.local"][namespace]
@@ -366,9 +268,15 @@ class Registry:
                 for host in hosts_of(entry):
                     for declared_, port in zip(entry.spec.ports, host.ports, strict=True):
                         found.append((host, port, declared_.target_port or declared_.number))
+        for address in pod_addresses(pod) if self._written_at else ():
+            found.extend(t for t in self._written_at.get(address, ()) if t[0].namespace == namespace)
         if len(found) > 1:
             found.sort(key=lambda item: (item[0].created, item[0].hostname))
         return found
+
+
+def _is_ready(pod: Pod) -> bool:
+    return all(c.status == "True" for c in pod.status.conditions if c.type == "Ready")
 
 
 def _endpoint(pod: Pod, port: int, name: str) -> Endpoint:

@@ -77,14 +77,13 @@ def read(
         spec = vs.spec
         if not spec.hosts or (spec.gateways and "mesh" not in spec.gateways):
             continue
-        exports = spec.export_to or default_export_to or ("*",)
         found.append(
             Virtual(
                 ref=vs.ref,
                 namespace=vs.namespace,
                 hosts=tuple(fqdn(h, vs.namespace, domain) for h in spec.hosts),
-                export_to=frozenset(vs.namespace if to == "." else to for to in exports),
-                http=tuple(_delegated(vs, delegates, domain)),
+                export_to=_exports(vs, default_export_to),
+                http=tuple(_delegated(vs, delegates, default_export_to, domain)),
                 tls=spec.tls,
                 tcp=spec.tcp,
                 domain=domain,
@@ -93,8 +92,16 @@ def read(
     return tuple(found)
 
 
+def _exports(virtual: VirtualService, default: tuple[str, ...]) -> frozenset[str]:
+    exports = virtual.spec.export_to or default or ("*",)
+    return frozenset(virtual.namespace if to == "." else to for to in exports)
+
+
 def _delegated(
-    root: VirtualService, delegates: Mapping[tuple[str, str], VirtualService], domain: str
+    root: VirtualService,
+    delegates: Mapping[tuple[str, str], VirtualService],
+    default_export_to: tuple[str, ...],
+    domain: str,
 ) -> Iterable[HttpRoute]:
     """HTTP routes, with each delegating one replaced by those of its delegate that it lets through (MergeHTTPRoutes)."""
     for route in root.spec.http:
@@ -102,8 +109,7 @@ def _delegated(
             yield route
             continue
         other = delegates.get((route.delegate.namespace or root.namespace, route.delegate.name))
-        exports = other.spec.export_to if other else ()
-        if other is None or (exports and not {"*", root.namespace, "."} & set(exports)):
+        if other is None or not {"*", root.namespace} & _exports(other, default_export_to):
             continue
         for inner in other.spec.http:
             merged = _merge(route.match, inner.match)
@@ -135,13 +141,19 @@ def _merge(outer: tuple[HttpMatch, ...], inner: tuple[HttpMatch, ...]) -> tuple[
 
 
 def _both(top: HttpMatch, sub: HttpMatch) -> HttpMatch | None:
-    if top.uri and sub.uri and not _narrows(top.uri, sub.uri):
+    """One condition of a root with one of its delegate; None where the delegate's is not within the root's (hasConflict)."""
+    pairs = [(top.uri, sub.uri), (top.scheme, sub.scheme), (top.method, sub.method), (top.authority, sub.authority)]
+    for outer, inner in ((top.headers, sub.headers), (top.without_headers, sub.without_headers), (top.query_params, sub.query_params)):
+        pairs.extend((outer.get(name), value) for name, value in inner.items())
+    if not all(_narrows(outer, inner) for outer, inner in pairs):
         return None
-    if (top.port and sub.port and top.port != sub.port) or (
-        top.source_namespace and sub.source_namespace and top.source_namespace != sub.source_namespace
-    ):
+    if top.ignore_uri_case != sub.ignore_uri_case or (top.port and sub.port and top.port != sub.port):
         return None
-    if any(sub.source_labels.get(k, v) != v for k, v in top.source_labels.items()):
+    if top.source_namespace and sub.source_namespace != top.source_namespace:
+        return None
+    if any(top.source_labels.get(k, v) != v for k, v in sub.source_labels.items()):
+        return None
+    if top.gateways and not set(sub.gateways) <= set(top.gateways):
         return None
     return msgspec.structs.replace(
         sub,
@@ -159,13 +171,16 @@ def _both(top: HttpMatch, sub: HttpMatch) -> HttpMatch | None:
     )
 
 
-def _narrows(top: StringMatch, sub: StringMatch) -> bool:
-    if top.regex is not None or sub.regex is not None:
+def _narrows(top: StringMatch | None, sub: StringMatch | None) -> bool:
+    """Whether what a delegate asks for is within what its root asks for (stringMatchConflict); regular expressions never are."""
+    if top is None or sub is None:
+        return True
+    if top.regex or sub.regex:
         return False
-    if top.exact is not None:
+    if top.exact:
         return sub.exact == top.exact
-    inner = sub.exact if sub.exact is not None else sub.prefix
-    return inner is not None and top.prefix is not None and inner.startswith(top.prefix)
+    inner = sub.prefix or sub.exact
+    return bool(top.prefix and inner and inner.startswith(top.prefix))
 
 
 def applies(match: HttpMatch, port: int, labels: Mapping[str, str], namespace: str) -> bool:
@@ -210,7 +225,13 @@ def takes(match: HttpMatch, host: str) -> bool:
         and _says(match.authority, host)
         and not match.headers
         and not match.query_params
+        and not any(_says(want, "") for want in match.without_headers.values() if not _any(want))
     )
+
+
+def _any(match: StringMatch) -> bool:
+    """Whether a condition asks for a header's presence only."""
+    return match.regex == "*" or not (match.exact or match.prefix or match.regex)
 
 
 def first_route(

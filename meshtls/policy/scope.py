@@ -15,9 +15,10 @@ from functools import cached_property
 import msgspec
 
 from meshtls.model.objects import OutboundTrafficPolicy, Sidecar, SidecarEgress
-from meshtls.policy.registry import Host, Registry, parse_protocol
+from meshtls.policy.registry import Registry
 from meshtls.policy.routes import Virtual
 from meshtls.policy.select import age, host_overlaps, host_within, is_wild, most_specific, subset
+from meshtls.policy.service import Host, parse_protocol
 
 
 class _Hosts:
@@ -93,7 +94,7 @@ class Scope:
         return Listener(
             port=port,
             protocol=protocol,
-            bind=egress.bind,
+            bind=egress.bind or ("127.0.0.1" if egress.capture_mode == "NONE" else ""),
             hosts=self._hosts(by_namespace, port if protocol != "HTTP_PROXY" else None),
             virtual=self._select_virtual(by_namespace),
         )

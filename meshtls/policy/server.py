@@ -20,10 +20,10 @@ from meshtls.model.workload import Workload
 from meshtls.policy.authn import DISABLE, PERMISSIVE, STRICT, Effective
 from meshtls.policy.because import Because
 from meshtls.policy.client import MTLS, PLAINTEXT, TLS
-from meshtls.policy.dataplane import AMBIENT, BARE, GATEWAY, PROXYLESS, takes_inbound
+from meshtls.policy.dataplane import AMBIENT, BARE, GATEWAY, PROXYLESS, named_inbound, takes_inbound
 from meshtls.policy.engine import Engine, Face
+from meshtls.policy.service import AUTO, HTTP, TLS_MODE, Host, Port, parse_protocol
 from meshtls.policy.shape import Shapes
-from meshtls.policy.registry import AUTO, HTTP, TLS_MODE, Host, Port, parse_protocol
 
 WORKS, BREAKS, UNKNOWN = "WORKS", "BREAKS", "UNKNOWN"
 NOTHING = "NONE"
@@ -92,7 +92,7 @@ class Server:
         return self._serving
 
     def ports(self) -> tuple[int, ...]:
-        """Every port worth naming: declared by Services, by containers, or by a policy."""
+        """Every port worth naming: declared by Services or containers, by a policy, or by what is captured."""
         found = set(self.declared())
         found.update(target for _, _, target in self.serving())
         for container in self.pod.spec.containers:
@@ -100,6 +100,8 @@ class Server:
                 found.update(p.container_port for p in container.ports if p.protocol == "TCP" and p.container_port)
         if self.effective is not None:
             found.update(self.effective.ports)
+        if self.face.plane.sidecar:
+            found.update(named_inbound(self.pod))
         return tuple(sorted(found))
 
     def inbound(self, port: int) -> Inbound:
@@ -163,13 +165,9 @@ class Server:
             if inbound.protocol in HTTP:
                 return BREAKS, Because(self.pod.ref, "", f"port {port} is HTTP to its proxy: TLS that is not Istio's is refused")
             return UNKNOWN, Because(self.pod.ref, "", "TLS that is not Istio's reaches the application: it decides")
-        if inbound.protocol in HTTP and sends == MTLS and not http and not self._serves_http(port):
+        if inbound.protocol in HTTP and sends == MTLS and not http:
             return BREAKS, Because(self.pod.ref, "", f"port {port} is HTTP to its proxy, and the caller's proxy sends it as TCP")
         return WORKS, None
-
-    def _serves_http(self, port: int) -> bool:
-        """Whether the oldest Service says that HTTP is spoken here, whatever a Sidecar's ingress says."""
-        return next((p.protocol in HTTP for _, p, t in self.serving() if t == port), False)
 
 
 def _decided(inbound: Inbound, port: int, says: str) -> Because:
@@ -286,7 +284,7 @@ def _whole(server: Server) -> str:
         return NOTHING
     if server.face.plane.kind == PROXYLESS:
         return _proxyless(server.effective.mode, server.pod)[0]
-    if server.face.plane.sidecar and server.pod.annotations.get("sidecar.istio.io/interceptionMode") == "NONE":
+    if server.face.plane.sidecar and takes_inbound(server.pod, 0) is not None:
         return NOTHING
     return server.effective.on(0)
 

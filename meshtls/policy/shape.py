@@ -6,6 +6,7 @@ captured, the ports of its containers, and the Services that select it. A worklo
 
 from functools import cached_property
 
+from meshtls.model.mesh import pod_addresses
 from meshtls.model.objects import Pod, PodTemplate
 from meshtls.model.workload import Workload
 from meshtls.policy.engine import Engine
@@ -39,8 +40,12 @@ class Shapes:
 
     @cached_property
     def _simple(self) -> bool:
-        """Whether nothing but Services, policies and Sidecars decides: no ServiceEntry that selects, no Service without selector."""
+        """Whether nothing but Services, policies and Sidecars decides: no ServiceEntry that selects or writes a pod's address, no
+        Service without selector."""
         mesh = self._engine.mesh
+        written = {e.address for entry in mesh.service_entries for e in entry.spec.endpoints}
+        if written and any(a in written for p in mesh.pods for a in pod_addresses(p)):
+            return False
         return not any(e.spec.workload_selector for e in mesh.service_entries) and all(
             s.spec.selector or s.spec.type == "ExternalName" for s in mesh.services
         )

@@ -7,6 +7,7 @@ Knows nothing of Istio's objects: only the configuration and the pods' addresses
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -174,10 +175,34 @@ def target(chain: Json, call: Connection) -> tuple[list[str], bool]:
     host = virtual_host(config["route_config"], call.host)
     for route in host["routes"] if host else ():
         match = route["match"]
-        fits = call.path.startswith(match["prefix"]) if "prefix" in match else call.path == match.get("path")
-        if call.protocol == "http" and fits and not match.get("headers"):
+        if call.protocol == "http" and fits(match, call):
             return clusters_of(route.get("route", {"cluster": ""})), True
     return [""], True
+
+
+def fits(match: Json, call: Connection) -> bool:
+    """Whether a plain GET without special headers takes a route; an absent header may count as empty."""
+    if "safe_regex" in match:
+        path = re.fullmatch(match["safe_regex"]["regex"], call.path) is not None
+    else:
+        path = call.path.startswith(match["prefix"]) if "prefix" in match else call.path == match.get("path")
+    known = {":method": "GET", ":authority": call.host, ":scheme": "http"}
+    return path and not match.get("query_parameters") and all(_carries(h, known) for h in match.get("headers", ()))
+
+
+def _carries(wanted: Json, known: dict[str, str]) -> bool:
+    value = known.get(wanted["name"], "" if wanted.get("treat_missing_header_as_empty") else None)
+    inverted = bool(wanted.get("invert_match"))
+    if "string_match" not in wanted:
+        return (value is not None) != inverted
+    if value is None:
+        return False
+    match = wanted["string_match"]
+    if "safe_regex" in match:
+        found = re.fullmatch(match["safe_regex"]["regex"], value) is not None
+    else:
+        found = value.startswith(match["prefix"]) if "prefix" in match else value == match["exact"]
+    return found != inverted
 
 
 def clusters_of(action: Json) -> list[str]:
@@ -271,7 +296,7 @@ class Mesh:
     def __init__(self, world: World) -> None:
         self.world = world
         self.proxies: dict[str, Proxy] = {}
-        self.pods = {f"{namespace_of(p)}/{name_of(p)}": p for p in world.kind("Pod")}
+        self.pods = {f"{namespace_of(p)}/{name_of(p)}": p for p in world.lists.get("pods", ())}
         self.by_ip = {pod_ip(p): key for key, p in self.pods.items()}
 
     def proxy(self, pod: str) -> Proxy:

@@ -10,7 +10,7 @@ from meshtls.audit.facts import Facts, inside
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
 from meshtls.model import objects as o
 from meshtls.model.check import Severity
-from meshtls.policy.registry import AUTO, protocol_of
+from meshtls.policy.service import AUTO, protocol_of
 
 TLS_PORTS = (443, 6443, 8443, 9443)
 

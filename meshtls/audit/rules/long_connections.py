@@ -11,7 +11,7 @@ from meshtls.audit.rule import Flaw, Rule
 from meshtls.model import objects as o
 from meshtls.model.check import Severity
 from meshtls.model.workload import Workload
-from meshtls.policy.registry import TCP, protocol_of
+from meshtls.policy.service import TCP, protocol_of
 
 DEFAULT = "45s"
 # usual ports of protocols whose clients keep connections for as long as they live

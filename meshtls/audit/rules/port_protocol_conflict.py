@@ -6,8 +6,8 @@ from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model import objects as o
 from meshtls.model.check import Severity
-from meshtls.policy.registry import AUTO, HTTP, protocol_of
 from meshtls.policy.select import age
+from meshtls.policy.service import AUTO, HTTP, protocol_of
 
 
 def find(facts: Facts) -> Iterator[Flaw]:

@@ -9,7 +9,7 @@ from meshtls.audit.facts import Facts, inside
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
 from meshtls.model.check import Severity
 from meshtls.model.workload import Workload
-from meshtls.policy.registry import AUTO, protocol_of
+from meshtls.policy.service import AUTO, protocol_of
 
 PORTS = {21: "FTP", 22: "SSH", 25: "SMTP", 110: "POP3", 143: "IMAP", 587: "SMTP", 3306: "MySQL"}
 NAMES = {"mysql": "MySQL", "smtp": "SMTP", "ftp": "FTP", "ssh": "SSH", "sftp": "SSH", "imap": "IMAP", "pop3": "POP3"}

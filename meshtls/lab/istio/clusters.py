@@ -45,7 +45,7 @@ def outbound(world: World, scope: Scope, pod_labels: dict[str, str]) -> list[Jso
             out += filter(
                 None,
                 (
-                    _service_cluster(world, service, port, rule, subset)
+                    _service_cluster(world, scope, service, port, rule, subset)
                     for subset in [None, *(rule.get("subsets") or [])]
                 ),
             )
@@ -86,7 +86,7 @@ def _ingress(entry: Obj, pod: Obj) -> Json:
     )
 
 
-def _service_cluster(world: World, service: Service, port: Port, rule: Obj, subset: Obj | None) -> Json | None:
+def _service_cluster(world: World, scope: Scope, service: Service, port: Port, rule: Obj, subset: Obj | None) -> Json | None:
     """applyDestinationRule and buildSubsetCluster."""
     top = rule.get("trafficPolicy")
     policy, inferred, name = destinationrule.for_port(top, port.number), top, ""
@@ -102,10 +102,11 @@ def _service_cluster(world: World, service: Service, port: Port, rule: Obj, subs
         chosen = [
             e
             for e in world.endpoints(service, port.number)
+            if e.ready
             if subset is None or hosts.labels_match(subset.get("labels"), e.labels)
         ]
         endpoints = [
-            _endpoint(world, e, rule, name, port.number)
+            _endpoint(scope, e, rule, name, port.number)
             for e in chosen
             if service.resolution != "EDS" or hosts.is_ip(e.address)
         ]
@@ -120,7 +121,7 @@ def _service_cluster(world: World, service: Service, port: Port, rule: Obj, subs
     if pool.get("connectTimeout"):
         cluster["connect_timeout"] = pool["connectTimeout"]
     mode = _inferred_mode(world, service, port, inferred)
-    _apply_tls(world, cluster, service, port, name, (policy or {}).get("tls"), mode, keeps_address)
+    _apply_tls(world, cluster, service, port, name, (policy or {}).get("tls"), mode, keeps_address, "workloadSelector" in rule)
     return cluster
 
 
@@ -129,7 +130,7 @@ def _inferred_mode(world: World, service: Service, port: Port, policy: Obj | Non
     if service.external:
         return ""
     if service.resolution == "PASSTHROUGH" or destinationrule.passes_through(policy):
-        endpoints = world.endpoints(service, port.number)
+        endpoints = world.instances(service, port.number)
         if not endpoints or any(e.tls == "disabled" for e in endpoints):
             return "DISABLE"
     return policies.namespace_mode(world, service.namespace) or "PERMISSIVE"
@@ -144,6 +145,7 @@ def _apply_tls(
     settings: Obj | None,
     mode: str,
     keeps_address: bool,
+    for_selected: bool,
 ) -> None:
     """buildUpstreamTLSSettings and applyUpstreamTLSSettings."""
     h2, detected = _speaks_h2(cluster), False
@@ -153,8 +155,9 @@ def _apply_tls(
         chosen = "ISTIO_MUTUAL" if detected else "DISABLE"
     settings = settings or {}
     if chosen in ("SIMPLE", "MUTUAL"):
-        if settings.get("credentialName"):
-            return
+        named = settings.get("credentialName") or ""
+        if named and not named.startswith("configmap://") and not for_selected:
+            return  # a credential is given to workloads that a rule selects, not to everybody
         cluster["transport_socket"] = envoy.plain_tls(
             settings, [] if service.kubernetes else list(service.accounts), h2
         )
@@ -186,7 +189,7 @@ def http_alpn(protocol: str, h2: bool) -> str:
     return "istio-http/1.1,istio" if protocol == AUTO else "istio-http/1.1,istio,http/1.1"
 
 
-def _endpoint(world: World, endpoint: Endpoint, rule: Obj, subset: str, number: int) -> Json:
+def _endpoint(scope: Scope, endpoint: Endpoint, rule: Obj, subset: str, number: int) -> Json:
     """An endpoint, marked for mesh mTLS if it takes it (mtlsChecker)."""
     mode = destinationrule.tls_mode(rule, subset, number)
     if mode:
@@ -194,7 +197,10 @@ def _endpoint(world: World, endpoint: Endpoint, rule: Obj, subset: str, number: 
     else:
         mtls = (
             endpoint.tls == "istio"
-            and policies.merge(world, endpoint.namespace, endpoint.labels).for_port(endpoint.port) != "DISABLE"
+            and (
+                endpoint.namespace not in scope.policed
+                or policies.merge(scope.world, endpoint.namespace, endpoint.labels).for_port(endpoint.port) != "DISABLE"
+            )
         )
     out: Json = {"endpoint": {"address": envoy.address(endpoint.address, endpoint.port)}}
     if mtls:

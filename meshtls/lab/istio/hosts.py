@@ -7,7 +7,7 @@ its longest wildcard, ties in the alphabet's order.
 
 from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import TypeVar
+from typing import Any, TypeVar
 
 V = TypeVar("V")
 
@@ -68,3 +68,20 @@ def alternatives(host: str, proxy_domain: str) -> list[str]:
 def labels_match(selector: Mapping[str, str] | None, labels: Mapping[str, str] | None) -> bool:
     """Whether the labels carry every pair of the selector; an empty selector fits all."""
     return all((labels or {}).get(k) == v for k, v in (selector or {}).items())
+
+
+def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Whether a Kubernetes label selector takes these labels."""
+    if not labels_match(selector.get("matchLabels"), labels):
+        return False
+    for need in selector.get("matchExpressions") or ():
+        value, values = labels.get(need["key"]), need.get("values") or ()
+        met = {
+            "In": value in values,
+            "NotIn": value not in values,
+            "Exists": value is not None,
+            "DoesNotExist": value is None,
+        }
+        if not met[need["operator"]]:
+            return False
+    return True

@@ -32,7 +32,7 @@ class Port(msgspec.Struct, frozen=True):
 
 class Endpoint(msgspec.Struct, frozen=True):
     """One address behind a service port; `tls` is the pod's tlsMode label ("disabled" without), `account` its SPIFFE
-    name."""
+    name. Only what is `ready` is balanced to; what is not counts all the same where TLS is inferred."""
 
     address: str
     port: int
@@ -40,6 +40,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     namespace: str
     account: str
     tls: str
+    ready: bool = True
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -110,7 +111,7 @@ def protocol_of(number: int, name: str, transport: str = "TCP", app_protocol: st
         return "udp"
     text = (name if app_protocol is None else APP_PROTOCOLS.get(app_protocol, app_protocol)).lower()
     prefix = "grpc-web" if text.startswith("grpc-web") else text.partition("-")[0]
-    if prefix in HTTP | TCP:
+    if prefix in HTTP | TCP | {"udp"}:
         return prefix
     return "tcp" if number in SNIFFED_BREAKS else AUTO
 
@@ -118,6 +119,12 @@ def protocol_of(number: int, name: str, transport: str = "TCP", app_protocol: st
 def pod_ip(pod: Obj) -> str:
     """The pod's first address, "" while it has none."""
     return str((pod.get("status") or {}).get("podIP") or "")
+
+
+def is_ready(pod: Obj) -> bool:
+    """Whether the pod does not say that it is not ready."""
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return all(c.get("status") == "True" for c in conditions if c.get("type") == "Ready")
 
 
 def containers(pod: Obj) -> list[Obj]:

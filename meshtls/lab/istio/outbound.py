@@ -105,7 +105,7 @@ class Builder:
         if bind or not tcp or service.resolution != "PASSTHROUGH" or service.addresses[0] != WILDCARD:
             self._add(listener, service, port, bind, bound)
             return
-        endpoints = self.world.endpoints(service, port.number)
+        endpoints = self.world.instances(service, port.number)
         if not service.kubernetes and not endpoints and not service.selector:
             self._add(listener, service, port, bind, bound)
             return
@@ -281,7 +281,7 @@ class Builder:
         return out
 
     def _unclaimed(self) -> list[Json]:
-        return filters.outbound_tcp(self.proxy, envoy.PASSTHROUGH if self.scope.allow_any else envoy.BLACKHOLE)
+        return filters.outbound_tcp(self.proxy, self.scope.unclaimed)
 
     def _virtual(self) -> Json:
         loop: Json = {

@@ -53,7 +53,7 @@ def catch_all(scope: Scope) -> Json:
         route: Json = {
             "name": "allow_any",
             "match": {"prefix": "/"},
-            "route": {"cluster": envoy.PASSTHROUGH, "timeout": "0s"},
+            "route": {"cluster": scope.unclaimed, "timeout": "0s"},
         }
         return {"name": "allow_any", "domains": ["*"], "routes": [route], "include_request_attempt_count": True}
     route = {"name": "block_all", "match": {"prefix": "/"}, "direct_response": {"status": 502}}
@@ -231,6 +231,13 @@ def _string(match: Any) -> Json:
     return {"safe_regex": {"regex": match.get("regex", ".*")}}
 
 
+def _header(match: Any) -> Json:
+    """A header's condition; nothing said, or the regular expression `*`, asks for its presence alone."""
+    if not match or match.get("regex") == "*":
+        return {"present_match": True}
+    return {"string_match": _string(match)}
+
+
 def _match(match: Obj) -> Json:
     """TranslateRouteMatch."""
     out: Json = {"prefix": "/"}
@@ -246,10 +253,11 @@ def _match(match: Obj) -> Json:
     headers: list[Json] = []
     pseudo = ((":method", "method"), (":authority", "authority"), (":scheme", "scheme"))
     for name, value in [*(match.get("headers") or {}).items(), *((h, match[k]) for h, k in pseudo if match.get(k))]:
-        headers.append({"name": name, **({"string_match": _string(value)} if value else {"present_match": True})})
+        headers.append({"name": name, **_header(value)})
     for name, value in (match.get("withoutHeaders") or {}).items():
-        condition = {"string_match": _string(value)} if value else {"present_match": True}
-        headers.append({"name": name, "invert_match": True, **condition})
+        condition = _header(value)
+        absent = {} if "present_match" in condition else {"treat_missing_header_as_empty": True}
+        headers.append({"name": name, "invert_match": True, **condition, **absent})
     if headers:
         out["headers"] = headers
     if match.get("queryParams"):

@@ -10,8 +10,9 @@ from functools import cached_property
 
 import msgspec
 
-from meshtls.lab.istio import destinationrule, hosts
+from meshtls.lab.istio import destinationrule, envoy, hosts
 from meshtls.lab.istio.objects import DOMAIN, Obj, Service, age, labels, namespace_of, spec
+from meshtls.lab.istio.virtualservice import exported_to, virtual_services
 from meshtls.lab.istio.world import World
 
 IMPORT_ALL: Obj = {"hosts": ["*/*"]}
@@ -48,6 +49,16 @@ class Scope:
             policy = self.world.mesh.get("outboundTrafficPolicy") or {"mode": "ALLOW_ANY"}
         return bool(policy.get("mode", "REGISTRY_ONLY") != "REGISTRY_ONLY")
 
+    @property
+    def unclaimed(self) -> str:
+        """The cluster for what no service claims: passed through, to the Sidecar's egress proxy, or into nothing."""
+        proxy = (self.body.get("outboundTrafficPolicy") or {}).get("egressProxy")
+        if not self.allow_any:
+            return envoy.BLACKHOLE
+        if not proxy:
+            return envoy.PASSTHROUGH
+        return envoy.outbound(proxy["host"], (proxy.get("port") or {}).get("number") or 0, proxy.get("subset") or "")
+
     @cached_property
     def listeners(self) -> list[Listener]:
         """The egress listeners, in order; the catch-all is the last."""
@@ -69,6 +80,12 @@ class Scope:
                     if chosen and kept:
                         _add(found, chosen if kept == chosen.ports else msgspec.structs.replace(chosen, ports=kept))
         return found
+
+    @cached_property
+    def policed(self) -> frozenset[str]:
+        """The namespaces whose PeerAuthentications reach the proxy; elsewhere it takes ports for PERMISSIVE
+        (selectAuthnPolicies)."""
+        return frozenset({self.world.root_namespace, self.namespace, *(s.namespace for s in self.services.values())})
 
     @cached_property
     def rules(self) -> dict[str, list[destinationrule.Rule]]:
@@ -121,9 +138,7 @@ class Scope:
         """SelectVirtualServices: private ones, then those exported here by name, then the public ones."""
         groups: tuple[list[Obj], list[Obj], list[Obj]] = ([], [], [])
         for virtual in virtual_services(self.world):
-            home = namespace_of(virtual)
-            export = spec(virtual).get("exportTo") or self.world.mesh.get("defaultVirtualServiceExportTo") or ["*"]
-            export = {home if e == "." else e for e in export}
+            home, export = namespace_of(virtual), exported_to(self.world, virtual)
             if "*" in export:
                 groups[2].append(virtual)
             elif "~" not in export and self.namespace in export:
@@ -135,18 +150,6 @@ class Scope:
                 if covered and not any(hosts.subset_of(host, x) for ns in (home, "*") for x in excluded.get(ns, ())):
                     yield virtual
                     break
-
-
-def virtual_services(world: World) -> list[Obj]:
-    """The virtual services of the mesh gateway, oldest first, delegates merged and short names resolved."""
-    if "virtual" not in world.cache:
-        world.cache["virtual"] = [
-            _resolved(world, v)
-            for v in world.kind("VirtualService")
-            if spec(v).get("hosts") and "mesh" in (spec(v).get("gateways") or ["mesh"])
-        ]
-    found: list[Obj] = world.cache["virtual"]
-    return found
 
 
 def scope(world: World, pod: Obj) -> Scope:
@@ -237,39 +240,3 @@ def _wildcard_index(virtual: Iterable[Obj], services: Iterable[Service]) -> dict
 def vs_key(virtual: Obj) -> str:
     """namespace/name."""
     return f"{namespace_of(virtual)}/{virtual['metadata']['name']}"
-
-
-def _resolved(world: World, virtual: Obj) -> Obj:
-    """A copy with full host names, and each delegate's routes in place of the root's."""
-    home, body = namespace_of(virtual), dict(spec(virtual))
-
-    def route(entry: Obj, namespace: str) -> Obj:
-        out = dict(entry)
-        for field in ("route", "mirrors"):
-            if entry.get(field):
-                out[field] = [{**r, "destination": named(r.get("destination") or {}, namespace)} for r in entry[field]]
-        if entry.get("mirror"):
-            out["mirror"] = named(entry["mirror"], namespace)
-        return out
-
-    def named(destination: Obj, namespace: str) -> Obj:
-        return {**destination, "host": hosts.resolve(destination.get("host", ""), namespace, world.config_domain)}
-
-    body["hosts"] = [hosts.resolve(h, home, world.config_domain) for h in body["hosts"]]
-    routes: list[Obj] = []
-    for entry in body.get("http") or []:
-        target = entry.get("delegate")
-        if not target:
-            routes.append(route(entry, home))
-            continue
-        for child in world.kind("VirtualService"):
-            inner = namespace_of(child)
-            if (inner, child["metadata"]["name"]) == (target.get("namespace") or home, target["name"]):
-                rest = {k: v for k, v in entry.items() if k not in ("delegate", "match", "name")}
-                for sub in spec(child).get("http") or []:
-                    match = [{**a, **b} for a in entry.get("match") or [{}] for b in sub.get("match") or [{}]]
-                    routes.append(route({**rest, **sub, "match": [m for m in match if m]}, inner))
-    body["http"] = routes
-    for kind in ("tcp", "tls"):
-        body[kind] = [route(entry, home) for entry in body.get(kind) or []]
-    return {**virtual, "spec": body}

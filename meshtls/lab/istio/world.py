@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from meshtls.errors import InputError
-from meshtls.lab.istio import hosts
+from meshtls.lab.istio import endpoints, hosts
 from meshtls.lab.istio.objects import (
     AUTO,
     DOMAIN,
@@ -56,6 +56,8 @@ RESOURCES = {
     "MutatingWebhookConfiguration": "mutatingwebhookconfigurations.admissionregistration.k8s.io",
 }
 
+EVERYWHERE = ("Namespace", "ConfigMap", "MutatingWebhookConfiguration")  # read whatever discoverySelectors say
+
 
 @lru_cache(maxsize=8)
 def _parsed(text: str) -> Any:
@@ -88,9 +90,20 @@ class World:
     def kind(self, kind: str) -> list[Obj]:
         """All objects of a kind ("DestinationRule"), oldest first."""
         if kind not in self.cache:
-            self.cache[kind] = sorted(self.lists.get(RESOURCES[kind], ()), key=age)
+            objects = [o for o in self.lists.get(RESOURCES[kind], ()) if kind in EVERYWHERE or self.discovers(namespace_of(o))]
+            self.cache[kind] = sorted(objects, key=age)
         found: list[Obj] = self.cache[kind]
         return found
+
+    def discovers(self, namespace: str) -> bool:
+        """Whether the control plane looks into a namespace at all (discoverySelectors)."""
+        selectors = self.mesh.get("discoverySelectors")
+        if not selectors:
+            return True
+        if "namespaces" not in self.cache:
+            self.cache["namespaces"] = {name_of(n): labels(n) for n in self.kind("Namespace")}
+        marks = {"kubernetes.io/metadata.name": namespace, **self.cache["namespaces"].get(namespace, {})}
+        return any(hosts.selects(selector, marks) for selector in selectors)
 
     @cached_property
     def mesh(self) -> Obj:
@@ -178,21 +191,47 @@ class World:
         return sorted(seen, key=lambda s: "*" in s.export_to)
 
     def endpoints(self, service: Service, number: int) -> tuple[Endpoint, ...]:
-        """The ready endpoints of a service port."""
-        key = ("endpoints", service.hostname, service.namespace, number)
+        """The endpoints of a service port, those that are not ready among them."""
+        key = ("endpoints", service.hostname, service.namespace, service.kubernetes, name_of(service.source), number)
         if key not in self.cache:
-            find = self._slices if service.kubernetes else self._workloads
-            self.cache[key] = tuple(find(service, number))
+            find = endpoints.of_service if service.kubernetes else endpoints.of_entry
+            self.cache[key] = tuple(find(self, service, number))
         found: tuple[Endpoint, ...] = self.cache[key]
         return found
+
+    def instances(self, service: Service, number: int) -> tuple[Endpoint, ...]:
+        """What TLS is inferred from on a port: services of one host and namespace share their endpoints, the youngest
+        that has the port says which (initServiceRegistry, CopyEndpoints)."""
+        key = ("instances", service.hostname, service.namespace, number)
+        if key not in self.cache:
+            found: tuple[Endpoint, ...] = ()
+            alike = self._alike[service.hostname, service.namespace]
+            for one in alike:
+                port = one.port(number)
+                if port is None:
+                    continue
+                shared: list[Endpoint] = []
+                for other in alike:
+                    same = (p for p in other.ports if (p.name == port.name if other.kubernetes else p.number == number))
+                    shared += [e for p in same for e in self.endpoints(other, p.number) if e not in shared]
+                found = tuple(shared) or found
+            self.cache[key] = found
+        result: tuple[Endpoint, ...] = self.cache[key]
+        return result
+
+    @cached_property
+    def _alike(self) -> dict[tuple[str, str], list[Service]]:
+        out: dict[tuple[str, str], list[Service]] = defaultdict(list)
+        for service in self.services:
+            out[service.hostname, service.namespace].append(service)
+        return out
 
     def accounts(self, service: Service) -> list[str]:
         """The SPIFFE names that may answer for a service, with the trust domain's aliases, sorted. Endpoints count before
         they are ready (updateShardServiceAccount)."""
         key = ("accounts", service.hostname, service.namespace)
         if key not in self.cache:
-            find = self._listed if service.kubernetes else self._workloads
-            found = {e.account for p in service.ports for e in find(service, p.number) if e.account}
+            found = {e.account for p in service.ports for e in self.endpoints(service, p.number) if e.account}
             found |= set(service.accounts)
             for name in [n for n in found if n.startswith("spiffe://")]:
                 domain, _, rest = name.removeprefix("spiffe://").partition("/")
@@ -209,22 +248,22 @@ class World:
     def targets(self, pod: Obj) -> list[Target]:
         """The ports of a pod that services name, oldest service first (GetProxyServiceTargets)."""
         out: list[Target] = []
+        selected = False
         for service in self.services:
             if not service.kubernetes or service.namespace != namespace_of(pod):
                 continue
             if service.selector and hosts.labels_match(service.selector, labels(pod)):
-                seen = set()
+                seen, selected = set(), True
                 for port in spec(service.source).get("ports") or []:
                     number = target_port(pod, port)
                     declared = next(p for p in service.ports if p.name == (port.get("name") or ""))
                     if number is not None and (number, declared.protocol) not in seen:
                         seen.add((number, declared.protocol))
                         out.append(Target(service, declared, number))
-        selected = any(t.service.kubernetes for t in out)
         for service in self.services:
             if service.kubernetes and (selected or service.selector or service.namespace != namespace_of(pod)):
                 continue
-            if not service.kubernetes and not (service.selector and service.namespace == namespace_of(pod)):
+            if service.namespace != namespace_of(pod):
                 continue
             for declared in service.ports:
                 out += [
@@ -304,61 +343,9 @@ class World:
         return out
 
     @cached_property
-    def _slices_by_service(self) -> dict[tuple[str, str], list[Obj]]:
+    def slices(self) -> dict[tuple[str, str], list[Obj]]:
+        """(namespace, name) of a Service -> its EndpointSlices."""
         out: dict[tuple[str, str], list[Obj]] = defaultdict(list)
         for obj in self.kind("EndpointSlice"):
             out[namespace_of(obj), labels(obj).get("kubernetes.io/service-name", "")].append(obj)
         return out
-
-    def _slices(self, service: Service, number: int) -> Iterable[Endpoint]:
-        return self._listed(service, number, unready=False)
-
-    def _listed(self, service: Service, number: int, unready: bool = True) -> Iterable[Endpoint]:
-        port = service.port(number)
-        for obj in self._slices_by_service.get((service.namespace, service.name), ()):
-            numbers = [p["port"] for p in obj.get("ports") or [] if port and (p.get("name") or "") == port.name]
-            for endpoint in obj.get("endpoints") or []:
-                if not unready and (endpoint.get("conditions") or {}).get("ready") is False:
-                    continue
-                ref = endpoint.get("targetRef") or {}
-                for address in endpoint["addresses"][:1]:
-                    pod = (
-                        self.pods_by_name.get((ref.get("namespace", service.namespace), ref["name"]))
-                        if ref.get("kind") == "Pod"
-                        else self.pods_by_ip.get(address)
-                    )
-                    if pod is None and ref.get("kind") == "Pod":
-                        continue
-                    yield from (self._pod_endpoint(address, n, pod, service.namespace) for n in numbers)
-
-    def _pod_endpoint(self, address: str, number: int, pod: Obj | None, namespace: str) -> Endpoint:
-        if pod is None:
-            return Endpoint(address, number, {}, namespace, "", "disabled")
-        account = self.identity(namespace_of(pod), spec(pod).get("serviceAccountName") or "default")
-        mode = labels(pod).get("security.istio.io/tlsMode", "disabled")
-        return Endpoint(address, number, labels(pod), namespace_of(pod), account, mode)
-
-    def _workloads(self, service: Service, number: int) -> Iterable[Endpoint]:
-        """Endpoints of a ServiceEntry: written in it, or workload entries and pods that its selector picks."""
-        body = spec(service.source)
-        port = next(p for p in body["ports"] if p["number"] == number)
-        fallback = port.get("targetPort") or number
-        if not (body.get("endpoints") or service.selector) and service.resolution in ("DNS", "DNS_ROUND_ROBIN"):
-            yield Endpoint(service.hostname, fallback, {}, service.namespace, "", "disabled")
-        entries = list(body.get("endpoints") or [])
-        if service.selector:
-            picked = [e for e in self.kind("WorkloadEntry") if namespace_of(e) == service.namespace]
-            entries += [
-                spec(e) | {"labels": {**labels(e), **(spec(e).get("labels") or {})}}
-                for e in picked
-                if hosts.labels_match(service.selector, {**labels(e), **(spec(e).get("labels") or {})})
-            ]
-            for pod in self.pods_by_ip.values():
-                if namespace_of(pod) == service.namespace and hosts.labels_match(service.selector, labels(pod)):
-                    yield self._pod_endpoint(pod_ip(pod), fallback, pod, service.namespace)
-        for entry in entries:
-            marks, account = entry.get("labels") or {}, entry.get("serviceAccount") or ""
-            mode = marks.get("security.istio.io/tlsMode", "istio" if account else "disabled")
-            identity = self.identity(service.namespace, account) if account else ""
-            target = (entry.get("ports") or {}).get(port.get("name")) or fallback
-            yield Endpoint(entry["address"], target, marks, service.namespace, identity, mode)
