@@ -52,15 +52,6 @@ def evaluate(expression: str, variables: dict[str, Any]) -> Any:
         raise CelError(str(error)) from error
 
 
-def compiles(expression: str) -> str:
-    """"" or why the expression cannot be compiled."""
-    try:
-        _program(expression)
-    except CelError as error:
-        return str(error)
-    return ""
-
-
 def _converted(celpy: Any, value: Any) -> Any:
     """JSON to CEL values; integers stay integers."""
     return celpy.json_to_cel(value)

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from meshtls.lab.controllers import pods
 from meshtls.lab.controllers.clock import parse
-from meshtls.lab.controllers.objects import Obj, annotations_of, is_deleting
+from meshtls.lab.controllers.objects import Obj, annotations_of
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 10.0, 600.0
@@ -51,10 +50,6 @@ def is_indexed(spec: Obj) -> bool:
 def index_of(pod: Obj) -> int | None:
     written = annotations_of(pod).get(INDEX, "")
     return int(written) if written.isdigit() else None
-
-
-def has_failed(pod: Obj) -> bool:
-    return pods.phase(pod) == "Failed" or (is_deleting(pod) and pods.phase(pod) != "Succeeded")
 
 
 def verdict(job: Obj, tally: Tally, active: Sequence[Obj], now: datetime.datetime) -> Verdict:
