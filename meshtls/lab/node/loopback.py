@@ -29,7 +29,17 @@ from meshtls.lab.node.runtime import Spec, host_python
 Obj = dict[str, Any]
 BLOCKS = range(64, 250, 3)
 LAB_PORT = 15053
-PROXY_ID = 1337
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What a shim asks: the addresses of `name`; where a Service's `ip` and `port` lead; or it tells that a program of pod `ip` `listens`."""
+
+    name: str = ""
+    search: list[str] = []
+    ip: str = ""
+    port: int = 0
+    protocol: str = "TCP"
+    listens: int = 0
 
 
 def lowest_port() -> int:
@@ -71,22 +81,23 @@ class LoopbackNet(PodNet):
         assert spec.root is not None
         files, wish = spec.root.files, self.wish if self.intercepted else Interception("NONE")
         paths = sorted(((target, source) for source, target, _ in spec.root.mounts), key=lambda pair: -len(pair[0]))
-        temporary = f"{self.run}/tmp/{self.ip}"
-        os.makedirs(temporary, exist_ok=True)
+        if "/tmp" not in dict(paths):
+            paths.append(("/tmp", f"{self.run}/tmp/{self.ip}"))
+            os.makedirs(paths[-1][1], exist_ok=True)
+        temporary = dict(paths)["/tmp"]
         resolv = [line.split() for line in files["/etc/resolv.conf"].splitlines()]
-        outbound = None if wish.mode == "NONE" or PROXY_ID in (spec.uid, spec.gid) else {
+        outbound = None if wish.mode == "NONE" or spec.uid == wish.uid or spec.gid == wish.gid else {
             "ports": wish.include_outbound, "not_ports": wish.exclude_outbound, "ranges": _ranges(wish.include_ranges),
             "not_ranges": _ranges(wish.exclude_ranges)}
         place = {"ip": self.ip, "app": self.place.app, "local": self.place.local, "block": _block(self.ip), "lab": self.lab,
                  "inbound": _inbound(wish), "outbound": outbound, "proxy_port": wish.outbound_port, "hostname": spec.hostname,
                  "hosts": {name: ip for ip, *names in map(str.split, files["/etc/hosts"].splitlines()) for name in names if ":" not in ip},
                  "search": [word for line in resolv if line[0] == "search" for word in line[1:]],
-                 "paths": [*paths, *([] if any(target == "/tmp" for target, _ in paths) else [("/tmp", temporary)])]}
+                 "paths": paths}
         cwd = next((spec.cwd.replace(target, source, 1) for target, source in paths if f"{spec.cwd}/".startswith(f"{target}/")), temporary)
-        env = {"TMPDIR": next((source for target, source in paths if target == "/tmp"), temporary), **spec.env, "PATH": f"{self.run}/bin:{spec.env['PATH']}",
-               shim.VARIABLE: json.dumps(place),
+        env = {"TMPDIR": temporary, **spec.env, "PATH": f"{self.run}/bin:{spec.env['PATH']}", shim.VARIABLE: json.dumps(place),
                "PYTHONPATH": ":".join(filter(None, (f"{self.run}/shim", spec.env.get("PYTHONPATH", ""))))}
-        return msgspec.structs.replace(spec, root=None, cwd=cwd, env=env, paths=tuple(place["paths"]))
+        return msgspec.structs.replace(spec, root=None, cwd=cwd, env=env, paths=tuple(paths))
 
 
 def _block(ip: str) -> str:
@@ -188,28 +199,28 @@ class Loopback:
         os.makedirs("bin", exist_ok=True)
         for name in ("python", "python3"):
             os.symlink(host_python()[1], f"bin/{name}")
-        self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: _Line(self), sock=self._socket)
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: _Line(self), sock=self._socket)
 
     def api(self, listener: socket.socket) -> list[socket.socket]:
         """The API's address in the cluster leads to its listener."""
         self._api = listener.getsockname()
         return []
 
-    def answer(self, question: Obj) -> Obj:
-        """To {"name", "search"}: {"addresses"}; to {"ip", "port", "protocol"} of a Service: where it leads, or {"errno"}. {"listens", "ip"} tells of
-        a port that a program behind its proxy has taken."""
+    def answer(self, question: Question) -> Obj:
+        """{"addresses"} of a name; {"ip", "port"} that a Service leads to, or {"errno"}."""
         assert self._store is not None
-        if "name" in question:
-            return {"addresses": dns.addresses(self._store, question["name"], question["search"])}
-        ip, port = question["ip"], question.get("listens") or question["port"]
-        if "listens" in question:
-            if port not in self._opened.get(ip, ()):
-                self._opened[ip] = self._opened.get(ip, frozenset()) | {port}
+        ip, port = question.ip, question.port
+        if question.name:
+            return {"addresses": dns.addresses(self._store, question.name, question.search)}
+        if question.listens:
+            opened = self._opened.get(ip, frozenset())
+            if question.listens not in opened and 0 < question.listens < 65536:
+                self._opened[ip] = opened | {question.listens}
                 self.changed()
             return {}
         if (ip, port) == (API_IP, 443):
             return {"ip": self._api[0], "port": self._api[1]}
-        backends = rules.find(self._store.list("services"), self._store.list(dns.SLICES), ip, port, question["protocol"])
+        backends = rules.find(self._store.list("services"), self._store.list(dns.SLICES), ip, port, question.protocol)
         if not backends:
             return {"errno": errno.EHOSTUNREACH if backends is None else errno.ECONNREFUSED}
         chosen = random.choice(backends)
@@ -217,7 +228,7 @@ class Loopback:
 
     async def dial(self, ip: str, port: int) -> socket.socket:
         """A connection from the first node to a Service. Raises OSError."""
-        said = self.answer({"ip": ip, "port": port, "protocol": "TCP"})
+        said = self.answer(Question(ip=ip, port=port))
         if "errno" in said:
             raise OSError(said["errno"], os.strerror(said["errno"]))
         sock = self._from(self.node_ips[0])
@@ -227,9 +238,6 @@ class Loopback:
             sock.close()
             raise
         return sock
-
-    def close(self) -> None:
-        self._transport.close()
 
 
 class _Line(asyncio.DatagramProtocol):
@@ -241,7 +249,7 @@ class _Line(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         try:
-            said = self._network.answer(json.loads(data))
-        except (ValueError, KeyError, TypeError):
+            question = msgspec.json.decode(data, type=Question)
+        except msgspec.MsgspecError:
             return  # not one of ours
-        self._transport.sendto(json.dumps(said).encode(), addr)
+        self._transport.sendto(msgspec.json.encode(self._network.answer(question)), addr)
