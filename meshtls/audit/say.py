@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from meshtls.audit.facts import Facts
-from meshtls.model.objects import LabelSelector
+from meshtls.model.objects import LabelSelector, PeerAuthentication
 from meshtls.model.workload import Workload
 from meshtls.policy.authn import mode_of
 
@@ -19,17 +19,20 @@ def exception(facts: Facts, w: Workload, ports: Iterable[int], mode: str = "PERM
 
     Where a policy selects `w` already, that policy with the ports added: a second, younger one would count for nothing.
     """
-    own = facts.own(w)
-    if own:
+    if own := facts.own(w):
         said: dict[str, str] = {port: entry.mode for port, entry in own[0].spec.port_level_mtls.items()}
-        said |= {str(port): mode for port in ports}
-        lines = "\n".join(f'  "{port}":\n    mode: {each}' for port, each in said.items())
-        chosen = own[0].spec.selector.match_labels  # type: ignore[union-attr]
-        whole = f"mtls:\n  mode: {mode_of(own[0])}\n" if mode_of(own[0]) != "UNSET" else ""
-        return policy(w.namespace, own[0].name, f"selector:\n  matchLabels:\n{_labels(chosen)}\n{whole}portLevelMtls:\n{lines}")
+        return with_ports(own[0], said | {str(port): mode for port in ports})
     lines = "\n".join(f'  "{port}":\n    mode: {mode}' for port in sorted(ports))
     name = f"{w.name}-plaintext" if mode == "PERMISSIVE" else f"{w.name}-{mode.lower()}"
     return policy(w.namespace, name, f"selector:\n  matchLabels:\n{_labels(chosen_by(facts, w))}\nportLevelMtls:\n{lines}")
+
+
+def with_ports(own: PeerAuthentication, modes: Mapping[str, str]) -> str:
+    """A policy that is there, with these modes of ports."""
+    lines = "\n".join(f'  "{port}":\n    mode: {mode}' for port, mode in modes.items())
+    chosen = own.spec.selector.match_labels if own.spec.selector else {}
+    whole = f"mtls:\n  mode: {mode_of(own)}\n" if mode_of(own) != "UNSET" else ""
+    return policy(own.namespace, own.name, f"selector:\n  matchLabels:\n{_labels(chosen)}\n{whole}portLevelMtls:\n{lines}")
 
 
 def _labels(labels: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ import msgspec
 
 from meshtls.model.mesh import Mesh
 from meshtls.model.objects import DestinationRule, Object, PeerAuthentication
+from meshtls.policy.because import Because
 from meshtls.policy.engine import Engine
 from meshtls.policy.predict import Group
 from meshtls.policy.server import BREAKS
@@ -21,7 +22,7 @@ def fix_for(mesh: Mesh, group: Group) -> str:
     for because in group.outcome.because:
         found = mesh.find(because.object) if because.object else None
         if isinstance(found, DestinationRule) and ".tls" in because.path:
-            return _destination_rule(found, because.path)
+            return _destination_rule(mesh, found, because)
     because = group.outcome.because[-1]
     found = mesh.find(because.object) if because.object else None
     if any(b.path == "data.mesh.enableAutoMtls" for b in group.outcome.because):
@@ -40,21 +41,26 @@ def _head(obj: Object, api: str) -> str:
     return f"apiVersion: {obj.api_version or api}\nkind: {obj.kind}\nmetadata:\n  name: {obj.name}\n  namespace: {obj.namespace}\n"
 
 
-def _destination_rule(rule: DestinationRule, path: str) -> str:
+def _destination_rule(mesh: Mesh, rule: DestinationRule, because: Because) -> str:
+    path = because.path
     changed = msgspec.to_builtins(rule.spec)
     parts: list[str] = []
     spec: object = changed
     steps = [s for s in path.removeprefix("spec.").replace("[", ".").replace("]", "").split(".") if s not in ("tls", "mode")]
     for step in steps:
-        if isinstance(spec, list):
+        if isinstance(spec, list | tuple):
             spec = next((x for i, x in enumerate(spec) if str(i) == step or x.get("name") == step), {})
         elif isinstance(spec, dict):
             spec = spec.get(step, {})
         parts.append(step)
+    note = "# without tls, automatic mTLS decides for each endpoint\n"
     if isinstance(spec, dict):
         spec.pop("tls", None)
+        if not mesh.config.enable_auto_mtls and "ISTIO_MUTUAL" not in because.says:
+            spec["tls"] = {"mode": "ISTIO_MUTUAL"}
+            note = "# automatic mTLS is off in this mesh: the rule has to ask for it\n"
     return (
-        "# without tls, automatic mTLS decides for each endpoint\n"
+        note
         + _head(rule, "networking.istio.io/v1")
         + "spec:\n"
         + _yaml(changed, 1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from meshtls.audit.destinations import told
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
@@ -21,6 +22,9 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 if w is None or not any(facts.refuses(w, port) for port in ports):
                     continue
                 service = piece.labels.get("kubernetes.io/service-name", piece.name)
+                known = facts.mesh.services_by_name.get((piece.namespace, service))
+                if known and known.spec.ports and all(told(facts, known, p.port, "ISTIO_MUTUAL") for p in known.spec.ports):
+                    break
                 yield Flaw(
                     subject=piece.ref,
                     path=("endpoints",),
@@ -35,4 +39,5 @@ def find(facts: Facts) -> Iterator[Flaw]:
 
 
 RULE = Rule(code="MT213", title="Hand-made endpoints point to meshed pods", severity=Severity.ERROR,
-            catalogue=("CL-04",), about=("EndpointSlice",), needs=("Pod", "PeerAuthentication", "Namespace"), find=find)
+            catalogue=("CL-04",), about=("EndpointSlice",), needs=("Pod", "PeerAuthentication", "Namespace"), reads=("Service", "DestinationRule"),
+            find=find)

@@ -52,7 +52,8 @@ def _of_service(facts: Facts, policy: o.PeerAuthentication, key: str, mode: str,
         message=f"{mode} for port {key} does nothing: {key} is the port of {service.ref}, {w.label} listens on {target}.",
         because=("portLevelMtls is keyed on the port of the workload, not on that of a Service",
                  f"{service.ref} sends its port {key} to port {target} of {w.ref}"),
-        fix=f"Key the entry on {target}:\n" + say.policy(policy.namespace, policy.name, f'portLevelMtls:\n  "{target}":\n    mode: {mode}'),
+        fix=f"Key the entry on {target}:\n" + say.with_ports(
+            policy, {str(target) if k == key else k: m.mode for k, m in policy.spec.port_level_mtls.items()}),
     )
 
 
