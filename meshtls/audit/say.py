@@ -21,17 +21,24 @@ def exception(facts: Facts, w: Workload, ports: Iterable[int], mode: str = "PERM
     """
     if own := facts.own(w):
         said: dict[str, str] = {port: entry.mode for port, entry in own[0].spec.port_level_mtls.items()}
-        return with_ports(own[0], said | {str(port): mode for port in ports})
+        return with_ports(own[0], said | {str(port): mode for port in ports}, _written(facts, w) and mode_of(own[0]) == "UNSET")
     lines = "\n".join(f'  "{port}":\n    mode: {mode}' for port in sorted(ports))
     name = f"{w.name}-plaintext" if mode == "PERMISSIVE" else f"{w.name}-{mode.lower()}"
-    return policy(w.namespace, name, f"selector:\n  matchLabels:\n{_labels(chosen_by(facts, w))}\nportLevelMtls:\n{lines}")
+    whole = "mtls:\n  mode: STRICT\n" if _written(facts, w) else ""
+    return policy(w.namespace, name, f"selector:\n  matchLabels:\n{_labels(chosen_by(facts, w))}\n{whole}portLevelMtls:\n{lines}")
 
 
-def with_ports(own: PeerAuthentication, modes: Mapping[str, str]) -> str:
-    """A policy that is there, with these modes of ports."""
-    lines = "\n".join(f'  "{port}":\n    mode: {mode}' for port, mode in modes.items())
+def _written(facts: Facts, w: Workload) -> bool:
+    """Must the mode be written out? On a captured workload that is STRICT already an exception without one might open every port."""
+    return facts.plane(w) == "ambient" and facts.mode(w) == "STRICT"
+
+
+def with_ports(own: PeerAuthentication, modes: Mapping[str, str], strict: bool = False) -> str:
+    """A policy that is there, with these modes of ports; `strict` writes out the mode that it inherits."""
+    lines = "\n".join(f'  "{port}":\n    mode: {each}' for port, each in modes.items())
     chosen = own.spec.selector.match_labels if own.spec.selector else {}
-    whole = f"mtls:\n  mode: {mode_of(own)}\n" if mode_of(own) != "UNSET" else ""
+    mode = "STRICT" if strict else mode_of(own)
+    whole = f"mtls:\n  mode: {mode}\n" if mode != "UNSET" else ""
     return policy(own.namespace, own.name, f"selector:\n  matchLabels:\n{_labels(chosen)}\n{whole}portLevelMtls:\n{lines}")
 
 

@@ -9,7 +9,9 @@ import msgspec
 
 from meshtls.model.mesh import Mesh
 from meshtls.model.objects import DestinationRule, Object, PeerAuthentication
+from meshtls.policy.authn import STRICT, UNSET, mode_of
 from meshtls.policy.because import Because
+from meshtls.policy.dataplane import AMBIENT
 from meshtls.policy.engine import Engine
 from meshtls.policy.predict import Group
 from meshtls.policy.server import BREAKS
@@ -72,26 +74,36 @@ def _exception(mesh: Mesh, group: Group) -> str:
     namespace, name = group.server.split("/")[1:3]
     service = mesh.services_by_name.get((namespace, name)) if group.server.startswith("Service/") else None
     labels: dict[str, str] = {}
+    captured = False
     narrow: list[PeerAuthentication] = []
     if service is not None:
         labels = dict(service.spec.selector)
         host = engine.control("").registry.by_name.get(f"{name}.{namespace}.svc.cluster.local", {}).get(namespace)
         endpoints = engine.control("").registry.endpoints(host).get(group.port, ()) if host else ()
         for endpoint in endpoints:
+            captured = captured or (endpoint.pod is not None and engine.face(endpoint.pod).plane.kind == AMBIENT)
             narrow.extend(p for p in engine.control("").authn.selects(namespace, endpoint.labels)[:1] if p not in narrow)
     else:
         for face in engine.faces.get(group.server, ()):
+            captured = captured or face.plane.kind == AMBIENT
             labels = {k: v for k, v in face.pod.labels.items() if k in ("app", "app.kubernetes.io/name", "version")}
             narrow.extend(p for p in engine.control("").authn.selects(namespace, face.pod.labels)[:1] if p not in narrow)
     port = group.target or str(group.port)
+    own = engine.control("").authn.wide(namespace)
+    # STRICT by the mesh alone: an exception without a mode of its own may open every port of a captured workload
+    risky = captured and (own is None or own.spec.selector is not None or mode_of(own) != STRICT)
     note = "# better: give the client a sidecar. Until then, this port alone takes plaintext\n"
     if len(narrow) == 1:
         spec = msgspec.to_builtins(narrow[0].spec)
         spec.setdefault("portLevelMtls", {})[port] = {"mode": "PERMISSIVE"}
+        if risky and mode_of(narrow[0]) == UNSET:
+            spec["mtls"] = {"mode": STRICT}
         return note + _head(narrow[0], "security.istio.io/v1") + "spec:\n" + _yaml(spec, 1)
     if not labels or narrow:
         return ""
     spec = {"selector": {"matchLabels": labels}, "portLevelMtls": {port: {"mode": "PERMISSIVE"}}}
+    if risky:
+        spec = {"selector": spec["selector"], "mtls": {"mode": STRICT}, "portLevelMtls": spec["portLevelMtls"]}
     return (
         note
         + f"apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata:\n  name: {name}-plaintext-{port}\n  namespace: {namespace}\nspec:\n"

@@ -166,6 +166,29 @@ def test_the_audit_judges_by_the_modes_of_the_engine():
     assert asked > 300
 
 
+def test_an_exception_for_a_captured_workload_opens_its_port_alone():
+    """On ambient meshes: after the fix only the port that it names takes plaintext."""
+    asked = 0
+    for name, objects in _sample(25):
+        if not name.startswith("ambient"):
+            continue
+        found = strict(meshes.mesh(objects), [_root(objects)])
+        before = _modes(found)
+        for group in [g for g in groups(found, direct=True) if g.verdict == "BREAKS"]:
+            text = fix_for(found, group)
+            body = yaml.safe_load(text) if "kind: PeerAuthentication" in text else None
+            if body is None:
+                continue
+            after = _modes(laid_over(found, [Document(body["apiVersion"], body["kind"], body)], lambda _: ""))
+            for key, (_, mode, ports) in before.items():
+                for port, was in [("*", mode), *ports.items()]:
+                    now = after[key][2].get(port, after[key][1])
+                    opened = was == "STRICT" and now != "STRICT"
+                    assert not opened or port in body["spec"]["portLevelMtls"], f"mesh {name}: {key} port {port}\n{text}"
+            asked += 1
+    assert asked > 20
+
+
 def test_a_fix_that_is_a_manifest_mends_what_it_is_for():
     """Applied, the call works, or fails for another reason than the one that was mended; most work."""
     mended, left = 0, 0
