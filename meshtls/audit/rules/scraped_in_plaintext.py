@@ -1,7 +1,7 @@
 """A metrics port that is scraped by pod address: from outside the mesh, STRICT refuses it and alerts fall silent.
 
-Named by a ServiceMonitor or PodMonitor, or by the annotation `prometheus.io/port`; a port that is only called metrics is
-mentioned. Merged metrics (15020) go on working: the injector points `prometheus.io/*` there unless merging is off.
+Named by a ServiceMonitor or PodMonitor, or by the annotation `prometheus.io/port`. A port that is only called metrics is less
+certain, and only mentioned where the input shows no workload outside the mesh that might scrape it. Merged metrics (15020) go on working: the injector points `prometheus.io/*` there unless merging is off.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
             ports = sorted(lost)
             yield Flaw(
                 subject=w.ref,
-                severity=None if said else Severity.INFO,
+                severity=None if said or facts.lone else Severity.INFO,
                 confidence=None if said else Confidence.INFERRED,
                 message=f"Metrics of {w.label} on port {', '.join(map(str, ports))} {'are' if said else 'may be'} scraped by pod address: refused under STRICT "
                         "unless the scraper brings the mesh's certificate. Targets go down and alerts on them fall silent.",
