@@ -60,9 +60,9 @@ def main() -> None:
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM", "") in ("dumb", "")
     try:
         code = cli.main(prog_name=name, standalone_mode=False, color=False if plain else None)
-    except click.exceptions.Abort:
-        code = 130
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        with contextlib.suppress(OSError):
+            click.echo(f"{name}: interrupted", err=True)
         code = 130
     except click.ClickException as error:
         error.show()
