@@ -77,6 +77,6 @@ def test_an_update_takes_the_fields_that_it_changes() -> None:
 
 
 def test_fields_survive_encoding() -> None:
-    paths = set(apply.fields(DEPLOYMENT, {"metadata": {"labels": {"a": "b"}},
+    paths = set(apply.owned(DEPLOYMENT, {"metadata": {"labels": {"a": "b"}},
                                           **containers({"name": "a", "ports": [{"containerPort": 80}]})}))
     assert set(apply.decode(apply.encode(paths))) == paths

@@ -102,11 +102,17 @@ class Admission:
     def _runtime_class(self, pod: Object, spec: Object, name: str) -> None:
         wanted = spec.get("runtimeClassName")
         if not wanted:
+            if spec.get("overhead"):
+                raise status.forbidden("pods", name, "pod rejected: Pod Overhead set without corresponding RuntimeClass "
+                                       "defined Overhead")
             return
         found = self._store.get("runtimeclasses.node.k8s.io", "", wanted)
         if found is None:
             raise status.forbidden("pods", name, f'pod rejected: RuntimeClass "{wanted}" not found')
         overhead = (found.get("overhead") or {}).get("podFixed")
+        if spec.get("overhead") and spec["overhead"] != overhead:
+            raise status.forbidden("pods", name, "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined "
+                                   "Overhead")
         if overhead:
             spec["overhead"] = dict(overhead)
         for key, value in ((found.get("scheduling") or {}).get("nodeSelector") or {}).items():
@@ -120,8 +126,14 @@ class Admission:
         if wanted and found is None and wanted not in ("system-node-critical", "system-cluster-critical"):
             raise status.forbidden("pods", name, f"no PriorityClass with name {wanted} was found")
         system = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
-        spec.setdefault("priority", found.get("value", 0) if found else system.get(wanted or "", 0))
-        spec.setdefault("preemptionPolicy", (found or {}).get("preemptionPolicy", "PreemptLowerPriority"))
+        number = found.get("value", 0) if found else system.get(wanted or "", 0)
+        policy = (found or {}).get("preemptionPolicy", "PreemptLowerPriority")
+        for key, value, kind, word in (("priority", number, "integer", "priority"),
+                                       ("preemptionPolicy", policy, "string", "PreemptionPolicy")):
+            if spec.setdefault(key, value) != value:
+                raise status.forbidden("pods", name, f"the {kind} value of {word} ({spec[key]}) must not be provided in "
+                                       f"pod spec; priority admission controller computed {value} from the given "
+                                       "PriorityClass name")
 
     def _pod_security(self, request: Request) -> None:
         kind, obj = request.resource.kind, request.object
@@ -140,7 +152,8 @@ class Admission:
                 raise status.forbidden("pods", request.name, refusal)
             request.warnings.extend(warnings)
         elif kind in TEMPLATES:
-            spec = obj["spec"]["jobTemplate"]["spec"] if kind == "CronJob" else obj["spec"]
+            spec = obj if kind == "PodTemplate" else obj["spec"]
+            spec = spec["jobTemplate"]["spec"] if kind == "CronJob" else spec
             template = spec.get("template") or {}
             _, warnings = podsecurity.judge(request.namespace_object, template.get("metadata") or {},
                                             template.get("spec") or {}, enforce=False)

@@ -49,11 +49,11 @@ def _gzip(body: bytes) -> bytes:
     return packer.compress(body) + packer.flush()
 
 
-def refused(error: status.ApiError) -> Response:
-    """An ApiError as its Status."""
+def refused(error: status.ApiError, request: Request) -> Response:
+    """An ApiError as its Status, with the warnings that came before it."""
     if error.text:
         return Response(error.text, error.code, {"X-Content-Type-Options": "nosniff"}, media_type="text/plain")
-    response = Response(msgspec.json.encode(error.status()), error.code, media_type="application/json")
+    response = plain(error.status(), request, error.code, getattr(request.state, "warnings", ()))
     seconds = error.details.get("retryAfterSeconds")
     if seconds:
         response.headers["Retry-After"] = str(seconds)

@@ -23,7 +23,7 @@ from meshtls.lab.api import (answers, authz, discovery, istio, logs, patch, prot
 from meshtls.lab.api.admission import Admission
 from meshtls.lab.api.authz import Attributes, Rbac
 from meshtls.lab.api.faults import Faults
-from meshtls.lab.api.field import forbidden, invalid, required, too_long, unsupported
+from meshtls.lab.api.field import forbidden, invalid, quote, required, too_long, unsupported
 from meshtls.lab.api.identity import Tokens, User, impersonated
 from meshtls.lab.api.reads import Form
 from meshtls.lab.api.resources import Registry, from_definition
@@ -80,12 +80,12 @@ class Api:
         try:
             response = await self._answer(request)
         except status.ApiError as error:
-            response = answers.refused(error)
+            response = answers.refused(error, request)
         except ClientDisconnect:
             return
         except Exception:
             _log.exception("%s %s", request.method, request.url.path)
-            response = answers.refused(status.internal("the lab's API failed on this request; its log says how"))
+            response = answers.refused(status.internal("the lab's API failed on this request; its log says how"), request)
         if response is not None:
             await response(scope, receive, send)
 
@@ -107,7 +107,10 @@ class Api:
         verdict = self.rbac.allowed(user, Attributes(verb, path=path))
         if not verdict.allowed:
             raise authz.refusal(user, Attributes(verb, path=path), verdict.reason)
-        return answers.plain(self._document(parts, request), request)
+        document = self._document(parts, request)
+        if verb not in ("get", "head"):
+            raise status.not_allowed()
+        return answers.plain(document, request)
 
     def _who(self, request: HttpRequest) -> User:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -117,6 +120,10 @@ class Api:
         acted = impersonated(request.headers, request.headers.getlist("impersonate-group"))
         if acted is None:
             return user
+        if not acted.name:
+            listed = "[]string{" + ", ".join(map(quote, acted.groups)) + "}" if acted.groups else "[]string(nil)"
+            raise status.bad_request(f'requested &user.DefaultInfo{{Name:"", UID:{quote(acted.uid)}, Groups:{listed}, '
+                                     'Extra:map[string][]string(nil)} without impersonating a user name')
         asked = [Attributes("impersonate", resource="users", name=acted.name)]
         if acted.name.startswith("system:serviceaccount:") and acted.name.count(":") == 3:
             _, _, namespace, name = acted.name.split(":")
@@ -154,13 +161,17 @@ class Api:
                 return {"paths": ["/api", "/api/v1", "/apis", *(f"/apis/{group}" for group in groups), "/healthz",
                                   "/livez", "/openapi/v3",
                                   "/readyz", "/version"]}
+        known = parts[:2] == ["apis", *parts[1:2]] and len(parts) == 3 and parts[1] in groups
+        if parts[:1] == ["api"] or known and not self.registry.is_custom(parts[1]):
+            raise status.unknown_resource()
         raise status.no_such_path()
 
     async def _resource(self, request: HttpRequest, user: User, parts: list[str]) -> Response | None:
         core = parts[0] == "api"
         group, version, rest = ("", parts[1], parts[2:]) if core else (parts[1], parts[2], parts[3:])
-        if version not in (["v1"] if core else self.registry.groups().get(group, [])):
-            raise status.no_such_path()
+        known = ["v1"] if core else self.registry.groups().get(group, [])
+        if version not in known:
+            raise status.unknown_resource() if known and not self.registry.is_custom(group) else status.no_such_path()
         namespace = ""
         if rest[0] == "namespaces" and len(rest) >= 3 and not (core and rest[2] in ("status", "finalize")):
             namespace, rest = rest[1], rest[2:]
@@ -174,18 +185,22 @@ class Api:
         verdict = self.rbac.allowed(user, wanted)
         if not verdict.allowed:
             raise authz.refusal(user, wanted, verdict.reason)
+        if resource is None and self.registry.is_custom(group):
+            raise status.no_such_path()
         if resource is None or len(rest) > 3 or (subresource and subresource not in resource.subresources) or bool(
                 namespace) and not resource.namespaced:
             raise status.unknown_resource()
         if resource.namespaced and not namespace and (name or verb in ("create", "deletecollection")):
-            raise status.unknown_resource() if name else status.not_allowed(resource.name)
+            raise status.unknown_resource() if name else status.not_allowed()
+        if verb == "deletecollection" and resource.kind == "Namespace":
+            raise status.not_allowed()
         return await self._do(verb, Target(resource, version, namespace, name, subresource), user, request)
 
     async def _do(self, verb: str, target: Target, user: User, request: HttpRequest) -> Response | None:
         query, form = request.query_params, Form.of(request.headers.get("accept", ""), request.query_params)
         if target.resource.virtual:
             if verb != "create":
-                raise status.not_allowed(target.resource.name)
+                raise status.not_allowed()
             obj = self.writes.read(await request.body(), target, _options(request, user, "CreateOptions"))
             return answers.plain(self._subresources.review(target, obj, user), request, 201)
         if target.subresource and target.subresource not in ("status", "finalize", "ephemeralcontainers"):
@@ -210,16 +225,16 @@ class Api:
                 return answers.plain(reads.single(obj, target, form), request, 201, options.warnings)
             case "update" if target.name:
                 options = _options(request, user, "UpdateOptions")
-                obj = await self.writes.replace(target, self.writes.read(await request.body(), target, options),
-                                                options)
-                return answers.plain(reads.single(obj, target, form), request, 200, options.warnings)
+                obj, made = await self.writes.replace(target, self.writes.read(await request.body(), target, options),
+                                                      options)
+                return answers.plain(reads.single(obj, target, form), request, 201 if made else 200, options.warnings)
             case "patch" if target.name:
                 options = _options(request, user, "PatchOptions")
                 obj, made = await self.writes.patch(target, await request.body(), options)
                 return answers.plain(reads.single(obj, target, form), request, 201 if made else 200, options.warnings)
             case "delete" | "deletecollection" if not target.subresource:
                 return await self._delete(verb, target, user, request, form)
-        raise status.not_allowed(target.resource.name)
+        raise status.not_allowed()
 
     async def _delete(self, verb: str, target: Target, user: User, request: HttpRequest, form: Form) -> Response:
         options = _options(request, user, "DeleteOptions")
@@ -241,10 +256,10 @@ class Api:
         pod = self.store.get("pods", target.namespace, target.name)
         if pod is None:
             raise status.not_found("pods", target.name)
-        wishes = logs.options(query)
+        wishes = logs.options(query, target.name)
         container = logs.container(self.store, pod, query.get("container", ""), wishes["previous"])
         if not container or self._logs is None:
-            return Response(b"", media_type="text/plain")
+            return Response(b"", 204)
         lines = self._logs.lines(target.namespace, target.name, container, **wishes)
         try:
             first = await anext(lines, None)
@@ -262,7 +277,7 @@ class Api:
                  401: "Unauthorized", 403: "Forbidden"}
         error = status.ApiError(fault.act, words.get(fault.act, ""), fault.message or f"fault on demand: {fault.act}",
                                 details={"retryAfterSeconds": fault.retry_after_s} if fault.act in (429, 503) else None)
-        response = answers.refused(error)
+        response = answers.refused(error, request)
         if fault.act in (429, 503):
             response.headers["Retry-After"] = str(fault.retry_after_s)
         return response
@@ -332,6 +347,8 @@ def _options(request: HttpRequest, user: User, kind: str) -> Options:
             errors.append(required("fieldManager", "is required for apply patch"))
         if content != patch.APPLY and "force" in query:
             errors.append(forbidden("force", "may not be specified for non-apply patch"))
+    if kind == "DeleteOptions":
+        manager = ""
     if len(manager) > 128:
         errors.append(too_long("fieldManager", 128))
     for place, char in enumerate(manager):
@@ -350,4 +367,6 @@ def _options(request: HttpRequest, user: User, kind: str) -> Options:
                                        "include: application/json, "
                                        "application/yaml, application/vnd.kubernetes.protobuf, application/cbor")
     agent = request.headers.get("user-agent", "unknown").partition("/")[0][:128]
-    return Options(user, manager or agent, bool(dry), level or "Warn", query.get("force") in ("true", "1"), content, [])
+    request.state.warnings = []
+    return Options(user, manager or agent, bool(dry), level or "Warn", query.get("force") in ("true", "1"), content,
+                   request.state.warnings)

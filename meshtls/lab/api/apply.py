@@ -8,66 +8,108 @@ paths. Laws (Kubernetes' server-side apply):
   3. An apply that would change a field that another manager owns is a conflict, unless forced: then the other loses it.
 """
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
-from meshtls.lab.api import schema, status
+from meshtls.lab.api import schema, status, zeros
 from meshtls.lab.api.field import quote
 from meshtls.lab.api.store import clone
 
 Path = tuple[str, ...]
-Fields = dict[Path, Any]
+Reset = Callable[[Path], bool]
 Object = dict[str, Any]
 
-_UNTRACKED = {"name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields",
-              "resourceVersion",
-              "deletionTimestamp", "deletionGracePeriodSeconds"}
-"""Metadata that nobody owns."""
+_UNTRACKED = {("f:metadata",), ("f:apiVersion",), ("f:kind",)} | {("f:metadata", f"f:{name}") for name in (
+    "name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion",
+    "deletionTimestamp", "deletionGracePeriodSeconds")}
+"""What nobody owns."""
+_NOTHING = object()
 
 
-def fields(node: dict[str, Any], obj: Object) -> Fields:
-    """Every field of an object with its value (None for what only holds others)."""
-    found: Fields = {}
-    for key, value in obj.items():
-        if key in ("apiVersion", "kind"):
-            continue
-        child = schema.resolve((node.get("properties") or {}).get(key, {}))
-        if key == "metadata":
-            value = {name: item for name, item in (value or {}).items() if name not in _UNTRACKED}
-            if not value:
-                continue
-        _collect(child, value, (f"f:{key}",), found)
-    return found
+class Changes(msgspec.Struct, frozen=True):
+    """What differs between two objects."""
+
+    added: set[Path]
+    modified: set[Path]
+    removed: set[Path]
 
 
-def _collect(node: dict[str, Any], value: Any, path: Path, found: Fields) -> None:
-    if isinstance(value, dict) and value and not schema.is_atomic(node):
-        inner = node.get("additionalProperties")
-        if isinstance(inner, dict):
-            found[path] = None
+def owned(node: dict[str, Any], obj: Object) -> set[Path]:
+    """The fields of an applied configuration: leaves, keys of maps, items of lists."""
+    found: set[Path] = set()
+    _own(node, obj, (), found)
+    return found - _UNTRACKED
+
+
+def _own(node: dict[str, Any], value: Any, path: Path, found: set[Path]) -> None:
+    if isinstance(value, dict) and (not path or not schema.is_atomic(node)):
         for key, item in value.items():
-            child = (node.get("properties") or {}).get(key) or (inner if isinstance(inner, dict) else {})
-            _collect(schema.resolve(child), item, (*path, f"f:{key}"), found)
+            _own(_child(node, key), item, (*path, f"f:{key}"), found)
+            if item is None or item == {} or key not in (node.get("properties") or {}):
+                found.add((*path, f"f:{key}"))
     elif isinstance(value, list) and not schema.is_atomic(node):
         keys, items = schema.merge_keys(node), schema.resolve(node.get("items") or {})
         for item in value:
             element = _element(keys, item)
-            found[(*path, element)] = None
+            found.add((*path, element))
             if keys:
-                _collect_item(items, item, (*path, element), found)
-        if not value:
-            found[path] = []
-    else:
-        found[path] = value
+                _own(items, item, (*path, element), found)
+    elif path:
+        found.add(path)
 
 
-def _collect_item(node: dict[str, Any], item: Any, path: Path, found: Fields) -> None:
-    if not isinstance(item, dict):
+def compare(node: dict[str, Any], old: Object, new: Object) -> Changes:
+    """A field that appears or goes counts with everything that holds it and is in it."""
+    found = Changes(set(), set(), set())
+    _compare(node, _untold(old), _untold(new), (), found)
+    return Changes(found.added - _UNTRACKED, found.modified - _UNTRACKED, found.removed - _UNTRACKED)
+
+
+def _compare(node: dict[str, Any], old: Any, new: Any, path: Path, found: Changes) -> None:
+    if old is _NOTHING or new is _NOTHING:
+        (found.added if old is _NOTHING else found.removed).add(path)
+        old, new = (_bare(new), new) if old is _NOTHING else (old, _bare(old))
+    atomic = bool(path) and schema.is_atomic(node)
+    parts = None if atomic else _parts(node, old, new)
+    if parts is None:
+        if old != new and path not in found.added | found.removed:
+            found.modified.add(path)
         return
-    for key, value in item.items():
-        _collect(schema.resolve((node.get("properties") or {}).get(key, {})), value, (*path, f"f:{key}"), found)
+    for element, child, before, after in parts:
+        _compare(child, before, after, (*path, element), found)
+
+
+def _parts(node: dict[str, Any], old: Any, new: Any) -> Iterator[tuple[str, dict[str, Any], Any, Any]] | None:
+    """The parts of two maps or lists side by side; None for what has none."""
+    sides = [one for one in (old, new) if one]
+    if not sides:
+        return None
+    if all(isinstance(one, dict) for one in sides):
+        left, right = old or {}, new or {}
+        return ((f"f:{key}", _child(node, key), left.get(key, _NOTHING), right.get(key, _NOTHING))
+                for key in {**left, **right})
+    if all(isinstance(one, list) for one in sides):
+        keys, items = schema.merge_keys(node), schema.resolve(node.get("items") or {})
+        left, right = ({_element(keys, item): item for item in one or ()} for one in (old, new))
+        return ((element, items, left.get(element, _NOTHING), right.get(element, _NOTHING))
+                for element in {**left, **right})
+    return None
+
+
+def _untold(obj: Object) -> Object:
+    metadata = obj.get("metadata") or {}
+    return {**obj, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
+
+
+def _bare(value: Any) -> Any:
+    return {} if isinstance(value, dict) else [] if isinstance(value, list) else value
+
+
+def _child(node: dict[str, Any], key: str) -> dict[str, Any]:
+    inner = node.get("additionalProperties")
+    return schema.resolve((node.get("properties") or {}).get(key) or (inner if isinstance(inner, dict) else {}))
 
 
 def _element(keys: list[str] | None, item: Any) -> str:
@@ -128,7 +170,7 @@ class Manager:
         text = quote(self.name)
         if self.subresource:
             text += f" with subresource {quote(self.subresource)}"
-        return text if self.operation == "Apply" else f"{text} using {self.api_version} at {self.time}"
+        return text if self.operation == "Apply" else f"{text} using {self.api_version}"
 
 
 def shown(path: Path) -> str:
@@ -160,37 +202,27 @@ def _write(obj: Object, managers: list[Manager]) -> None:
 
 
 def updated(node: dict[str, Any], old: Object | None, new: Object, manager: str, api_version: str, subresource: str,
-            now: str) -> None:
-    """Write the owners into `new` after an update or create by `manager` (in place)."""
+            now: str, reset: Reset = lambda path: False) -> None:
+    """Write the owners into `new` after an update or create by `manager` (in place). `reset` tells the fields that
+    this way of writing does not change."""
     given = (new.get("metadata") or {}).get("managedFields")
     held = _managers(new if given is not None else (old or {}))
-    before, after = fields(node, old) if old else {}, fields(node, new)
-    changed = {path for path, value in after.items() if path not in before or before[path] != value}
-    if old is not None and not changed and len(before) == len(after):
-        _write(new, held)
-        return
-    me = Manager(manager, "Update", api_version, subresource, set(), now)
-    mine = next((one for one in held if one.same(me)), None)
+    changes = compare(node, old if old is not None else zeros.empty(node), new)
+    gained = {path for path in changes.added | changes.modified if not reset(path)}
     for one in held:
-        if one is not mine:
-            lost = {path for path in one.paths if path in changed and after[path] is not None}
-            one.paths -= lost
-        one.paths = {path for path in one.paths if path in after}
-    if changed:
-        if mine is None:
-            mine = me
-            held.append(mine)
-        if not changed <= mine.paths:
-            mine.time = now
-        mine.paths |= changed
+        one.paths -= gained | {path for path in changes.removed if not reset(path)}
+    if gained:
+        me = Manager(manager, "Update", api_version, subresource, set(), now)
+        mine = next((one for one in held if one.same(me)), me)
+        mine.paths, mine.time = mine.paths | gained, now
+        held = [*(one for one in held if one is not mine), mine]
     _write(new, held)
 
 
 def applied(node: dict[str, Any], live: Object | None, config: Object, manager: str, api_version: str, force: bool,
-            now: str,
-            subresource: str = "") -> Object:
+            now: str, subresource: str = "", reset: Reset = lambda path: False) -> Object:
     """The object after a server-side apply. Raises ApiError 409 naming every conflict."""
-    wanted = {path for path, value in fields(node, config).items() if value is not None or path[-1][:2] in ("k:", "v:")}
+    wanted = {path for path in owned(node, config) if not reset(path)}
     base = clone(live) if live is not None else {}
     held = _managers(base)
     me = Manager(manager, "Apply", api_version, subresource, wanted, now)
@@ -198,24 +230,26 @@ def applied(node: dict[str, Any], live: Object | None, config: Object, manager: 
     others = [one for one in held if one is not mine]
     result = _merged(schema.resolve(node), base, config)
     if mine is not None:
-        owned = set().union(*(one.paths for one in others)) if others else set()
-        for path in sorted(mine.paths - wanted, key=len, reverse=True):
-            if not any(other[:len(path)] == path for other in owned | wanted):
+        kept = set().union(*(one.paths for one in others)) if others else set()
+        for path in sorted(mine.paths - wanted, key=len):
+            if not any(other[:len(path)] == path for other in kept | wanted):
                 _remove(result, path, schema.resolve(node))
-    before, after = fields(node, live or {}), fields(node, result)
-    changed = {path for path, value in after.items() if value is not None and before.get(path, _NOTHING) != value}
-    clashes = [(one, sorted(one.paths & changed)) for one in others if one.paths & changed]
+    changes = compare(node, live or zeros.empty(node), result)
+    gained = {path for path in changes.added | changes.modified if not reset(path)}
+    clashes = [(one, sorted(one.paths & gained, key=_rank)) for one in others if one.paths & gained]
     if clashes and not force:
         raise _conflict(clashes)
     for one in others:
-        one.paths = {path for path in one.paths if path not in changed and path in after}
-    if mine is not None and mine.paths == wanted:
+        one.paths -= gained | {path for path in changes.removed if not reset(path)}
+    if mine is not None and mine.paths == wanted and not gained:
         me.time = mine.time
     _write(result, [*others, me])
     return result
 
 
-_NOTHING = object()
+def _rank(path: Path) -> list[tuple[bool, str]]:
+    """On each level what ends there comes first."""
+    return [(place < len(path) - 1, element) for place, element in enumerate(path)]
 
 
 def _conflict(clashes: list[tuple[Manager, list[Path]]]) -> status.ApiError:

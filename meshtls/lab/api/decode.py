@@ -14,18 +14,13 @@ from typing import Any
 
 import yaml
 
-from meshtls.lab.api import protobuf, schema, status
+from meshtls.lab.api import protobuf, schema, status, zeros
 from meshtls.lab.api.field import quote
 from meshtls.lab.api.resources import Registry, Resource
 
 LIMIT_BYTES = 3 * 1024 * 1024
 _PLACE = re.compile(r"\[\d+\]")
 _BYTES = {("Secret", "data"), ("ConfigMap", "binaryData")}
-_FALSE_IS_ABSENT = {"hostNetwork", "hostPID", "hostIPC", "stdin", "stdinOnce", "tty", "readOnly",
-                    "publishNotReadyAddresses", "paused",
-                    "unschedulable"}
-_ZERO_IS_ABSENT = {"hostPort", "minReadySeconds", "nodePort", "initialDelaySeconds"}
-_EMPTY_TEXT_STAYS = {"storageClassName", "value", "apiGroup", "operator"}
 _INTERNAL = {"": "core", "rbac.authorization.k8s.io": "rbac", "networking.k8s.io": "networking",
              "coordination.k8s.io": "coordination",
              "admissionregistration.k8s.io": "admissionregistration", "discovery.k8s.io": "discovery",
@@ -133,10 +128,12 @@ def check_kind(obj: dict[str, Any], resource: Resource, version: str, registry: 
                                  f"({wanted})")
 
 
-def shape(obj: dict[str, Any], resource: Resource, version: str) -> tuple[dict[str, Any], list[str]]:
-    """The object with known fields only, and the complaints about the others ('unknown field "a.b"')."""
+def shape(obj: dict[str, Any], resource: Resource, version: str, *,
+          whole: bool = True) -> tuple[dict[str, Any], list[str]]:
+    """The object with known fields only, and the complaints about the others ('unknown field "a.b"'). `whole`: with
+    everything that a typed server writes though nobody gave it."""
     complaints: list[str] = []
-    walker = _Walker(resource, version, complaints)
+    walker = _Walker(resource, version, complaints, whole)
     node = schema.of(resource, version)
     found = walker.object(node, obj, "", resource.kind)
     return found, complaints
@@ -154,8 +151,8 @@ def judge(complaints: list[str], level: str, resource: Resource, version: str) -
 
 
 class _Walker:
-    def __init__(self, resource: Resource, version: str, complaints: list[str]) -> None:
-        self._resource, self._version, self._complaints = resource, version, complaints
+    def __init__(self, resource: Resource, version: str, complaints: list[str], whole: bool) -> None:
+        self._resource, self._version, self._complaints, self._whole = resource, version, complaints, whole
 
     def object(self, node: dict[str, Any], obj: dict[str, Any], path: str, struct: str) -> dict[str, Any]:
         typed = "x-model" in node
@@ -184,10 +181,12 @@ class _Walker:
                 if value is None:
                     continue
                 kept = self.value(resolved, value, at, struct, key)
-                if not _absent(key, kept, resolved, node):
+                if not zeros.left_out(key, kept, resolved, node):
                     found[key] = kept
             else:
                 found[key] = self.value(resolved, value, at, struct, key)
+        if typed and self._whole:
+            zeros.fill(node, found)
         return found
 
     def value(self, node: dict[str, Any], value: Any, path: str, struct: str, key: str) -> Any:
@@ -256,17 +255,6 @@ def _bare(value: Any) -> Any:
 
 def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
-
-
-def _absent(key: str, value: Any, node: dict[str, Any], owner: dict[str, Any]) -> bool:
-    """Would a typed server leave this out?"""
-    if key in (owner.get("required") or ()):
-        return False
-    if value == [] or (value == {} and "additionalProperties" in node):
-        return True
-    if value == "" and isinstance(value, str):
-        return key not in _EMPTY_TEXT_STAYS
-    return (value is False and key in _FALSE_IS_ABSENT) or (value == 0 and key in _ZERO_IS_ABSENT)
 
 
 def fits(node: dict[str, Any], value: Any) -> bool:

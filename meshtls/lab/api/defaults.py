@@ -11,8 +11,10 @@ Object = dict[str, Any]
 
 
 def _set(holder: Object, **values: Any) -> None:
+    """Where there is nothing, null or an empty text."""
     for key, value in values.items():
-        holder.setdefault(key, value)
+        if holder.get(key) in (None, ""):
+            holder[key] = value
 
 
 def apply(kind: str, obj: Object) -> None:
@@ -171,8 +173,8 @@ def _service(obj: Object) -> None:
         _set(spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {}), timeoutSeconds=10800)
     for port in spec.get("ports") or ():
         _set(port, protocol="TCP")
-        if "port" in port:
-            _set(port, targetPort=port["port"])
+        if port.get("targetPort") in (0, "", None):
+            port["targetPort"] = port.get("port", 0)
     if spec["type"] != "ExternalName":
         _set(spec, internalTrafficPolicy="Cluster")
     if spec["type"] in ("NodePort", "LoadBalancer"):

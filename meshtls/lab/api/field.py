@@ -3,6 +3,7 @@
 A FieldError names a path, one of nine faults, the bad value and a detail; `str` gives the sentence that kubectl prints.
 Values are written as Go writes them: text quoted, lists and objects as JSON.
 """
+import ipaddress
 import json
 import re
 from typing import Any
@@ -198,6 +199,23 @@ def config_key(value: str) -> list[str]:
     if value == "..":
         return [*found, "must not be '..'"]
     return [*found, "must not start with '..'"] if value.startswith("..") else found
+
+
+def address(value: Any) -> list[str]:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
+    return []
+
+
+def cidr(value: str) -> list[str]:
+    try:
+        ipaddress.ip_network(value, strict=False)
+        fine = "/" in value
+    except ValueError:
+        fine = False
+    return [] if fine else ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]
 
 
 def port_name(value: str) -> list[str]:

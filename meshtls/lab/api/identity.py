@@ -105,7 +105,8 @@ def impersonated(headers: Mapping[str, str], groups: list[str]) -> User | None:
     """The user that the Impersonate-* headers name; None without them."""
     name = headers.get("impersonate-user")
     if not name:
-        return None
+        return None if not groups and "impersonate-uid" not in headers else User("", tuple(groups),
+                                                                                 headers.get("impersonate-uid", ""))
     if name.startswith("system:serviceaccount:") and name.count(":") == 3 and not groups:
         _, _, namespace, account = name.split(":")
         return service_account(namespace, account)

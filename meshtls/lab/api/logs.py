@@ -22,7 +22,7 @@ class LogSource(Protocol):
         """May raise LookupError with the words for the client (no such container has run)."""
 
 
-def options(query: Mapping[str, str]) -> Object:
+def options(query: Mapping[str, str], pod: str) -> Object:
     """The query as keyword arguments of LogSource.lines. Raises ApiError 400 or 422."""
     found: Object = {"follow": query.get("follow") in ("true", "1"), "previous": query.get("previous") in ("true", "1"),
                      "timestamps": query.get("timestamps") in ("true", "1"), "since_time": query.get("sinceTime")
@@ -41,15 +41,17 @@ def options(query: Mapping[str, str]) -> Object:
         if found[key] < least:
             wrong.append(invalid(name, found[key], f"must be greater than {'or equal to ' if least == 0 else ''}0"))
     if found["since_time"] and found["since_seconds"]:
-        wrong.append(forbidden("sinceSeconds", "at most one of `sinceTime` or `sinceSeconds` may be specified"))
+        wrong.append(forbidden("[]", "at most one of `sinceTime` or `sinceSeconds` may be specified"))
     if found["since_time"]:
         try:
             datetime.datetime.fromisoformat(found["since_time"].replace("Z", "+00:00"))
         except ValueError:
             raise status.bad_request(f'parsing time "{found["since_time"]}" as "2006-01-02T15:04:05Z07:00": cannot '
                                      'parse') from None
+    if "stream" in query:
+        wrong.append(forbidden("stream", "may not be specified"))
     if wrong:
-        raise status.invalid("PodLogOptions", "", "", wrong)
+        raise status.invalid("PodLogOptions", "", pod, wrong)
     return found
 
 

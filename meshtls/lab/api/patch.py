@@ -48,12 +48,20 @@ def json_patch(current: dict[str, Any], operations: Any) -> dict[str, Any]:
                               "Request entity too large: The allowed maximum operations in a JSON patch is "
                               f"10000, got {len(operations)}")
     try:
-        changed = jsonpatch.apply_patch(current, operations)
+        changed = jsonpatch.apply_patch(current, [_rooted(one) for one in operations])
     except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, KeyError, IndexError) as error:
         raise status.unprocessable("the server rejected our request due to an error in our request") from error
     if not isinstance(changed, dict):
         raise status.unprocessable("the server rejected our request due to an error in our request")
     return changed
+
+
+def _rooted(operation: Any) -> Any:
+    """Pointers begin behind their first slash, whatever stands before it."""
+    if not isinstance(operation, dict):
+        return operation
+    return {key: "/" + value.partition("/")[2] if key in ("path", "from") and isinstance(value, str) and "/" in value
+            else value for key, value in operation.items()}
 
 
 def strategic(node: dict[str, Any], current: dict[str, Any], patch: Any) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """Pod Security Standards: what baseline and restricted refuse, in the words of the admission plugin.
 
 Each check takes a pod (metadata and spec) and returns its detail, or None when the pod is fine. CHECKS is in the order
-of telling: baseline first. `restricted` asks all of them except those that a stricter one replaces. Versions ("latest",
-"v1.29") are echoed but every version is judged by the newest checks.
+of telling: baseline first. `restricted` asks all of them except those that a stricter one replaces. A namespace may name a version ("v1.29"): of each check the newest form counts that is
+not newer than that.
 """
+import functools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 Object = dict[str, Any]
+Judge = Callable[[Object, Object], str | None]
 LEVELS = ("privileged", "baseline", "restricted")
 PREFIX = "pod-security.kubernetes.io/"
 
@@ -16,12 +19,14 @@ _DEFAULT_CAPABILITIES = {"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSET
                          "SETPCAP", "SETUID", "SYS_CHROOT"}
 _SAFE_SYSCTLS = {"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies",
                  "net.ipv4.ping_group_range",
-                 "net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_reserved_ports",
-                 "net.ipv4.tcp_keepalive_time",
-                 "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes",
-                 "net.ipv4.tcp_rmem",
-                 "net.ipv4.tcp_wmem", "net.ipv4.tcp_slow_start_after_idle", "net.ipv4.tcp_notsent_lowat"}
-_SELINUX_TYPES = {"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"}
+                 "net.ipv4.ip_unprivileged_port_start"}
+_SAFE_27 = _SAFE_SYSCTLS | {"net.ipv4.ip_local_reserved_ports"}
+_SAFE_29 = _SAFE_27 | {"net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl",
+                       "net.ipv4.tcp_keepalive_probes"}
+_SAFE_32 = _SAFE_29 | {"net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem", "net.ipv4.tcp_slow_start_after_idle",
+                       "net.ipv4.tcp_notsent_lowat"}
+_SELINUX_TYPES = {"", "container_t", "container_init_t", "container_kvm_t"}
+_SELINUX_31 = _SELINUX_TYPES | {"container_engine_t"}
 _FREE_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim",
                  "projected", "secret"}
 
@@ -122,19 +127,19 @@ def _proc_mount(_: Object, spec: Object) -> str | None:
     return f"{_named(names)} must not set securityContext.procMount to {_quoted(values)}" if names else None
 
 
-def _se_linux(_: Object, spec: Object) -> str | None:
+def _se_linux(_: Object, spec: Object, known: set[str] = _SELINUX_TYPES) -> str | None:
     def options(holder: Object) -> Object:
         return _context(holder).get("seLinuxOptions") or {}
 
     def wrong(holder: Object) -> bool:
         held = options(holder)
-        return held.get("type", "") not in _SELINUX_TYPES or bool(held.get("user")) or bool(held.get("role"))
+        return held.get("type", "") not in known or bool(held.get("user")) or bool(held.get("role"))
     names = _bad(spec, wrong)
     setters = _setters(wrong(spec), names)
     if not setters:
         return None
     holders = [spec, *_containers(spec)]
-    types = sorted({options(one).get("type", "") for one in holders} - _SELINUX_TYPES)
+    types = sorted({options(one).get("type", "") for one in holders} - known)
     data = [f"{_some('type', types)} {_quoted(types)}"] if types else []
     data += [f"{key} may not be set" for key in ("user", "role") if any(options(one).get(key) for one in holders)]
     return f"{setters} set forbidden securityContext.seLinuxOptions: {'; '.join(data)}"
@@ -152,8 +157,8 @@ def _seccomp_baseline(_: Object, spec: Object) -> str | None:
     return f"{setters} must not set securityContext.seccompProfile.type to {_quoted(values)}" if setters else None
 
 
-def _sysctls(_: Object, spec: Object) -> str | None:
-    names = [item["name"] for item in _context(spec).get("sysctls") or () if item["name"] not in _SAFE_SYSCTLS]
+def _sysctls(_: Object, spec: Object, safe: set[str] = _SAFE_SYSCTLS) -> str | None:
+    names = [item["name"] for item in _context(spec).get("sysctls") or () if item["name"] not in safe]
     return ", ".join(names) or None
 
 
@@ -191,8 +196,6 @@ def _volumes(_: Object, spec: Object) -> str | None:
 
 
 def _non_root(_: Object, spec: Object) -> str | None:
-    if spec.get("hostUsers") is False:
-        return None
     of_pod = _context(spec).get("runAsNonRoot")
     setters = _setters(of_pod is False, _bad(spec, lambda one: _context(one).get("runAsNonRoot") is False))
     if setters:
@@ -202,8 +205,6 @@ def _non_root(_: Object, spec: Object) -> str | None:
 
 
 def _root_user(_: Object, spec: Object) -> str | None:
-    if spec.get("hostUsers") is False:
-        return None
     setters = _setters(_context(spec).get("runAsUser") == 0,
                        _bad(spec, lambda one: _context(one).get("runAsUser") == 0))
     return f"{setters} must not set runAsUser=0" if setters else None
@@ -218,35 +219,57 @@ def _seccomp_restricted(metadata: Object, spec: Object) -> str | None:
     return told if names else None
 
 
-Check = tuple[str, str, Callable[[Object, Object], str | None], bool]
+def _unless_windows(check: Judge) -> Judge:
+    return lambda metadata, spec: None if (spec.get("os") or {}).get("name") == "windows" else check(metadata, spec)
+
+
+def _unless_own_users(check: Judge) -> Judge:
+    """A pod in a user namespace of its own may do more."""
+    return lambda metadata, spec: None if spec.get("hostUsers") is False else check(metadata, spec)
+
+
+Check = tuple[str, str, int, Judge, bool]
 CHECKS: tuple[Check, ...] = (
-    ("baseline", "forbidden AppArmor profile", _app_armor, True),
-    ("baseline", "non-default capabilities", _capabilities, False),
-    ("baseline", "host namespaces", _host_namespaces, True),
-    ("baseline", "hostPath volumes", _host_path, False),
-    ("baseline", "hostPort", _host_ports, True),
-    ("baseline", "probe or lifecycle host", _probe_hosts, True),
-    ("baseline", "privileged", _privileged, True),
-    ("baseline", "procMount", _proc_mount, True),
-    ("baseline", "seLinuxOptions", _se_linux, True),
-    ("baseline", "seccompProfile", _seccomp_baseline, False),
-    ("baseline", "forbidden sysctls", _sysctls, True),
-    ("baseline", "hostProcess", _host_process, True),
-    ("restricted", "allowPrivilegeEscalation != false", _escalation, True),
-    ("restricted", "unrestricted capabilities", _capabilities_restricted, True),
-    ("restricted", "restricted volume types", _volumes, True),
-    ("restricted", "runAsNonRoot != true", _non_root, True),
-    ("restricted", "runAsUser=0", _root_user, True),
-    ("restricted", "seccompProfile", _seccomp_restricted, True))
-"""(level, reason, check, whether `restricted` asks it too)"""
+    ("baseline", "forbidden AppArmor profile", 0, _app_armor, True),
+    ("baseline", "non-default capabilities", 0, _capabilities, False),
+    ("baseline", "host namespaces", 0, _host_namespaces, True),
+    ("baseline", "hostPath volumes", 0, _host_path, False),
+    ("baseline", "hostPort", 0, _host_ports, True),
+    ("baseline", "probe or lifecycle host", 34, _probe_hosts, True),
+    ("baseline", "privileged", 0, _privileged, True),
+    ("baseline", "procMount", 0, _proc_mount, True),
+    ("baseline", "procMount", 35, _unless_own_users(_proc_mount), False),
+    ("baseline", "seLinuxOptions", 0, _se_linux, True),
+    ("baseline", "seLinuxOptions", 31, functools.partial(_se_linux, known=_SELINUX_31), True),
+    ("baseline", "seccompProfile", 0, _seccomp_baseline, False),
+    ("baseline", "forbidden sysctls", 0, _sysctls, True),
+    ("baseline", "forbidden sysctls", 27, functools.partial(_sysctls, safe=_SAFE_27), True),
+    ("baseline", "forbidden sysctls", 29, functools.partial(_sysctls, safe=_SAFE_29), True),
+    ("baseline", "forbidden sysctls", 32, functools.partial(_sysctls, safe=_SAFE_32), True),
+    ("baseline", "hostProcess", 0, _host_process, True),
+    ("restricted", "allowPrivilegeEscalation != false", 8, _escalation, True),
+    ("restricted", "allowPrivilegeEscalation != false", 25, _unless_windows(_escalation), True),
+    ("restricted", "unrestricted capabilities", 22, _capabilities_restricted, True),
+    ("restricted", "unrestricted capabilities", 25, _unless_windows(_capabilities_restricted), True),
+    ("restricted", "restricted volume types", 0, _volumes, True),
+    ("restricted", "runAsNonRoot != true", 0, _non_root, True),
+    ("restricted", "runAsNonRoot != true", 35, _unless_own_users(_non_root), True),
+    ("restricted", "runAsUser=0", 23, _root_user, True),
+    ("restricted", "runAsUser=0", 35, _unless_own_users(_root_user), True),
+    ("restricted", "seccompProfile", 19, _seccomp_restricted, True),
+    ("restricted", "seccompProfile", 25, _unless_windows(_seccomp_restricted), True))
+"""(level, reason, minor version that it came with, check, whether `restricted` asks it too)"""
 
 
-def violations(level: str, metadata: Object, spec: Object) -> list[tuple[str, str]]:
+def violations(level: str, version: str, metadata: Object, spec: Object) -> list[tuple[str, str]]:
     """(reason, detail) of everything that `level` refuses in a pod."""
     if level == "privileged":
         return []
-    asked = [check for check in CHECKS if (check[0] == "baseline" if level == "baseline" else check[3])]
-    return [(reason, detail) for _, reason, check, _ in asked if (detail := check(metadata, spec))]
+    found = re.fullmatch(r"v1\.(\d+)", version)
+    minor = int(found[1]) if found else 1_000
+    asked = {reason: check for of, reason, since, check, both in CHECKS
+             if since <= minor and (of == "baseline" if level == "baseline" else both)}
+    return [(reason, detail) for reason, check in asked.items() if (detail := check(metadata, spec))]
 
 
 def told(found: list[tuple[str, str]]) -> str:
@@ -257,6 +280,9 @@ def policy(namespace: Object, mode: str) -> tuple[str, str]:
     """(level, version) that a namespace's labels set for enforce or warn."""
     labels = (namespace.get("metadata") or {}).get("labels") or {}
     level = labels.get(PREFIX + mode, "privileged")
+    if mode == "warn" and PREFIX + mode not in labels and labels.get(f"{PREFIX}enforce") in LEVELS[1:]:
+        level, version = policy(namespace, "enforce")
+        return level, labels.get(f"{PREFIX}warn-version", version)
     return (level if level in LEVELS else "restricted" if mode == "enforce"
             else "privileged"), labels.get(f"{PREFIX}{mode}-version", "latest")
 
@@ -264,11 +290,11 @@ def policy(namespace: Object, mode: str) -> tuple[str, str]:
 def judge(namespace: Object, metadata: Object, spec: Object, *, enforce: bool) -> tuple[str, list[str]]:
     """(refusal or "", warnings) for a pod, or for a template with enforce=False."""
     level, version = policy(namespace, "enforce")
-    found = violations(level, metadata, spec) if enforce else []
+    found = violations(level, version, metadata, spec) if enforce else []
     if found:
         return f'violates PodSecurity "{level}:{version}": {told(found)}', []
     level, version = policy(namespace, "warn")
-    found = violations(level, metadata, spec)
+    found = violations(level, version, metadata, spec)
     return "", [f'would violate PodSecurity "{level}:{version}": {told(found)}'] if found else []
 
 
@@ -279,7 +305,7 @@ def namespace_warnings(old: Object, new: Object, pods: list[Object]) -> list[str
         return []
     held: dict[str, list[str]] = {}
     for pod in pods:
-        found = violations(after[0], pod["metadata"], pod["spec"])
+        found = violations(*after, pod["metadata"], pod["spec"])
         if found:
             held.setdefault(", ".join(reason for reason, _ in found), []).append(pod["metadata"]["name"])
     if not held:

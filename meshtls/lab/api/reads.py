@@ -1,6 +1,7 @@
 """Get, list and watch: what is chosen, cut into pages and given the asked form (object, Table, metadata only)."""
 import base64
 import json
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import msgspec
 
 from meshtls.lab.api import select, status, table
-from meshtls.lab.api.field import FieldError, forbidden, unsupported
+from meshtls.lab.api.field import FieldError, forbidden, quote, unsupported
 from meshtls.lab.api.resources import Resource
 from meshtls.lab.api.select import Match
 from meshtls.lab.api.store import Store
@@ -24,6 +25,7 @@ class Form(msgspec.Struct, frozen=True):
 
     kind: str = ""
     include: str = "Metadata"
+    version: str = "v1"
 
     @classmethod
     def of(cls, accept: str, query: Mapping[str, str]) -> "Form":
@@ -34,10 +36,16 @@ class Form(msgspec.Struct, frozen=True):
                 continue
             wanted = dict(piece.split("=", 1) for piece in parameters if "=" in piece)
             word = wanted.get("as", "")
+            if word and (wanted.get("g") != "meta.k8s.io" or wanted.get("v") not in ("v1", "v1beta1")):
+                continue
             if word == "Table":
-                return cls("Table", query.get("includeObject") or "Metadata")
+                include = query.get("includeObject") or "Metadata"
+                if include not in ("Metadata", "Object", "None"):
+                    raise status.bad_request("Unable to convert to Table as requested: includeObject: Invalid value: "
+                                             f"{quote(include)}: must be 'Metadata', 'Object', 'None', or empty")
+                return cls("Table", include, wanted["v"])
             if word.startswith("PartialObjectMetadata"):
-                return cls("PartialObjectMetadata")
+                return cls("PartialObjectMetadata", version=wanted["v"])
             if not word:
                 return cls()
         raise status.not_acceptable("application/json, application/yaml, application/vnd.kubernetes.protobuf, "
@@ -70,8 +78,10 @@ def matcher(query: Mapping[str, str], resource: Resource, namespace: str = "") -
 def listed(store: Store, target: Target, query: Mapping[str, str], form: Form) -> Object:
     """A List (or Table) of what matches, at most `limit` items. Raises ApiError."""
     _check(query)
-    asked = query.get("resourceVersion") or "0"
-    version = version_of(asked)
+    try:
+        version = version_of(query.get("resourceVersion") or "0")
+    except status.ApiError as error:
+        raise status.bad_request(f"invalid resource version: {error.message}") from None
     if version > store.version:
         error = status.timeout(f"Too large resource version: {version}, current: {store.version}")
         error.details = {"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
@@ -110,6 +120,8 @@ def as_list(found: list[Object], target: Target, form: Form, metadata: Object) -
         items = [{**obj, "apiVersion": target.api_version, "kind": resource.kind} for obj in found]
     else:
         items = [{key: value for key, value in obj.items() if key not in ("apiVersion", "kind")} for obj in found]
+    if resource.custom:
+        metadata = {"continue": "", **metadata}
     return {"kind": resource.list_kind, "apiVersion": target.api_version, "metadata": metadata, "items": items}
 
 
@@ -131,6 +143,9 @@ def watched(target: Target, query: Mapping[str, str], form: Form) -> Watch:
 
 
 def _check(query: Mapping[str, str]) -> None:
+    seconds = query.get("timeoutSeconds")
+    if seconds and not re.fullmatch(r"-?\d+", seconds):
+        raise status.bad_request(f'strconv.ParseInt: parsing "{seconds}": invalid syntax')
     errors: list[FieldError] = []
     match, watching = query.get("resourceVersionMatch"), query.get("watch") in ("true", "1")
     known = ("Exact", "NotOlderThan", "") if not watching else ("NotOlderThan",)

@@ -187,6 +187,9 @@ class Registry:
                 known.extend(version for version in resource.versions if version not in known)
         return {group: sorted(versions, key=_priority) for group, versions in found.items()}
 
+    def is_custom(self, group: str) -> bool:
+        return any(resource.custom for resource in self if resource.group == group)
+
     def _index(self) -> None:
         self.generation += 1
         self._by_path = {(resource.group, version, resource.plural): resource

@@ -73,6 +73,9 @@ class _Parser:
         value = "" if self.peek() in (_END, ",") else self.next()
         if value and not self.word(value):
             raise _bad(f"unable to parse requirement: found '{value}', expected: identifier")
+        if operator in "<>" and not re.fullmatch(r"[-+]?\d+", value):
+            raise _bad(f"unable to parse requirement: values[0]: Invalid value: {field.quote(value)}: for 'Gt', 'Lt' "
+                       "operators, the value must be an integer")
         return key, {"==": "="}.get(operator, operator), [self._checked(key, value)]
 
     def _values(self, key: str) -> list[str]:
@@ -145,14 +148,14 @@ def selected(selector: Object | None, held: Labels) -> bool:
 
 _POD_FIELDS = ("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName",
                "spec.hostNetwork", "status.phase",
-               "status.podIP", "status.nominatedNodeName")
+               "status.podIP", "status.podIPs", "status.nominatedNodeName")
 _EVENT_FIELDS = ("involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
                  "involvedObject.apiVersion",
                  "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source",
                  "type")
 FIELDS: dict[str, tuple[str, ...]] = {
     "Pod": _POD_FIELDS, "Event": _EVENT_FIELDS, "Namespace": ("status.phase", "name"), "Node": ("spec.unschedulable",),
-    "Secret": ("type",), "Job": ("status.successful",), "ReplicaSet": ("status.replicas",),
+    "Secret": ("type",), "Job": ("status.successful",), "ReplicationController": ("status.replicas",),
     "Service": ("spec.clusterIP", "spec.type")}
 """What may be selected besides metadata.name and metadata.namespace."""
 
@@ -167,6 +170,10 @@ def fields(text: str, kind: str, custom: bool = False) -> Match | None:
         found = re.match(r"(.*?)(!=|==|=)(.*)$", part)
         if found is None:
             raise _bad(f"invalid selector: '{text}'; can't understand '{part}'")
+        if wrong := re.search(r"\\[^\\,=]", found[3]):
+            raise _bad(f"invalid field selector: invalid escape sequence: {wrong[0]}")
+        if "=" in re.sub(r"\\.", "", found[3]):
+            raise _bad("invalid field selector: unescaped character in value: 61")
         terms.append((found[1], found[2] != "!=", re.sub(r"\\(.)", r"\1", found[3])))
     for name, _, _ in terms:
         if name not in ("metadata.name", "metadata.namespace", *FIELDS.get(kind, ())):

@@ -24,7 +24,7 @@ class ApiError(Exception):
                                  "message": self.message}
         if self.reason:
             found["reason"] = self.reason
-        if self.details:
+        if self.details or self.reason == "NotFound" or self.code == 405:
             found["details"] = self.details
         return {**found, "code": self.code}
 
@@ -108,10 +108,8 @@ def not_acceptable(accepted: str) -> ApiError:
     return ApiError(406, "NotAcceptable", f"only the following media types are accepted: {accepted}")
 
 
-def not_allowed(qualified: str) -> ApiError:
-    plural, group = split(qualified)
-    return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource",
-                    details={"group": group, "kind": plural})
+def not_allowed() -> ApiError:
+    return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 
 
 def expired(message: str) -> ApiError:

@@ -31,8 +31,8 @@ NO_GENERATION = frozenset({
     "persistentvolumes", "persistentvolumeclaims", "resourcequotas", "limitranges", "leases.coordination.k8s.io",
     "roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io",
     "clusterroles.rbac.authorization.k8s.io",
-    "clusterrolebindings.rbac.authorization.k8s.io", "runtimeclasses.node.k8s.io", "priorityclasses.scheduling.k8s.io",
-    "storageclasses.storage.k8s.io"})
+    "clusterrolebindings.rbac.authorization.k8s.io", "runtimeclasses.node.k8s.io", "storageclasses.storage.k8s.io",
+    "controllerrevisions.apps", "horizontalpodautoscalers.autoscaling"})
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -2,31 +2,51 @@
 generated."""
 import ipaddress
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from meshtls.lab.api import defaults
+from meshtls.lab.api import defaults, schema, zeros
 from meshtls.lab.api.field import FieldError, invalid
 from meshtls.lab.api.resources import Resource
-from meshtls.lab.api.store import Store, clone
+from meshtls.lab.api.store import NO_GENERATION, Store, clone
 
 Object = dict[str, Any]
 SERVICE_RANGE = ipaddress.ip_network("10.96.0.0/16")
 NODE_PORTS = range(30000, 32768)
 RETURNED_WHEN_DELETED = {"Pod", "PersistentVolumeClaim", "PersistentVolume", "ResourceQuota", "ServiceAccount",
                          "PodTemplate", "Service",
-                         "StorageClass", "Namespace"}
+                         "StorageClass", "Namespace", "ReplicationController"}
 """Kinds whose DELETE answers with the object even when it is gone."""
 NEEDS_VERSION = {"Lease", "RuntimeClass", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration",
                  "CustomResourceDefinition",
                  "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "PodDisruptionBudget"}
 """Kinds (and all custom ones) that a PUT without resourceVersion does not change."""
+MADE_BY_PUT = {"Service", "Endpoints", "Event", "LimitRange", "Lease", "Role", "RoleBinding", "ClusterRole",
+               "ClusterRoleBinding", "RuntimeClass"}
+"""Kinds that a PUT creates when they are not there."""
+
+
+_OF_THE_SERVER = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
+
+
+def reset(resource: Resource, subresource: str) -> Callable[[tuple[str, ...]], bool]:
+    """Tells of a field's path whether a write this way leaves the field as it was."""
+    if subresource == "status" and resource.custom:
+        return lambda path: path[0] != "f:status"
+    kept = {("f:status",)} if not subresource and "status" in resource.subresources else set()
+    if subresource == "status":
+        kept = {("f:spec",), ("f:metadata", "f:labels" if resource.kind == "Deployment" else "f:ownerReferences")}
+    return lambda path: any(path[:len(one)] == one for one in kept)
 
 
 def created(resource: Resource, obj: Object, store: Store) -> None:
     """Before the first validation of a new object, in place."""
-    if "status" in resource.subresources:
+    if resource.name not in NO_GENERATION:
+        obj["metadata"]["generation"] = 1
+    if "status" in resource.subresources and resource.kind != "Node":
         obj.pop("status", None)
+        if not resource.custom:
+            obj["status"] = zeros.empty(schema.of(resource, resource.versions[0])).get("status", {})
     match resource.kind:
         case "Pod":
             obj["status"] = {"phase": "Pending", "qosClass": defaults.quality_of_service(obj.get("spec") or {})}
@@ -34,12 +54,8 @@ def created(resource: Resource, obj: Object, store: Store) -> None:
             obj["status"] = {"phase": "Active"}
             spec = obj.setdefault("spec", {})
             spec["finalizers"] = sorted({"kubernetes", *(spec.get("finalizers") or ())})
-        case "Service":
-            obj["status"] = {"loadBalancer": {}}
-        case "Deployment" | "DaemonSet" | "Job" | "CronJob" | "PodDisruptionBudget" if not resource.custom:
-            obj["status"] = {}
-        case "ReplicaSet" | "StatefulSet":
-            obj["status"] = {"replicas": 0}
+        case "PersistentVolume" | "PersistentVolumeClaim":
+            obj["status"] = {"phase": "Pending"}
     if resource.kind == "Job" and not resource.custom:
         _job_selector(obj)
     if resource.kind == "CustomResourceDefinition":
@@ -114,9 +130,14 @@ def updated(resource: Resource, obj: Object, old: Object, subresource: str) -> O
     before = old["metadata"]
     if subresource == "status":
         found = {**clone(old), **({"status": obj["status"]} if "status" in obj else {})}
-        found["metadata"] = {**clone(before),
-                             **{key: obj["metadata"][key] for key in ("managedFields", "resourceVersion")
-                                if key in obj["metadata"]}}
+        given = obj["metadata"]
+        if resource.custom:
+            given = {key: given[key] for key in ("managedFields", "resourceVersion") if key in given}
+            found["metadata"] = {**clone(before), **given}
+            return found
+        fixed = (*_OF_THE_SERVER, "ownerReferences", *(("labels",) if resource.kind == "Deployment" else ()))
+        found["metadata"] = {**{key: value for key, value in given.items() if key not in fixed},
+                             **{key: before[key] for key in fixed if key in before}}
         return found
     if subresource == "finalize":
         return {**clone(old),
@@ -126,8 +147,7 @@ def updated(resource: Resource, obj: Object, old: Object, subresource: str) -> O
         if "status" in old:
             obj["status"] = clone(old["status"])
     metadata = obj.setdefault("metadata", {})
-    for key in ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds",
-                "selfLink"):
+    for key in _OF_THE_SERVER:
         metadata.pop(key, None)
         if key in before:
             metadata[key] = before[key]

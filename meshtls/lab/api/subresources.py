@@ -22,9 +22,9 @@ Object = dict[str, Any]
 
 def delete_options(body: bytes, query: Mapping[str, str], options: Options) -> Object:
     """DeleteOptions of body and query. Raises ApiError 400 or 422."""
-    wishes: Object = decode.parse(body, "application/json", "DeleteOptions") if body.strip() else {}
-    if wishes.get("kind", "DeleteOptions") != "DeleteOptions":
-        raise status.bad_request("decoded object cannot be converted to DeleteOptions")
+    wishes: Object = {}
+    if body.strip():
+        wishes, query, options.dry_run = _said(body), {}, False
     if query.get("gracePeriodSeconds"):
         try:
             wishes["gracePeriodSeconds"] = int(query["gracePeriodSeconds"])
@@ -48,6 +48,24 @@ def delete_options(body: bytes, query: Mapping[str, str], options: Options) -> O
     return wishes
 
 
+def _said(body: bytes) -> Object:
+    """DeleteOptions as the body has them; then the query has no say."""
+    try:
+        wishes = decode.parse(body, "application/json", "DeleteOptions")
+    except status.ApiError as error:
+        raise status.bad_request(error.message.partition("(must be of type DeleteOptions): ")[2].rpartition(" (")[0]
+                                 or error.message) from None
+    kind = wishes.get("kind") or "DeleteOptions"
+    if kind != "DeleteOptions":
+        raise status.bad_request(f'no kind "{kind}" is registered for version "{wishes.get("apiVersion", "")}" in '
+                                 'scheme "pkg/runtime/scheme.go:111"')
+    seconds = wishes.get("gracePeriodSeconds")
+    if seconds is not None and not isinstance(seconds, int):
+        raise status.bad_request(f"json: cannot unmarshal {type(seconds).__name__.replace('str', 'string')} into Go "
+                                 "struct field DeleteOptions.gracePeriodSeconds of type int64")
+    return wishes
+
+
 class Subresources:
     def __init__(self, store: Store, tokens: Tokens, rbac: Rbac, writes: Writes) -> None:
         self._store, self._tokens, self._rbac, self._writes = store, tokens, rbac, writes
@@ -60,11 +78,13 @@ class Subresources:
         if kind == "SelfSubjectReview":
             return {**obj, "metadata": {"creationTimestamp": self._store.now()}, "status": {"userInfo": user.info()}}
         if kind == "TokenReview":
-            found = self._tokens.user((obj.get("spec") or {}).get("token", ""))
+            if not (obj.get("spec") or {}).get("token"):
+                raise status.bad_request("token is required for TokenReview in authentication")
+            found = self._tokens.user(obj["spec"]["token"])
             held = {"authenticated": True,
                     "user": found.info()} if found else {"authenticated": False, "error": "invalid bearer token"}
             return {**obj, "status": held}
-        raise status.not_allowed(target.resource.name)
+        raise status.not_allowed()
 
     async def answer(self, verb: str, target: Target, user: User, request: HttpRequest) -> Response:
         held = self._store.get(target.resource.name, target.namespace, target.name)
@@ -81,12 +101,14 @@ class Subresources:
                 return self._bind(target, held, decode.parse(body, "application/json", "Binding"), dry)
             case "eviction", "create":
                 wishes = decode.parse(body, "application/json", "Eviction")
+                if (wishes.get("metadata") or {}).get("name", target.name) != target.name:
+                    raise status.bad_request("name in URL does not match name in Eviction object")
                 await self._writes.delete(msgspec.structs.replace(target, subresource=""), wishes.get("deleteOptions")
                                           or {}, Options(user, dry_run=dry))
                 return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
             case "token", "create":
                 return self._token(target, decode.parse(body, "application/json", "TokenRequest"))
-        raise status.not_allowed(target.resource.name)
+        raise status.not_allowed()
 
     async def _rescale(self, target: Target, held: Object, body: bytes, request: HttpRequest, user: User,
                        dry: bool) -> Object:
@@ -113,7 +135,7 @@ class Subresources:
     def _bind(self, target: Target, pod: Object, binding: Object, dry: bool) -> Response:
         node = (binding.get("target") or {}).get("name")
         if not node:
-            raise status.invalid("Binding", "", target.name, [required("target.name")])
+            raise status.ApiError(500, "", str(required("target.name")))
         if pod["spec"].get("nodeName"):
             raise status.conflict("pods/binding", target.name,
                                   f'pod {target.name} is already assigned to node "{pod["spec"]["nodeName"]}"')
@@ -127,12 +149,28 @@ class Subresources:
             self._store.mutate("pods", target.namespace, target.name, bound)
         return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
 
+    def _fit_bound(self, ref: Object | None, namespace: str) -> None:
+        if not ref:
+            return
+        kinds = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}
+        plural = kinds.get(ref.get("kind", ""))
+        if plural is None:
+            raise status.bad_request(f"cannot bind token to object of type /{ref.get('apiVersion', '')}, "
+                                     f"Kind={ref.get('kind', '')}")
+        if self._store.get(plural, "" if plural == "nodes" else namespace, ref.get("name", "")) is None:
+            raise status.not_found(plural, ref.get("name", ""))
+
     def _token(self, target: Target, wishes: Object) -> Response:
-        spec = wishes.get("spec") or {}
-        seconds = spec.get("expirationSeconds") or 3600
-        if seconds < 600:
-            raise status.invalid("TokenRequest", "authentication.k8s.io", target.name, [
-                invalid("spec.expirationSeconds", seconds, "may not specify a duration less than 10 minutes")])
+        spec, group = wishes.get("spec") or {}, "authentication.k8s.io"
+        seconds, named = spec.get("expirationSeconds") or 3600, (wishes.get("metadata") or {}).get("name")
+        if named and named != target.name:
+            raise status.invalid("TokenRequest", group, target.name, [
+                invalid("metadata.name", named, "must match the service account name if specified")])
+        if not 600 <= seconds <= 2 ** 32:
+            limit = "less than 10 minutes" if seconds < 600 else "larger than 2^32 seconds"
+            raise status.invalid("TokenRequest", group, "", [
+                invalid("spec.expirationSeconds", seconds, f"may not specify a duration {limit}")])
+        self._fit_bound(spec.get("boundObjectRef"), target.namespace)
         token = self._tokens.mint(target.namespace, target.name, ttl_s=seconds, audiences=spec.get("audiences") or None,
                                   bound=spec.get("boundObjectRef"))
         end = datetime.datetime.fromtimestamp(time.time() + seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,7 +1,7 @@
 """Is a built-in object good? A walk over its schema with tables, then what one kind alone demands.
 
-`errors(resource, version, obj, old)` gives every FieldError, old is None for a create. The tables name fields as
-Model.field (classes of the official client); messages are the API server's.
+`errors(resource, version, obj, old)` gives every FieldError, old is None for a create. The tables are those of `rules`;
+messages are the API server's.
 """
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,72 +9,13 @@ from typing import Any
 from meshtls.lab.api import field, schema, validate_kinds, validate_pod
 from meshtls.lab.api.field import FieldError, forbidden, invalid, required, unsupported
 from meshtls.lab.api.resources import Resource
+from meshtls.lab.api.rules import ADDRESSES, ENUMS, ITEM_ENUMS, NAMES, NONNEGATIVE, OPTIONAL, PORTS, POSITIVE, RANGES
 from meshtls.lab.api.validate_kinds import IMMUTABLE
 
 Object = dict[str, Any]
 
-ENUMS: dict[str, tuple[str, ...]] = {
-    "V1PodSpec.restartPolicy": ("Always", "OnFailure", "Never"),
-    "V1PodSpec.dnsPolicy": ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"),
-    "V1Container.imagePullPolicy": ("Always", "IfNotPresent", "Never"),
-    "V1Container.terminationMessagePolicy": ("File", "FallbackToLogsOnError"),
-    "V1ContainerPort.protocol": ("SCTP", "TCP", "UDP"), "V1ServicePort.protocol": ("SCTP", "TCP", "UDP"),
-    "V1NetworkPolicyPort.protocol": ("SCTP", "TCP", "UDP"), "DiscoveryV1EndpointPort.protocol": ("SCTP", "TCP", "UDP"),
-    "V1HTTPGetAction.scheme": ("HTTP", "HTTPS"),
-    "V1SeccompProfile.type": ("Localhost", "RuntimeDefault", "Unconfined"),
-    "V1ServiceSpec.type": ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort"),
-    "V1ServiceSpec.sessionAffinity": ("ClientIP", "None"),
-    "V1DeploymentStrategy.type": ("Recreate", "RollingUpdate"),
-    "V1StatefulSetSpec.podManagementPolicy": ("OrderedReady", "Parallel"),
-    "V1StatefulSetUpdateStrategy.type": ("OnDelete", "RollingUpdate"),
-    "V1DaemonSetUpdateStrategy.type": ("OnDelete", "RollingUpdate"),
-    "V1JobSpec.completionMode": ("Indexed", "NonIndexed"),
-    "V1CronJobSpec.concurrencyPolicy": ("Allow", "Forbid", "Replace"),
-    "V1EndpointSlice.addressType": ("FQDN", "IPv4", "IPv6"),
-    "V1MutatingWebhook.failurePolicy": ("Fail", "Ignore"), "V1ValidatingWebhook.failurePolicy": ("Fail", "Ignore"),
-    "V1MutatingWebhook.matchPolicy": ("Equivalent", "Exact"),
-    "V1ValidatingWebhook.matchPolicy": ("Equivalent", "Exact"),
-    "V1MutatingWebhook.sideEffects": ("None", "NoneOnDryRun"),
-    "V1ValidatingWebhook.sideEffects": ("None", "NoneOnDryRun"),
-    "V1MutatingWebhook.reinvocationPolicy": ("IfNeeded", "Never"),
-    "V1RuleWithOperations.scope": ("*", "Cluster", "Namespaced"),
-    "V1NamedRuleWithOperations.scope": ("*", "Cluster", "Namespaced"),
-    "V1ValidatingAdmissionPolicySpec.failurePolicy": ("Fail", "Ignore"),
-    "V1CustomResourceDefinitionSpec.scope": ("Cluster", "Namespaced"),
-    "RbacV1Subject.kind": ("Group", "ServiceAccount", "User"),
-    "V1IngressBackend.pathType": ("Exact", "ImplementationSpecific", "Prefix")}
-ITEM_ENUMS: dict[str, tuple[str, ...]] = {
-    "V1NetworkPolicySpec.policyTypes": ("Egress", "Ingress"),
-    "V1RuleWithOperations.operations": ("*", "CONNECT", "CREATE", "DELETE", "UPDATE"),
-    "V1NamedRuleWithOperations.operations": ("*", "CONNECT", "CREATE", "DELETE", "UPDATE"),
-    "V1ValidatingAdmissionPolicyBindingSpec.validationActions": ("Audit", "Deny", "Warn")}
-NAMES: dict[str, Callable[[str], list[str]]] = {
-    "V1Container.name": field.label_1123, "V1EphemeralContainer.name": field.label_1123,
-    "V1Volume.name": field.label_1123,
-    "V1ContainerPort.name": field.port_name, "V1EnvVar.name": field.env_name, "V1ServicePort.name": field.label_1123,
-    "V1PodSpec.serviceAccountName": field.subdomain_1123, "V1PodSpec.hostname": field.label_1123,
-    "V1PodSpec.subdomain": field.label_1123,
-    "V1PodSpec.nodeName": field.subdomain_1123, "V1LabelSelectorRequirement.key": field.qualified}
-NONNEGATIVE = {"V1DeploymentSpec.replicas", "V1ReplicaSetSpec.replicas", "V1StatefulSetSpec.replicas",
-               "V1JobSpec.completions",
-               "V1JobSpec.parallelism", "V1JobSpec.backoffLimit", "V1JobSpec.activeDeadlineSeconds",
-               "V1JobSpec.ttlSecondsAfterFinished",
-               "V1DeploymentSpec.minReadySeconds", "V1DeploymentSpec.revisionHistoryLimit",
-               "V1Probe.initialDelaySeconds",
-               "V1Probe.timeoutSeconds", "V1Probe.periodSeconds", "V1Probe.successThreshold",
-               "V1Probe.failureThreshold",
-               "V1CronJobSpec.successfulJobsHistoryLimit", "V1CronJobSpec.failedJobsHistoryLimit",
-               "V1CronJobSpec.startingDeadlineSeconds",
-               "V1LeaseSpec.leaseTransitions", "V1PodSpec.terminationGracePeriodSeconds"}
-POSITIVE = {"V1LeaseSpec.leaseDurationSeconds"}
-PORTS = {"V1ContainerPort.containerPort", "V1ServicePort.port"}
-OPTIONAL = {"V1ServicePort.port", "V1ContainerPort.containerPort", "V1DeploymentSpec.template", "V1JobSpec.template",
-            "V1Probe.port",
-            "CoreV1Event.metadata", "V1PolicyRule.verbs", "V1PodSpec.containers"}
-"""Required by the model, but judged in other words below (or filled in)."""
-
 _NAME_RULES: dict[str, Callable[[str], list[str]]] = {
-    "Namespace": field.label_1123, "Service": field.label_1035, "Role": field.path_segment,
+    "Namespace": field.label_1123, "Service": field.label_1123, "Role": field.path_segment,
     "ClusterRole": field.path_segment,
     "RoleBinding": field.path_segment, "ClusterRoleBinding": field.path_segment, "StatefulSet": field.label_1123}
 SELECTED = {"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"}
@@ -100,15 +41,12 @@ def metadata(resource: Resource, obj: Object, old: Object | None) -> Iterator[Fi
         yield from (invalid("metadata.annotations", key, told) for told in field.qualified(key.lower()))
     if sum(len(key) + len(value) for key, value in (meta.get("annotations") or {}).items()) > 256 * 1024:
         yield field.too_long("metadata.annotations", 262144)
-    for place, owner in enumerate(meta.get("ownerReferences") or ()):
-        for key in ("apiVersion", "kind", "name", "uid"):
-            if not owner.get(key):
-                yield required(f"metadata.ownerReferences[{place}].{key}", "must not be empty")
+    yield from _owners(meta.get("ownerReferences") or [])
     for finalizer in meta.get("finalizers") or ():
         yield from (invalid("metadata.finalizers", finalizer, told) for told in field.qualified(finalizer))
-        if "/" not in finalizer and finalizer not in ("orphan", "foregroundDeletion",
-                                                      "kubernetes") and not resource.custom:
-            yield invalid("metadata.finalizers", finalizer,
+    for place, finalizer in enumerate(() if resource.custom else meta.get("finalizers") or ()):
+        if "/" not in finalizer and finalizer not in ("orphan", "foregroundDeletion", "kubernetes"):
+            yield invalid(f"metadata.finalizers[{place}]", finalizer,
                           "name is neither a standard finalizer name nor is it fully qualified")
     if old is not None:
         before = old["metadata"]
@@ -122,6 +60,23 @@ def metadata(resource: Resource, obj: Object, old: Object | None) -> Iterator[Fi
                 yield forbidden("metadata.finalizers",
                                 f"no new finalizers can be added if the object is being deleted, found new finalizers "
                                 f"{told}")
+
+
+def _owners(owners: list[Object]) -> Iterator[FieldError]:
+    ruling = ""
+    for owner in owners:
+        for key in ("apiVersion", "kind", "name", "uid"):
+            if not owner.get(key):
+                yield invalid(f"metadata.ownerReferences.{key}", "", "must not be empty")
+        group, _, version = (owner.get("apiVersion") or "").rpartition("/")
+        if (group, owner.get("kind")) in (("", "Event"), ("events.k8s.io", "Event")):
+            yield invalid("metadata.ownerReferences", owner,
+                          f"{group}/{version}, Kind=Event is disallowed from being an owner")
+        named = f"{owner.get('kind')}/{owner.get('name')}"
+        if owner.get("controller") and ruling:
+            yield invalid("metadata.ownerReferences", owners, 'Only one reference can have Controller set to true. '
+                          f'Found "true" in references for {ruling} and {named}')
+        ruling = named if owner.get("controller") else ruling
 
 
 def errors(resource: Resource, version: str, obj: Object, old: Object | None) -> list[FieldError]:
@@ -153,7 +108,7 @@ def _walk(node: Object, value: Any, path: str, skip: tuple[str, ...] = ()) -> It
                 continue
             at = _join(path, key)
             yield from _scalar(f"{owner}.{key}", item, at)
-            if owner == "V1LabelSelector" and key == "matchLabels":
+            if owner == "V1LabelSelector" and key == "matchLabels" and item:
                 for label, text in item.items():
                     yield from (invalid(at, label, told) for told in field.qualified(label))
                     yield from (invalid(at, text, told) for told in field.label_value(text))
@@ -166,6 +121,8 @@ def _walk(node: Object, value: Any, path: str, skip: tuple[str, ...] = ()) -> It
                 continue
             if isinstance(item, (dict, list)):
                 yield from _walk(child, item, at)
+                if owner in ("V1LabelSelector", "V1NodeSelectorTerm") and key in ("matchExpressions", "matchFields"):
+                    yield from _expressions(item, at)
             if owner in ("V1PodTemplateSpec", "V1Pod") and key == "spec":
                 yield from validate_pod.spec(item, at)
     elif isinstance(value, list):
@@ -174,7 +131,20 @@ def _walk(node: Object, value: Any, path: str, skip: tuple[str, ...] = ()) -> It
                 yield from _walk(node.get("items") or {}, item, f"{path}[{place}]")
 
 
+def _expressions(terms: list[Object], path: str) -> Iterator[FieldError]:
+    for place, term in enumerate(terms):
+        operator, values, at = term.get("operator"), term.get("values") or [], f"{path}[{place}].values"
+        if operator in ("In", "NotIn") and not values:
+            yield required(at, "must be specified when `operator` is 'In' or 'NotIn'")
+        if operator in ("Exists", "DoesNotExist") and values:
+            yield forbidden(at, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
+        if operator in ("Gt", "Lt") and len(values) != 1:
+            yield required(at, "must be specified single value when `operator` is 'Lt' or 'Gt'")
+
+
 def _scalar(name: str, value: Any, path: str) -> Iterator[FieldError]:
+    if value is None:
+        return
     if name in ENUMS and value not in ENUMS[name]:
         yield unsupported(path, value, ENUMS[name])
     for place, item in enumerate(value if name in ITEM_ENUMS and isinstance(value, list) else ()):
@@ -186,9 +156,16 @@ def _scalar(name: str, value: Any, path: str) -> Iterator[FieldError]:
         yield invalid(path, value, "must be greater than or equal to 0")
     if name in POSITIVE and value <= 0:
         yield invalid(path, value, "must be greater than 0")
+    if name in RANGES and not RANGES[name][0] <= value <= RANGES[name][1]:
+        yield invalid(path, value, RANGES[name][2])
+    for place, item in enumerate(value if name in ADDRESSES and isinstance(value, list) else ()):
+        yield from (invalid(f"{path}[{place}]", item, told) for told in field.address(item))
+    if name in ADDRESSES and value and isinstance(value, str):
+        yield from (invalid(path, value, told) for told in field.address(value))
     if name in PORTS:
         yield from (invalid(path, value, told) for told in field.port_number(value))
-    if name == "V1LabelSelectorRequirement.operator" and value not in ("In", "NotIn", "Exists", "DoesNotExist"):
+    if name in ("V1LabelSelectorRequirement.operator", "V1NodeSelectorRequirement.operator") and value not in (
+            "In", "NotIn", "Exists", "DoesNotExist", *(("Gt", "Lt") if "Node" in name else ())):
         yield invalid(path, value, "not a valid selector operator")
 
 

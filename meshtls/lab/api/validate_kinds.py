@@ -1,8 +1,12 @@
 """What single kinds demand beyond their schema: one function a kind, `old` None for a create."""
+import base64
+import ipaddress
+import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from meshtls.lab.api import field, validate_pod
+from meshtls.lab.api import decode, field, validate_pod
 from meshtls.lab.api.field import FieldError, forbidden, invalid, required, unsupported
 
 Object = dict[str, Any]
@@ -50,10 +54,8 @@ def _config(obj: Object, old: Object | None) -> Iterator[FieldError]:
         yield field.too_long("" if obj["kind"] == "ConfigMap" else "data", 1048576)
     if obj["kind"] == "Secret" and old is not None and old.get("type") != obj.get("type"):
         yield invalid("type", obj.get("type"), IMMUTABLE)
-    if obj["kind"] == "Secret" and obj.get("type") == "kubernetes.io/tls":
-        for key in ("tls.crt", "tls.key"):
-            if key not in data:
-                yield required(f"data[{key}]")
+    if obj["kind"] == "Secret":
+        yield from _secret(obj, data)
     if old is not None and old.get("immutable"):
         if not obj.get("immutable"):
             yield forbidden("immutable", "field is immutable when `immutable` is set")
@@ -62,10 +64,30 @@ def _config(obj: Object, old: Object | None) -> Iterator[FieldError]:
                 yield forbidden(name, "field is immutable when `immutable` is set")
 
 
+def _secret(obj: Object, data: Object) -> Iterator[FieldError]:
+    kind = obj.get("type") or ""
+    for key in _SECRET_KEYS.get(kind, ()):
+        if key not in data:
+            yield required(f"data[{key}]")
+        elif "docker" in key:
+            body = base64.b64decode(data[key])
+            try:
+                json.loads(body)
+            except ValueError as error:
+                yield invalid(f"data[{key}]", "<secret contents redacted>", decode.syntax(body, error))
+    if kind == "kubernetes.io/basic-auth" and not {"username", "password"} & set(data):
+        yield required("data[username]")
+        yield required("data[password]")
+    account = "kubernetes.io/service-account.name"
+    if kind == "kubernetes.io/service-account-token" and not (obj["metadata"].get("annotations") or {}).get(account):
+        yield required(f"metadata.annotations[{account}]")
+
+
 def _service(obj: Object, old: Object | None) -> Iterator[FieldError]:
     spec = obj.get("spec") or {}
     ports, kind = spec.get("ports") or [], spec.get("type")
     headless = spec.get("clusterIP") == "None"
+    yield from _service_addresses(spec, kind)
     if not ports and not headless and kind != "ExternalName":
         yield required("spec.ports")
     if kind == "ExternalName" and not spec.get("externalName"):
@@ -84,6 +106,8 @@ def _service(obj: Object, old: Object | None) -> Iterator[FieldError]:
         if pair in pairs:
             yield field.duplicate(at, {key: port[key] for key in ("port", "protocol") if key in port})
         pairs.add(pair)
+        if port.get("nodePort") and kind not in ("NodePort", "LoadBalancer"):
+            yield forbidden(f"{at}.nodePort", f"may not be used when `type` is '{kind}'")
         target = port.get("targetPort")
         told = field.port_number(target) if isinstance(target, int) else field.port_name(target) if target else []
         yield from (invalid(f"{at}.targetPort", target, text) for text in told)
@@ -94,6 +118,34 @@ def _service(obj: Object, old: Object | None) -> Iterator[FieldError]:
     if before.get("type") == kind == "ClusterIP" and before.get("clusterIP") != spec.get("clusterIP"):
         yield invalid("spec.clusterIPs[0]", [spec.get("clusterIP")] if spec.get("clusterIP") else None,
                       "may not change once set")
+
+
+def _service_addresses(spec: Object, kind: str | None) -> Iterator[FieldError]:
+    given, listed = spec.get("clusterIP"), spec.get("clusterIPs") or []
+    if kind == "ExternalName" and (given or listed):
+        yield forbidden("spec.clusterIPs", "may not be set for ExternalName services")
+    elif listed and not given:
+        yield invalid("spec.clusterIPs", listed, "must be empty when `clusterIP` is not specified")
+    elif listed and listed[0] != given:
+        yield invalid("spec.clusterIPs", listed, "first value must match `clusterIP`")
+    for place, family in enumerate(spec.get("ipFamilies") or ()):
+        if family != "IPv4":
+            yield invalid(f"spec.ipFamilies[{place}]", family, "not configured on this cluster")
+    if spec.get("ipFamilyPolicy") == "RequireDualStack":
+        yield invalid("spec.ipFamilyPolicy", "RequireDualStack",
+                      "this cluster is not configured for dual-stack services")
+    if spec.get("externalTrafficPolicy") and kind not in ("NodePort", "LoadBalancer") and not spec.get("externalIPs"):
+        yield invalid("spec.externalTrafficPolicy", spec["externalTrafficPolicy"],
+                      "may only be set for externally-accessible services")
+    for place, text in enumerate(spec.get("externalIPs") or ()):
+        if not field.address(text) and ipaddress.ip_address(text).is_loopback:
+            yield invalid(f"spec.externalIPs[{place}]", text, "may not be in the loopback range (127.0.0.0/8, ::1/128)")
+    for place, text in enumerate(spec.get("loadBalancerSourceRanges") or ()):
+        yield from (invalid(f"spec.LoadBalancerSourceRanges[{place}]", text, told) for told in field.cidr(text))
+
+
+_SECRET_KEYS = {"kubernetes.io/tls": ("tls.crt", "tls.key"), "kubernetes.io/ssh-auth": ("ssh-privatekey",),
+                "kubernetes.io/dockercfg": (".dockercfg",), "kubernetes.io/dockerconfigjson": (".dockerconfigjson",)}
 
 
 def _job(obj: Object, old: Object | None) -> Iterator[FieldError]:
@@ -186,7 +238,12 @@ def _webhooks(obj: Object, old: Object | None) -> Iterator[FieldError]:
 
 def _namespace(obj: Object, old: Object | None) -> Iterator[FieldError]:
     levels = ("privileged", "baseline", "restricted")
+    labels, before = (one["metadata"].get("labels") or {} for one in (obj, old or {"metadata": {}}))
     for mode in ("enforce", "audit", "warn"):
+        key = f"pod-security.kubernetes.io/{mode}-version"
+        value = labels.get(key, "latest")
+        if not re.fullmatch(r"latest|v1\.(0|[1-9]\d*)", value) and before.get(key) != value:
+            yield invalid(f"metadata.labels[{key}]", value, 'must be "latest" or "v1.x"')
         key = f"pod-security.kubernetes.io/{mode}"
         value = (obj["metadata"].get("labels") or {}).get(key)
         if value is not None and value not in levels and (old is None

@@ -76,10 +76,9 @@ class Writes:
         resource = target.resource
         metadata = obj.setdefault("metadata", {})
         _fit_namespace(metadata, target)
-        if metadata.get("resourceVersion"):
+        if metadata.pop("resourceVersion", None) and not options.dry_run:
             raise status.ApiError(500, "", "resourceVersion should not be set on objects to be created")
-        for key in ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation",
-                    "selfLink"):
+        for key in ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
             metadata.pop(key, None)
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = metadata["generateName"][:58] + "".join(secrets.choice(_LETTERS) for _ in range(5))
@@ -87,6 +86,9 @@ class Writes:
             raise status.invalid(resource.kind, resource.group, metadata.get("name", ""), [
                 invalid("kind", obj.get("kind"), f"must be {resource.kind}")])
         self._fill(target, obj)
+        if not applied:
+            apply.updated(schema.of(resource, target.version), None, obj, options.manager, target.api_version,
+                          target.subresource, self._store.now(), strategy.reset(resource, target.subresource))
         request = self._request(target, "CREATE", obj, None, options, options.told("CreateOptions"))
         obj = await self._mutated(target, request)
         metadata = obj["metadata"]
@@ -95,9 +97,6 @@ class Writes:
         errors = self._errors(target, obj, None) or list(strategy.allot(resource, obj, self._store))
         if errors:
             raise status.invalid(resource.kind, resource.group, metadata.get("name", ""), errors)
-        if not applied:
-            apply.updated(schema.of(resource, target.version), None, obj, options.manager, target.api_version, "",
-                          self._store.now())
         if resource.name in _RBAC_GUARDED:
             authz.check_escalation(self._rbac, options.user, resource.name, obj, target.namespace)
         request.name = metadata["name"]
@@ -112,16 +111,21 @@ class Writes:
         except Exists:
             raise status.already_exists(resource.name, metadata["name"]) from None
 
-    async def replace(self, target: Target, obj: Object, options: Options) -> Object:
-        metadata = obj.setdefault("metadata", {})
+    async def replace(self, target: Target, obj: Object, options: Options) -> tuple[Object, bool]:
+        """The changed object, and whether it was created (some kinds are)."""
+        metadata, resource = obj.setdefault("metadata", {}), target.resource
         _fit_name(metadata, target)
         _fit_namespace(metadata, target)
+        old = self._store.get(resource.name, target.namespace, target.name)
+        if old is None and resource.kind in strategy.MADE_BY_PUT and not target.subresource:
+            return await self.create(target, obj, options), True
         old = self._held(target)
-        if not metadata.get("resourceVersion") and (target.resource.custom
-                                                    or target.resource.kind in strategy.NEEDS_VERSION):
-            raise status.invalid(target.resource.kind, target.resource.group, target.name, [
+        if not metadata.get("resourceVersion") and (resource.custom or resource.kind in strategy.NEEDS_VERSION):
+            raise status.invalid(resource.plural, resource.group, target.name, [
                 invalid("metadata.resourceVersion", 0, "must be specified for an update")])
-        return await self._change(target, old, obj, options, "UpdateOptions")
+        if metadata.get("uid") and metadata["uid"] != old["metadata"]["uid"]:
+            raise status.conflict(resource.name, target.name, _other_uid(target, metadata["uid"], old))
+        return await self._change(target, old, obj, options, "UpdateOptions"), False
 
     async def patch(self, target: Target, body: bytes, options: Options) -> tuple[Object, bool]:
         """The changed object, and whether an apply created it."""
@@ -146,7 +150,11 @@ class Writes:
             else:
                 made = patch.merge(current, change) if kind == patch.MERGE else patch.json_patch(current, change)
             obj = self._reshaped(target, made, change if kind == patch.STRATEGIC else None, options)
-            _fit_name(obj.setdefault("metadata", {}), target)
+            if not obj.setdefault("metadata", {}).get("name"):
+                raise status.bad_request(f"the name of the object ({target.name} based on URL) was undeterminable: name "
+                                         "must be provided")
+            _fit_name(obj["metadata"], target)
+            _fit_namespace(obj["metadata"], target)
             named = isinstance(change, dict) and (change.get("metadata") or {}).get("resourceVersion")
             try:
                 return await self._change(target, old, obj, options, "PatchOptions"), False
@@ -158,7 +166,14 @@ class Writes:
 
     def _reshaped(self, target: Target, made: Object, change: Any, options: Options) -> Object:
         """A patched object with known fields only; complaints name the patch."""
+        given = made.get("apiVersion"), made.get("kind")
+        if target.resource.custom and given != (target.api_version, target.resource.kind):
+            key, value, wanted = next((one for one in (("apiVersion", given[0], target.api_version),
+                                                       ("kind", given[1], target.resource.kind)) if one[1] != one[2]))
+            raise status.invalid(str(given[1]), target.resource.group, target.name,
+                                 [invalid(key, value, f"must be {wanted}")])
         try:
+            decode.check_kind(made, target.resource, target.version, self._registry)
             obj, complaints = decode.shape(made, target.resource, target.version)
             strict = complaints and options.validation == "Strict"
             fault = f"strict decoding error: {', '.join(complaints)}" if strict else ""
@@ -181,9 +196,9 @@ class Writes:
                                      "apiVersion and kind are required")
         config = msgspec.json.decode(msgspec.json.encode(config))
         decode.check_kind(config, target.resource, target.version, self._registry)
-        shaped, complaints = decode.shape(config, target.resource, target.version)
+        shaped, complaints = decode.shape(config, target.resource, target.version, whole=False)
         metadata = shaped.setdefault("metadata", {})
-        if metadata.get("managedFields"):
+        if (config.get("metadata") or {}).get("managedFields") is not None:
             raise status.bad_request("metadata.managedFields must be nil")
         _fit_name(metadata, target)
         _fit_namespace(metadata, target)
@@ -203,7 +218,8 @@ class Writes:
         if not target.subresource and "status" in target.resource.subresources:
             wanted.pop("status", None)
         made = apply.applied(node, live, wanted, options.manager, target.api_version, options.force, self._store.now(),
-                             target.subresource)
+                             target.subresource, strategy.reset(target.resource, target.subresource))
+        made, _ = decode.shape(made, target.resource, target.version)
         if old is None:
             made.update(apiVersion=target.api_version, kind=target.resource.kind)
             return await self.create(target, made, options, applied=True), True
@@ -212,25 +228,23 @@ class Writes:
     async def _change(self, target: Target, old: Object, obj: Object, options: Options, kind: str, *,
                       applied: bool = False) -> Object:
         resource, metadata = target.resource, obj["metadata"]
-        if metadata.get("uid") and metadata["uid"] != old["metadata"]["uid"]:
-            raise status.conflict(resource.name, target.name,
-                                  f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: "
-                                  f"{old['metadata']['uid']}")
         given = metadata.get("resourceVersion")
-        if given and given != old["metadata"]["resourceVersion"]:
+        if given and not given.isdigit():
+            raise status.ApiError(500, "", f'strconv.ParseUint: parsing "{given}": invalid syntax')
+        if given and given != "0" and given != old["metadata"]["resourceVersion"]:
             raise status.modified(resource.name, target.name)
-        obj = strategy.updated(resource, obj, old, target.subresource)
         self._fill(target, obj)
+        if not applied:
+            if metadata.get("managedFields") == old["metadata"].get("managedFields"):
+                metadata.pop("managedFields", None)
+            apply.updated(schema.of(resource, target.version), old, obj, options.manager, target.api_version,
+                          target.subresource, self._store.now(), strategy.reset(resource, target.subresource))
         request = self._request(target, "UPDATE", obj, old, options, options.told(kind))
         obj = await self._mutated(target, request)
+        obj = request.object = strategy.updated(resource, obj, old, target.subresource)
         errors = self._errors(target, obj, old)
         if errors:
             raise status.invalid(resource.kind, resource.group, target.name, errors)
-        if not applied:
-            if metadata.get("managedFields") == old["metadata"].get("managedFields"):
-                obj["metadata"].pop("managedFields", None)
-            apply.updated(schema.of(resource, target.version), old, obj, options.manager, target.api_version,
-                          target.subresource, self._store.now())
         if resource.name in _RBAC_GUARDED and obj.get("rules",
                                                       obj.get("roleRef")) != old.get("rules", old.get("roleRef")):
             authz.check_escalation(self._rbac, options.user, resource.name, obj, target.namespace)
@@ -340,6 +354,14 @@ class Writes:
         return Request(target.resource, target.version, target.subresource, operation, target.namespace, name,
                        options.user, obj, old, told,
                        options.dry_run, options.warnings)
+
+
+def _other_uid(target: Target, uid: str, old: Object) -> str:
+    space = f"{target.namespace}/" if target.namespace else ""
+    group = f"{target.resource.group}/" if target.resource.custom else ""
+    return (f"StorageError: invalid object, Code: 4, Key: /registry/{group}{target.resource.plural}/{space}{target.name}, "
+            f"ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object "
+            f"meta: {old['metadata']['uid']}")
 
 
 def _fit_name(metadata: Object, target: Target) -> None:
