@@ -29,8 +29,13 @@ def plain(value: Object, request: Request, code: int = 200, warnings: Sequence[s
         response = Response(msgspec.json.encode(value), code, media_type=kind)
     response.headers["Cache-Control"] = "no-cache, private"
     for text in dict.fromkeys(warnings):
-        response.headers.append("Warning", f"299 - {quote(text)}")
+        response.headers.append("Warning", warning(text))
     return response
+
+
+def warning(text: str) -> str:
+    """The value of a Warning header."""
+    return f"299 - {quote(text)}"
 
 
 async def compressed(value: Object, request: Request) -> Response:

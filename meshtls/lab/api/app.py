@@ -33,6 +33,7 @@ from meshtls.lab.api.writes import Options, Target, Writes
 
 Object = dict[str, Any]
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"
+_ENDPOINTS = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
 _PUBLIC = ("/healthz", "/livez", "/readyz", "/version")
 _log = logging.getLogger(__name__)
 
@@ -197,12 +198,24 @@ class Api:
         return await self._do(verb, Target(resource, version, namespace, name, subresource), user, request)
 
     async def _do(self, verb: str, target: Target, user: User, request: HttpRequest) -> Response | None:
+        if target.resource.name != "endpoints":
+            return await self._done(verb, target, user, request)
+        try:
+            response = await self._done(verb, target, user, request)
+        except status.ApiError as error:
+            response = answers.refused(error, request)
+        if response is not None:
+            response.headers.append("Warning", answers.warning(_ENDPOINTS))
+        return response
+
+    async def _done(self, verb: str, target: Target, user: User, request: HttpRequest) -> Response | None:
         query, form = request.query_params, Form.of(request.headers.get("accept", ""), request.query_params)
         if target.resource.virtual:
             if verb != "create":
-                raise status.not_allowed()
-            obj = self.writes.read(await request.body(), target, _options(request, user, "CreateOptions"))
-            return answers.plain(self._subresources.review(target, obj, user), request, 201)
+                raise status.unknown_resource() if target.name else status.not_allowed()
+            options = _options(request, user, "CreateOptions")
+            obj = self.writes.read(await request.body(), target, options)
+            return answers.plain(self._subresources.review(target, obj, user), request, 201, options.warnings)
         if target.subresource and target.subresource not in ("status", "finalize", "ephemeralcontainers"):
             if target.subresource == "log" and verb == "get":
                 return await self._log(target, query)

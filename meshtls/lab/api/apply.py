@@ -60,6 +60,53 @@ def _own(node: dict[str, Any], value: Any, path: Path, found: set[Path]) -> None
         found.add(path)
 
 
+def faults(node: dict[str, Any], value: Any, path: str = "", name: str = "") -> Iterator[str]:
+    """What of an applied configuration does not fit the schema."""
+    node = schema.resolve(node)
+    kind = node.get("type")
+    if value is None or not kind or "x-kubernetes-preserve-unknown-fields" in node and not isinstance(value, dict):
+        return
+    shown_as = f"&value.valueUnstructured{{Value:{_go(value)}}}"
+    if kind == "object" and not isinstance(value, dict):
+        yield f"{path}: expected map, got &{{{value}}}"
+    elif kind == "array" and not isinstance(value, list):
+        yield f"{path}: expected list, got &{{{value}}}"
+    elif kind == "string" and (not isinstance(value, str)) and not node.get("x-quantity"):
+        yield f"{path}: expected string, got {shown_as}"
+    elif kind == "boolean" and not isinstance(value, bool):
+        yield f"{path}: expected boolean, got {shown_as}"
+    elif kind in ("integer", "number") and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        yield f"{path}: expected numeric (int or float), got {type(value).__name__.replace('str', 'string')}"
+    elif isinstance(value, dict):
+        known, inner = node.get("properties") or {}, node.get("additionalProperties")
+        open_ended = node.get("x-kubernetes-preserve-unknown-fields") or not known and not isinstance(inner, dict)
+        for key, item in value.items():
+            child = known.get(key) or (inner if isinstance(inner, dict) else None)
+            if child is not None:
+                yield from faults(child, item, f"{path}.{key}", key)
+            elif not open_ended and not (not path and key in ("apiVersion", "kind")):
+                yield f"{path}.{key}: field not declared in schema"
+    elif isinstance(value, list):
+        keys, seen = schema.merge_keys(node), set()
+        for place, item in enumerate(value):
+            at = f"{path}[{place}]"
+            if keys and isinstance(item, dict):
+                lacking = [key for key in keys if key not in item and key not in schema.KEY_DEFAULTS]
+                if len(lacking) == len(keys) or lacking and len(keys) == 1:
+                    yield (f"{path}: element {place}: associative list with keys has an element that omits key field "
+                           f"{quote(lacking[0])} (and doesn't have default value)")
+                    continue
+                at = path + shown((_element(keys, item),))
+                if at in seen:
+                    yield f"{path}: duplicate entries for key {at.removeprefix(path)}"
+                seen.add(at)
+            yield from faults(node.get("items") or {}, item, at)
+
+
+def _go(value: Any) -> str:
+    return quote(value) if isinstance(value, str) else json.dumps(value)
+
+
 def compare(node: dict[str, Any], old: Object, new: Object) -> Changes:
     """A field that appears or goes counts with everything that holds it and is in it."""
     found = Changes(set(), set(), set())

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from meshtls.lab.api import status
-from meshtls.lab.api.field import invalid, quote
+from meshtls.lab.api import roles, status
+from meshtls.lab.api.field import FieldError, invalid, quote
 from meshtls.lab.api.identity import User
 from meshtls.lab.api.store import Store
 
@@ -169,7 +169,7 @@ def check_escalation(rbac: Rbac, user: User, resource_name: str, obj: Object, na
         if rbac.allowed(user, target).allowed:
             return
         if role is None:
-            raise status.not_found(f"{target.resource}.{RBAC}", target.name)
+            raise status.not_found(resource_name, target.name)
         verb, rules = "bind", role.get("rules") or []
     if verb == "escalate" and rbac.allowed(user, Attributes(verb, RBAC, plural, "", namespace, name)).allowed:
         return
@@ -198,15 +198,18 @@ def review(kind: str, obj: Object, user: User, rbac: Rbac, namespace: str) -> Ob
     """A SubjectAccessReview, in all its forms, with its status."""
     spec = obj.get("spec") or {}
     if kind == "SelfSubjectRulesReview":
-        held = rbac.rules(user, spec.get("namespace", ""))
+        if not spec.get("namespace"):
+            raise status.bad_request("no namespace on request")
+        held = rbac.rules(user, spec["namespace"])
         rules = [{key: rule[key] for key in ("verbs", "apiGroups", "resources", "resourceNames") if rule.get(key)}
                  for rule in held if rule.get("resources")]
         urls = [{"verbs": rule["verbs"], "nonResourceURLs": rule["nonResourceURLs"]} for rule in held
                 if rule.get("nonResourceURLs")]
         return {**obj, "status": {"resourceRules": rules, "nonResourceRules": urls, "incomplete": False}}
     asked, url = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
-    if (asked is None) == (url is None):
-        raise status.invalid(kind, "authorization.k8s.io", "", _exactly_one(asked is not None))
+    errors = list(_faults(kind, obj, spec, namespace))
+    if errors:
+        raise status.invalid("", "authorization.k8s.io", "", errors)
     if kind in ("SubjectAccessReview", "LocalSubjectAccessReview"):
         user = User(spec.get("user", ""), tuple(spec.get("groups") or ()), spec.get("uid", ""))
     if asked is not None:
@@ -220,35 +223,27 @@ def review(kind: str, obj: Object, user: User, rbac: Rbac, namespace: str) -> Ob
     return {**obj, "status": {"allowed": verdict.allowed, **({"reason": verdict.reason} if verdict.reason else {})}}
 
 
-def _exactly_one(both: bool) -> list[Any]:
-    told = ("cannot be specified in combination with resourceAttributes" if both
-            else "exactly one of nonResourceAttributes or resourceAttributes must be specified")
-    return [invalid("spec.nonResourceAttributes" if both else "spec.resourceAttributes", {} if both else None, told)]
+def _faults(kind: str, obj: Object, spec: Object, namespace: str) -> Iterator[FieldError]:
+    asked, url = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
+    if asked is not None and url is not None:
+        yield invalid("spec.nonResourceAttributes", {"Path": url.get("path", ""), "Verb": url.get("verb", "")},
+                      "cannot be specified in combination with resourceAttributes")
+    if asked is None and url is None:
+        yield invalid("spec.resourceAttributes", None,
+                      "exactly one of nonResourceAttributes or resourceAttributes must be specified")
+    if kind != "SelfSubjectAccessReview" and not spec.get("user") and not spec.get("groups"):
+        yield invalid("spec.user", "", "at least one of user or group must be specified")
+    metadata = {key: value for key, value in (obj.get("metadata") or {}).items()
+                if not (kind == "LocalSubjectAccessReview" and key == "namespace")}
+    if metadata:
+        yield invalid("metadata", metadata, "must be empty")
+    if kind == "LocalSubjectAccessReview" and asked is not None and asked.get("namespace", "") != namespace:
+        yield invalid("spec.resourceAttributes.namespace", asked.get("namespace", ""), "must match metadata.namespace")
 
 
 def bootstrap(store: Store) -> None:
-    """The roles that every cluster has, as far as tools bind them."""
-    def rule(groups: list[str], resources: list[str], verbs: list[str]) -> Object:
-        return {"apiGroups": groups, "resources": resources, "verbs": verbs}
-    read, write = ["get", "list", "watch"], ["create", "delete", "deletecollection", "patch", "update"]
-    core = ["configmaps", "endpoints", "events", "persistentvolumeclaims", "pods", "pods/log", "pods/status",
-            "services", "serviceaccounts",
-            "replicationcontrollers", "resourcequotas", "limitranges", "namespaces"]
-    view = [rule([""], core, read),
-            rule(["apps", "batch", "autoscaling", "networking.k8s.io", "policy", "discovery.k8s.io"], ["*"], read)]
-    edit = [*view, rule([""], ["secrets"], read), rule([""], ["secrets", "serviceaccounts"], ["impersonate"]),
-            rule(["", "apps", "batch", "autoscaling", "networking.k8s.io", "policy", "coordination.k8s.io"], ["*"],
-                 [*read, *write])]
-    reviews = [rule(["authorization.k8s.io"], ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], ["create"]),
-               rule(["authentication.k8s.io"], ["selfsubjectreviews"], ["create"])]
-    urls = [{"verbs": ["get"], "nonResourceURLs": ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez",
-                                                   "/openapi", "/openapi/*",
-                                                   "/readyz", "/version", "/version/"]}]
-    roles = {"cluster-admin": [rule(["*"], ["*"], ["*"]), {"verbs": ["*"], "nonResourceURLs": ["*"]}],
-             "admin": [*edit, rule([RBAC], ["roles", "rolebindings"], [*read, *write]),
-                       rule(["authorization.k8s.io"], ["localsubjectaccessreviews"], ["create"])],
-             "edit": edit, "view": view, "system:basic-user": reviews, "system:discovery": urls}
-    for name, rules in roles.items():
+    """The roles and bindings that every cluster has, as far as tools need them."""
+    for name, rules in roles.default().items():
         store.create(f"clusterroles.{RBAC}", {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRole",
                                               "metadata": {"name": name}, "rules": rules})
     for name, group in (("cluster-admin", "system:masters"), ("system:basic-user", "system:authenticated"),

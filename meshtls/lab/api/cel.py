@@ -52,6 +52,37 @@ def evaluate(expression: str, variables: dict[str, Any]) -> Any:
         raise CelError(str(error)) from error
 
 
+def compiles(expression: str) -> str:
+    """"" or why the expression cannot be compiled."""
+    try:
+        _program(expression)
+    except CelError as error:
+        return str(error)
+    return ""
+
+
+def unknown(expression: str, known: tuple[str, ...]) -> str:
+    """"" or which variable an admission expression has not: `params` without a paramKind, an undeclared variables.x."""
+    bare = re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", "''", expression)
+    if "params" not in known and (found := re.search(r"(?<![\w.])params\b", bare)):
+        return (f"compilation failed: ERROR: <input>:1:{found.start() + 1}: undeclared reference to 'params' (in container "
+                "'')")
+    for found in re.finditer(r"(?<![\w.])variables\.(\w+)", bare):
+        if f"variables.{found[1]}" not in known:
+            return f"compilation failed: ERROR: <input>:1:{found.start() + 10}: undefined field '{found[1]}'"
+    return ""
+
+
+def literal(expression: str) -> str:
+    """The type of an expression that is a single literal, "" for any other."""
+    text = expression.strip()
+    for form, kind in ((r"-?\d+", "int"), (r"-?\d+\.\d+", "double"), (r"'[^']*'|\"[^\"]*\"", "string"),
+                       ("true|false", "bool")):
+        if re.fullmatch(form, text):
+            return kind
+    return ""
+
+
 def _converted(celpy: Any, value: Any) -> Any:
     """JSON to CEL values; integers stay integers."""
     return celpy.json_to_cel(value)

@@ -222,6 +222,63 @@ def _cronjob(obj: Object, now: float) -> list[Any]:
             _selector(spec["jobTemplate"]["spec"].get("selector"))]
 
 
+def _replication(obj: Object, now: float) -> list[Any]:
+    spec = obj["spec"]
+    return [*_replicaset(obj, now)[:5], *_images(spec.get("template") or {}), _pairs(spec.get("selector"))]
+
+
+_MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
+
+
+def _claim(obj: Object, now: float) -> list[Any]:
+    spec, status = obj["spec"], obj.get("status") or {}
+    bound = bool(spec.get("volumeName"))
+    modes = ",".join(_MODES.get(mode, mode) for mode in status.get("accessModes") or ()) if bound else ""
+    phase = "Terminating" if obj["metadata"].get("deletionTimestamp") else status.get("phase", "")
+    return [_name(obj), phase, spec.get("volumeName", ""), (status.get("capacity") or {}).get("storage", "")
+            if bound else "", modes, spec.get("storageClassName", ""), spec.get("volumeAttributesClassName", "<unset>"),
+            _age(obj, now), spec.get("volumeMode", "<unset>")]
+
+
+def _volume(obj: Object, now: float) -> list[Any]:
+    spec, status = obj["spec"], obj.get("status") or {}
+    claim = spec.get("claimRef") or {}
+    phase = "Terminating" if obj["metadata"].get("deletionTimestamp") else status.get("phase", "")
+    return [_name(obj), (spec.get("capacity") or {}).get("storage", ""),
+            ",".join(_MODES.get(mode, mode) for mode in spec.get("accessModes") or ()),
+            spec.get("persistentVolumeReclaimPolicy", ""), phase,
+            f"{claim['namespace']}/{claim['name']}" if claim else "", spec.get("storageClassName", ""),
+            spec.get("volumeAttributesClassName", "<unset>"), status.get("reason", ""), _age(obj, now),
+            spec.get("volumeMode", "<unset>")]
+
+
+def _ingress(obj: Object, now: float) -> list[Any]:
+    spec = obj["spec"]
+    hosts = [rule["host"] for rule in spec.get("rules") or () if rule.get("host")]
+    given = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    return [_name(obj), spec.get("ingressClassName") or "<none>", ",".join(hosts) or "*",
+            ",".join(item.get("ip") or item.get("hostname", "") for item in given), "80, 443" if spec.get("tls")
+            else "80", _age(obj, now)]
+
+
+def _autoscaler(obj: Object, now: float) -> list[Any]:
+    spec, target = obj["spec"], obj["spec"].get("scaleTargetRef") or {}
+    told = [f"{(metric.get('resource') or {}).get('name', '')}: <unknown>/"
+            f"{((metric.get('resource') or {}).get('target') or {}).get('averageUtilization', 0)}%"
+            for metric in spec.get("metrics") or () if metric.get("type") == "Resource"]
+    return [_name(obj), f"{target.get('kind')}/{target.get('name')}", ", ".join(told) or "<none>",
+            str(spec.get("minReplicas", "<unset>")), spec.get("maxReplicas", 0),
+            (obj.get("status") or {}).get("currentReplicas", 0), _age(obj, now)]
+
+
+def _quota(obj: Object) -> tuple[str, str]:
+    status = obj.get("status") or {}
+    used = status.get("used") or {}
+    told = {key: f"{key}: {used.get(key, 0)}/{value}" for key, value in sorted((status.get("hard") or {}).items())}
+    return (", ".join(text for key, text in told.items() if not key.startswith("limits")),
+            ", ".join(text for key, text in told.items() if key.startswith("limits")))
+
+
 def _service(obj: Object, now: float) -> list[Any]:
     spec = obj["spec"]
     kind = spec.get("type", "ClusterIP")
@@ -317,7 +374,17 @@ CELLS: dict[str, Callable[[Object, float], list[Any]]] = {
     "Secret": lambda obj, now: [_name(obj), obj.get("type", "Opaque"), len(obj.get("data") or {}), _age(obj, now)],
     "ConfigMap": lambda obj, now: [_name(obj), str(len(obj.get("data") or {}) + len(obj.get("binaryData") or {})),
                                    _age(obj, now)],
-    "ServiceAccount": lambda obj, now: [_name(obj), str(len(obj.get("secrets") or ())), _age(obj, now)],
+    "ServiceAccount": lambda obj, now: [_name(obj), _age(obj, now)],
+    "ReplicationController": _replication, "PersistentVolumeClaim": _claim, "PersistentVolume": _volume,
+    "Ingress": _ingress, "HorizontalPodAutoscaler": _autoscaler,
+    "PodTemplate": lambda obj, now: [_name(obj), *_images(obj.get("template") or {}),
+                                     _pairs(find(obj, "template.metadata.labels"))],
+    "StorageClass": lambda obj, now: [_name(obj), obj.get("provisioner", ""), obj.get("reclaimPolicy", "Delete"),
+                                      obj.get("volumeBindingMode", "Immediate"),
+                                      bool(obj.get("allowVolumeExpansion")), _age(obj, now)],
+    "IngressClass": lambda obj, now: [_name(obj), _spec(obj, "spec.controller", otherwise=""),
+                                      _spec(obj, "spec.parameters.name", otherwise="<none>"), _age(obj, now)],
+    "ResourceQuota": lambda obj, now: [_name(obj), *_quota(obj), _age(obj, now)],
     "NetworkPolicy": lambda obj, now: [_name(obj), _selector(obj["spec"].get("podSelector")), _age(obj, now)],
     "Lease": lambda obj, now: [_name(obj), _spec(obj, "spec.holderIdentity", otherwise=""), _age(obj, now)],
     "MutatingWebhookConfiguration": lambda obj, now: [_name(obj), len(obj.get("webhooks") or ()), _age(obj, now)],

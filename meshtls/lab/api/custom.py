@@ -1,20 +1,23 @@
 """Custom resources against the schema of their definition: pruned and defaulted by `decode`, judged here.
 
 Messages are those of the API server's OpenAPI validator. Rules (x-kubernetes-validations in CEL, or Istio's in Python)
-are only asked when the schema holds; otherwise one more error says that they were not.
+are not asked when a value is absent, unknown, of the wrong type or too large; one more error then says so.
 """
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from meshtls.lab.api import cel, istio
+from meshtls.lab.api import cel
 from meshtls.lab.api.field import (OMITTED, FieldError, duplicate, forbidden, invalid, mistyped, required, shown,
                                    too_long, too_many, unsupported)
+from meshtls.lab.api.istio_rules import RULES
 from meshtls.lab.api.store import clone
 
 Node = dict[str, Any]
 _UNCHECKED = ("some validation rules were not checked because the object was invalid; correct the existing errors to "
               "complete validation")
+_BLOCKING = {"FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany",
+             "FieldValueTypeInvalid"}
 _DATE_TIME = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[-+]\d\d:\d\d)"
 
 
@@ -38,8 +41,10 @@ def apply_defaults(node: Node, value: Any) -> None:
             apply_defaults(node.get("items") or {}, item)
 
 
-def validate(node: Node, obj: dict[str, Any], old: dict[str, Any] | None, only: str = "") -> list[FieldError]:
-    """Everything wrong with an object; `only` limits it to one top-level field (status)."""
+def validate(node: Node, obj: dict[str, Any], old: dict[str, Any] | None, only: str = "",
+             before: tuple[FieldError, ...] = ()) -> list[FieldError]:
+    """Everything wrong with an object after what was found `before`; `only` limits it to one top-level field (status).
+    """
     root = {**node, "properties": {key: child for key, child in (node.get("properties") or {}).items()
                                    if key not in ("apiVersion", "kind", "metadata") and only in ("", key)}}
     if only:
@@ -47,9 +52,11 @@ def validate(node: Node, obj: dict[str, Any], old: dict[str, Any] | None, only: 
     shown_part = {key: value for key, value in obj.items() if key in root["properties"]}
     errors = list(_schema(root, shown_part, ""))
     errors += _lists(root, shown_part, "")
-    if errors:
-        return [*errors, FieldError("<nil>", "FieldValueInvalid", None, _UNCHECKED)] if _has_rules(root) else errors
-    return list(_rules(root, obj if not only else shown_part, old, ""))
+    if not _has_rules(root):
+        return errors
+    if any(error.reason in _BLOCKING for error in [*before, *errors]):
+        return [*errors, FieldError("<nil>", "FieldValueInvalid", None, _UNCHECKED)]
+    return [*errors, *_rules(root, obj if not only else shown_part, old, "")]
 
 
 def _schema(node: Node, value: Any, path: str) -> Iterator[FieldError]:
@@ -96,19 +103,21 @@ def _object(node: Node, value: dict[str, Any], path: str) -> Iterator[FieldError
 
 
 def _combined(node: Node, value: Any, path: str) -> Iterator[FieldError]:
-    for branch in node.get("allOf") or ():
-        yield from _schema(branch, value, path)
+    wrong = [error for branch in node.get("allOf") or () for error in _schema(branch, value, path)]
+    yield from wrong
+    if wrong:
+        yield invalid("<nil>", "", f'"{path}" must validate all the schemas (allOf)')
     for name in ("oneOf", "anyOf"):
         if not node.get(name):
             continue
         held = sum(not list(_schema(branch, value, path)) for branch in node[name])
         if name == "anyOf" and not held:
-            yield invalid(path, "", f'"{path}" must validate at least one schema (anyOf)')
+            yield invalid("<nil>", "", f'"{path}" must validate at least one schema (anyOf)')
         if name == "oneOf" and held != 1:
             found = f"Found {held} valid alternatives" if held else "Found none valid"
-            yield invalid(path, "", f'"{path}" must validate one and only one schema (oneOf). {found}')
+            yield invalid("<nil>", "", f'"{path}" must validate one and only one schema (oneOf). {found}')
     if "not" in node and not list(_schema(node["not"], value, path)):
-        yield invalid(path, "", f'"{path}" must not validate the schema (not)')
+        yield invalid("<nil>", "", f'"{path}" must not validate the schema (not)')
 
 
 def _text(node: Node, value: str, path: str) -> Iterator[FieldError]:
@@ -158,7 +167,7 @@ def _lists(node: Node, value: Any, path: str) -> Iterator[FieldError]:
 def _rules(node: Node, value: Any, old: Any, path: str) -> Iterator[FieldError]:
     told = OMITTED if isinstance(value, (dict, list)) else value
     for name in node.get("x-rules") or ():
-        for holds, message in istio.RULES[name]:
+        for holds, message in RULES[name]:
             if not holds(value):
                 yield invalid(path, told, message)
     for rule in node.get("x-kubernetes-validations") or ():

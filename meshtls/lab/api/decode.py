@@ -7,15 +7,14 @@ maps, false where absent means false) is left out of built-in kinds, so that a s
 """
 import base64
 import json
-import math
 import re
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import yaml
 
 from meshtls.lab.api import protobuf, schema, status, zeros
 from meshtls.lab.api.field import quote
+from meshtls.lab.api.quantities import quantity
 from meshtls.lab.api.resources import Registry, Resource
 
 LIMIT_BYTES = 3 * 1024 * 1024
@@ -25,6 +24,10 @@ _INTERNAL = {"": "core", "rbac.authorization.k8s.io": "rbac", "networking.k8s.io
              "coordination.k8s.io": "coordination",
              "admissionregistration.k8s.io": "admissionregistration", "discovery.k8s.io": "discovery",
              "node.k8s.io": "node"}
+
+
+_MICRO = {"renewTime", "acquireTime", "eventTime", "lastObservedTime"}
+_TIME, _ZONE = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", r"(Z|[-+]\d\d:\d\d)"
 
 
 class Repeated(dict[str, Any]):
@@ -59,8 +62,8 @@ def parse(body: bytes, content_type: str, kind: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         fault = f"json parse error: {syntax(body, error)}"
     else:
-        if isinstance(value, dict):
-            return value
+        if isinstance(value, dict) or value is None:
+            return value or {}
         fault = f"json parse error: json: cannot unmarshal {_json_type(value)} into Go value of type struct"
     raise status.bad_request(f"the object provided is unrecognized (must be of type {kind}): couldn't get "
                              f"version/kind; {fault} "
@@ -135,7 +138,7 @@ def shape(obj: dict[str, Any], resource: Resource, version: str, *,
     complaints: list[str] = []
     walker = _Walker(resource, version, complaints, whole)
     node = schema.of(resource, version)
-    found = walker.object(node, obj, "", resource.kind)
+    found = walker.object(node, obj, "", "" if resource.custom else resource.kind)
     return found, complaints
 
 
@@ -180,7 +183,7 @@ class _Walker:
             if typed or resolved.get("x-model"):
                 if value is None:
                     continue
-                kept = self.value(resolved, value, at, struct, key)
+                kept = self.value(resolved, value, at, struct or self._resource.kind, key)
                 if not zeros.left_out(key, kept, resolved, node):
                     found[key] = kept
             else:
@@ -207,11 +210,23 @@ class _Walker:
         if node.get("x-quantity"):
             return quantity(value, self._resource.kind, self._version)
         if value is None or fits(node, value):
+            if node.get("format") == "date-time" and isinstance(value, str):
+                self._time(value, micro=key in _MICRO)
             return _bare(value)
         raise status.bad_request(
             f'{self._resource.kind} in version "{self._version}" cannot be handled as a {self._resource.kind}: json: '
             'cannot unmarshal '
             f"{_json_type(value, node)} into Go struct field {struct}.{_PLACE.sub('', path)} of type {_go_type(node)}")
+
+    def _time(self, text: str, micro: bool) -> None:
+        form = "2006-01-02T15:04:05.000000Z07:00" if micro else "2006-01-02T15:04:05Z07:00"
+        wanted = _TIME + (r"\.\d{6}" if micro else r"(\.\d+)?") + _ZONE
+        if not re.fullmatch(wanted, text):
+            at = re.match(_TIME, text)
+            rest, part = (text[at.end():], ".000000" if micro else "Z07:00") if at else (text, "2006")
+            raise status.bad_request(
+                f'{self._resource.kind} in version "{self._version}" cannot be handled as a {self._resource.kind}: parsing '
+                f'time {quote(text)} as "{form}": cannot parse {quote(rest)} as "{part}"')
 
     def _base64(self, value: dict[str, Any]) -> None:
         for text in value.values():
@@ -303,35 +318,3 @@ def _go_type(node: dict[str, Any]) -> str:
         case "number":
             return "float64"
     return "string"
-
-
-_BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
-_DECIMAL = {"n": -3, "u": -2, "m": -1, "": 0, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
-
-
-def quantity(value: Any, kind: str = "", version: str = "") -> str:
-    """A resource quantity in canonical form: 1000m is 1, 0.5 is 500m, 1024Mi is 1Gi. Raises ApiError 400."""
-    text = str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-    found = re.fullmatch(r"([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)", text) if isinstance(text, str) else None
-    try:
-        number = Decimal(found[1]) if found else Decimal("nan")
-    except InvalidOperation:
-        number = Decimal("nan")
-    if not number.is_finite():
-        raise status.bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: quantities must match '
-                                 'the regular expression '
-                                 r"'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
-    suffix = found[2] if found else ""
-    if suffix in _BINARY:
-        whole = number * 1024 ** _BINARY[suffix]
-        power = 0
-        while whole and power < 6 and whole % 1024 == 0:
-            whole, power = whole / 1024, power + 1
-        return f"{math.ceil(whole)}{['', 'Ki', 'Mi', 'Gi', 'Ti', 'Pi', 'Ei'][power]}"
-    if suffix in _DECIMAL:
-        nano = math.ceil(number * Decimal(1000) ** (_DECIMAL[suffix] + 3))
-        power = -3
-        while nano and power < 6 and nano % 1000 == 0:
-            nano, power = nano // 1000, power + 1
-        return f"{nano}{next(name for name, place in _DECIMAL.items() if place == power)}" if nano else "0"
-    return text

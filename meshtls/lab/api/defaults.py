@@ -114,13 +114,28 @@ def _replicaset(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     _set(spec, replicas=1)
     _template(spec)
-    _template_labels(obj)
 
 
-def _template_labels(obj: Object) -> None:
-    labels = ((obj["spec"].get("template") or {}).get("metadata") or {}).get("labels")
+def _replication_controller(obj: Object) -> None:
+    spec = obj.setdefault("spec", {})
+    _set(spec, replicas=1)
+    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
+    if spec.get("template"):
+        _template(spec)
     if labels:
+        _set(spec, selector=dict(labels))
         _set(obj.setdefault("metadata", {}), labels=dict(labels))
+
+
+def _volume_of_cluster(obj: Object) -> None:
+    _set(obj.setdefault("spec", {}), persistentVolumeReclaimPolicy="Retain", volumeMode="Filesystem")
+    if isinstance(obj["spec"].get("hostPath"), dict):
+        _set(obj["spec"]["hostPath"], type="")
+
+
+def _autoscaler(obj: Object) -> None:
+    _set(obj.setdefault("spec", {}), minReplicas=1, metrics=[{
+        "type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}])
 
 
 def _statefulset(obj: Object) -> None:
@@ -139,6 +154,9 @@ def _statefulset(obj: Object) -> None:
 
 def _daemonset(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
+    annotations = obj.setdefault("metadata", {}).setdefault("annotations", {})
+    annotations.setdefault("deprecated.daemonset.template.generation",
+                           str(obj["metadata"].get("generation", 0)))
     _set(spec, revisionHistoryLimit=10)
     strategy = spec.setdefault("updateStrategy", {})
     _set(strategy, type="RollingUpdate")
@@ -150,7 +168,7 @@ def _daemonset(obj: Object) -> None:
 def _job_spec(spec: Object) -> None:
     if "completions" not in spec and "parallelism" not in spec:
         _set(spec, completions=1)
-    _set(spec, parallelism=1, backoffLimit=6, completionMode="NonIndexed", suspend=False,
+    _set(spec, parallelism=1, backoffLimit=6, completionMode="NonIndexed", suspend=False, manualSelector=False,
          podReplacementPolicy="TerminatingOrFailed")
     _template(spec)
 
@@ -274,7 +292,11 @@ BY_KIND: dict[str, Callable[[Object], None]] = {
     "ValidatingWebhookConfiguration": _webhooks, "ValidatingAdmissionPolicy": _admission_policy,
     "ValidatingAdmissionPolicyBinding": _admission_binding, "CustomResourceDefinition": _definition,
     "EndpointSlice": _endpoint_slice,
-    "Endpoints": _endpoints, "PersistentVolumeClaim": _claim}
+    "Endpoints": _endpoints, "PersistentVolumeClaim": _claim, "PodTemplate": _template,
+    "ReplicationController": _replication_controller, "PersistentVolume": _volume_of_cluster,
+    "HorizontalPodAutoscaler": _autoscaler,
+    "StorageClass": lambda obj: _set(obj, reclaimPolicy="Delete", volumeBindingMode="Immediate"),
+    "PriorityClass": lambda obj: _set(obj, preemptionPolicy="PreemptLowerPriority")}
 
 
 def quality_of_service(spec: Object) -> str:

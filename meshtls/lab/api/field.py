@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+IMMUTABLE = "field is immutable"
 OMITTED = object()
 """Stands for a value that is too large to be told (objects under a CEL rule)."""
 
@@ -216,6 +217,18 @@ def cidr(value: str) -> list[str]:
     except ValueError:
         fine = False
     return [] if fine else ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]
+
+
+def share(path: str, value: Any) -> list[FieldError]:
+    """A number or a percentage, as rolling updates and budgets have it."""
+    if isinstance(value, int):
+        return [invalid(path, value, "must be greater than or equal to 0")] if value < 0 else []
+    if value is None:
+        return []
+    if not re.fullmatch("[0-9]+%", value):
+        return [invalid(path, value, "a valid percent string must be a numeric string followed by an ending '%' (e.g. "
+                        "'1%',  or '93%', regex used for validation is '[0-9]+%')")]
+    return [invalid(path, value, "must not be greater than 100%")] if int(value[:-1]) > 100 else []
 
 
 def port_name(value: str) -> list[str]:

@@ -1,14 +1,15 @@
 """Istio's custom resources as the lab serves them: names, printed columns, fields and rules.
 
 The table is written in a short notation (from Istio's API reference): `name: type`, where a type is s string, i
-integer, u integer >= 0, n number, b boolean, d duration, `A|B` one of, [T] list, {T} map of, (fields) object, Name
+integer, u integer >= 0, U the same in 64 bits, t time, n number, b boolean, d duration, `A|B` one of, [T] list, {T} map of, (fields) object, Name
 another line, * anything. A leading `!` makes a field required, `~` nullable; an indented line goes on with the line
-before. Rules that Istio states in CEL are Python here: RULES names them by the type that they hold for.
+before. What a type or field may hold besides stands in _LIMITS and _ONE_OF; what Istio states in CEL, in `istio_rules`.
 """
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
+from meshtls.lab.api.istio_rules import ENDPOINTS, RULES
 from meshtls.lab.api.resources import Resource
 
 _TYPES = """
@@ -43,8 +44,11 @@ Failover        from: s, to: s
 LocalityLb      distribute: [(from: s, to: {u})], failover: [Failover], failoverPriority: [s], ~enabled: b
 LoadBalancer    simple: UNSPECIFIED|LEAST_CONN|RANDOM|PASSTHROUGH|ROUND_ROBIN|LEAST_REQUEST,
     consistentHash: (httpHeaderName: s, httpCookie: (!name: s, path: s, ttl: s, attributes: [(!name: s, value: s)]),
-    useSourceIp: b, httpQueryParameterName: s, ringHash: (minimumRingSize: u), maglev: (tableSize: u),
-    minimumRingSize: u), backendUtilization: *, localityLbSetting: LocalityLb, zoneAwareLbSetting: *,
+    useSourceIp: b, httpQueryParameterName: s, ringHash: (minimumRingSize: U), maglev: (tableSize: U),
+    minimumRingSize: U), backendUtilization: (errorUtilizationPenaltyPercent: u,
+    metricNamesForComputingUtilization: [s], weightExpirationPeriod: s, weightStabilizationPeriod: s,
+    weightUpdatePeriod: s), localityLbSetting: LocalityLb, zoneAwareLbSetting: (~enabled: b, failover: [Failover],
+    failoverPriority: [s], ~minClusterSize: u),
     warmupDurationSecs: d, warmup: (!duration: d, ~minimumPercent: n, ~aggression: n)
 Outliers        splitExternalLocalOriginErrors: b, ~consecutiveLocalOriginFailures: u, ~consecutiveGatewayErrors: u,
     ~consecutive5xxErrors: u, consecutiveErrors: i, interval: d, baseEjectionTime: d, maxEjectionPercent: i,
@@ -78,7 +82,7 @@ HttpRoute       name: s, match: [HttpMatch], route: [(!destination: Destination,
     mirrorPercentage: Percent, corsPolicy: (allowOrigin: [s], allowOrigins: [StringMatch], allowMethods: [s],
     allowHeaders: [s], exposeHeaders: [s], maxAge: d, ~allowCredentials: b, unmatchedPreflights: UNSPECIFIED|FORWARD|
     IGNORE), headers: Headers
-L4Match         destinationSubnets: [s], port: u, sourceLabels: {s}, gateways: [s], sourceNamespace: s
+L4Match         destinationSubnets: [s], port: u, sourceLabels: {s}, gateways: [s], sourceNamespace: s, sourceSubnet: s
 L4Route         [(!destination: Destination, weight: i)]
 Listener        !port: Port, bind: s, captureMode: DEFAULT|IPTABLES|NONE, defaultEndpoint: s, tls: ServerTls,
     connectionPool: ConnectionPool
@@ -88,6 +92,16 @@ MetricMatch     metric: ALL_METRICS|REQUEST_COUNT|REQUEST_DURATION|REQUEST_SIZE|
     customMetric: s, mode: CLIENT_AND_SERVER|CLIENT|SERVER
 Tag             literal: (!value: s), environment: (!name: s, defaultValue: s), header: (!name: s, defaultValue: s),
     formatter: (!value: s)
+SubFilter       name: s, subFilter: (name: s)
+EnvoyMatch      context: ANY|SIDECAR_INBOUND|SIDECAR_OUTBOUND|GATEWAY|WAYPOINT, proxy: (proxyVersion: s,
+    metadata: {s}), listener: (portNumber: u, portName: s, filterChain: (name: s, sni: s, transportProtocol: s,
+    transportSocket: s, applicationProtocols: s, filter: SubFilter, destinationPort: u), listenerFilter: s, name: s),
+    routeConfiguration: (portNumber: u, portName: s, gateway: s, vhost: (name: s, domainName: s, route: (name: s,
+    action: ANY|ROUTE|REDIRECT|DIRECT_RESPONSE)), name: s), cluster: (portNumber: u, service: s, subset: s, name: s),
+    waypoint: (filter: SubFilter, portNumber: u, route: (name: s))
+Status          conditions: [(type: s, status: s, lastProbeTime: t, lastTransitionTime: t, reason: s, message: s,
+    observedGeneration: x)], validationMessages: [(documentationUrl: s, level: UNKNOWN|ERROR|WARNING|INFO,
+    type: (code: s, name: s))], observedGeneration: x
 Tracing         match: Mode, providers: [Provider], ~randomSamplingPercentage: n, ~disableSpanReporting: b,
     customTags: {Tag}, ~useRequestIdForTraceSampling: b, ~enableIstioTags: b, ~disableContextPropagation: b
 """
@@ -102,7 +116,7 @@ security.istio.io   v1,v1beta1          AuthorizationPolicy    authorizationpoli
 security.istio.io   v1,v1beta1          RequestAuthentication  requestauthentications  ra  -
     selector: Selector, targetRef: TargetRef, targetRefs: [TargetRef], jwtRules: [JwtRule]
 networking.istio.io v1,v1alpha3,v1beta1 DestinationRule        destinationrules        dr  Host=.spec.host,Age
-    host: s, trafficPolicy: TrafficPolicy, subsets: [(!name: s, labels: {s}, trafficPolicy: TrafficPolicy)],
+    !host: s, trafficPolicy: TrafficPolicy, subsets: [(!name: s, labels: {s}, trafficPolicy: TrafficPolicy)],
     exportTo: [s], workloadSelector: Selector
 networking.istio.io v1,v1alpha3,v1beta1 VirtualService         virtualservices         vs
     Gateways=.spec.gateways,Hosts=.spec.hosts,Age hosts: [s], gateways: [s], http: [HttpRoute],
@@ -122,15 +136,19 @@ networking.istio.io v1,v1alpha3,v1beta1 Gateway                gateways         
 networking.istio.io v1,v1alpha3,v1beta1 WorkloadEntry          workloadentries         we  Age,Address=.spec.address
     address: s, ports: {u}, labels: {s}, network: s, locality: s, weight: u, serviceAccount: s
 networking.istio.io v1,v1alpha3,v1beta1 WorkloadGroup          workloadgroups          wg  Age
-    metadata: (labels: {s}, annotations: {s}), !template: Endpoint, probe: *
+    metadata: (labels: {s}, annotations: {s}), !template: (address: s, ports: {u},
+    labels: {s}, network: s, locality: s, weight: u, serviceAccount: s), probe: (exec: (!command: [s]),
+    failureThreshold: U, grpc: (port: u, service: s), httpGet: (host: s, httpHeaders: [(name: s, value: s)], path: s,
+    !port: u, scheme: s), initialDelaySeconds: U, periodSeconds: U, successThreshold: U, tcpSocket: (host: s,
+    !port: u), timeoutSeconds: U)
 networking.istio.io v1alpha3            EnvoyFilter            envoyfilters            -   -
     workloadSelector: Workload, targetRefs: [TargetRef],
     configPatches: [(applyTo: INVALID|LISTENER|FILTER_CHAIN|NETWORK_FILTER|HTTP_FILTER|ROUTE_CONFIGURATION|
-    VIRTUAL_HOST|HTTP_ROUTE|CLUSTER|EXTENSION_CONFIG|BOOTSTRAP|LISTENER_FILTER, match: *,
+    VIRTUAL_HOST|HTTP_ROUTE|CLUSTER|EXTENSION_CONFIG|BOOTSTRAP|LISTENER_FILTER, match: EnvoyMatch,
     patch: (operation: INVALID|MERGE|ADD|REMOVE|INSERT_BEFORE|INSERT_AFTER|INSERT_FIRST|REPLACE|
     MERGE_AND_REPLACE_LIST, value: *, filterClass: UNSPECIFIED|AUTHN|AUTHZ|STATS))], priority: i
 networking.istio.io v1beta1             ProxyConfig            proxyconfigs            -   -
-    selector: Selector, ~concurrency: u, environmentVariables: {s}, image: (imageType: s)
+    selector: Selector, ~concurrency: U, environmentVariables: {s}, image: (imageType: s)
 telemetry.istio.io  v1,v1alpha1         Telemetry              telemetries             telemetry Age
     selector: Selector, targetRef: TargetRef, targetRefs: [TargetRef], tracing: [Tracing],
     metrics: [(providers: [Provider], overrides: [(match: MetricMatch, ~disabled: b,
@@ -140,101 +158,107 @@ extensions.istio.io v1alpha1            WasmPlugin             wasmplugins      
     selector: Selector, targetRef: TargetRef, targetRefs: [TargetRef], !url: s, sha256: s,
     imagePullPolicy: UNSPECIFIED_POLICY|IfNotPresent|Always, imagePullSecret: s, pluginConfig: *, pluginName: s,
     phase: UNSPECIFIED_PHASE|AUTHN|AUTHZ|STATS, failStrategy: FAIL_CLOSE|FAIL_OPEN|FAIL_RELOAD, ~priority: i,
-    vmConfig: *, match: [(mode: UNDEFINED|CLIENT|SERVER|CLIENT_AND_SERVER, ports: [(!number: u)])],
+    vmConfig: (env: [(!name: s, value: s, valueFrom: INLINE|HOST)]), verificationKey: s, match: [(mode: UNDEFINED|CLIENT|SERVER|CLIENT_AND_SERVER, ports: [(!number: u)])],
     type: UNSPECIFIED_PLUGIN_TYPE|HTTP|NETWORK
 """
 
 _NEEDS_SPEC = {"ServiceEntry", "WorkloadEntry", "WorkloadGroup", "WasmPlugin"}
 _STORED_ALPHA = {"Telemetry": "v1alpha1"}
-_LIMITS: dict[tuple[str, str], dict[str, Any]] = {
-    ("TargetRef", "kind"): {"minLength": 1, "maxLength": 63}, ("TargetRef", "name"): {"minLength": 1, "maxLength": 253},
-    ("ServiceEntry", "hosts"): {"minItems": 1, "maxItems": 256}, ("Provider", "name"): {"minLength": 1},
-    ("JwtRule", "issuer"): {"minLength": 1}, ("AuthorizationPolicy", "rules"): {"maxItems": 512},
-    ("AuthorizationPolicy", "targetRefs"): {"maxItems": 16}}
-_ONE_OF = {"StringMatch": ("exact", "prefix", "regex")}
+_LIMITS = r"""
+Selector.matchLabels maxProperties=4096
+Selector.matchLabels.* maxLength=63
+Workload.labels maxProperties=256
+Workload.labels.* maxLength=63
+TargetRef.group maxLength=253 pattern=^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$
+TargetRef.kind minLength=1 maxLength=63 pattern=^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$
+TargetRef.name minLength=1 maxLength=253
+Provider.name minLength=1
+PeerAuthentication.portLevelMtls minProperties=1
+AuthorizationPolicy.rules maxItems=512
+AuthorizationPolicy.rules.*.from maxItems=512
+AuthorizationPolicy.targetRefs maxItems=16
+RequestAuthentication.targetRefs maxItems=16
+Telemetry.targetRefs maxItems=16
+WasmPlugin.targetRefs maxItems=16
+EnvoyFilter.targetRefs maxItems=16
+Source.serviceAccounts maxItems=16
+Source.serviceAccounts.* maxLength=320
+Source.notServiceAccounts maxItems=16
+Source.notServiceAccounts.* maxLength=320
+RequestAuthentication.jwtRules maxItems=4096
+JwtRule.issuer minLength=1
+JwtRule.audiences.* minLength=1
+JwtRule.jwksUri minLength=1 maxLength=2048
+JwtRule.jwks_uri minLength=1 maxLength=2048
+JwtRule.fromHeaders.*.name minLength=1
+JwtRule.fromParams.* minLength=1
+JwtRule.fromCookies.* minLength=1
+JwtRule.outputClaimToHeaders.*.header minLength=1 pattern=^[-_A-Za-z0-9]+$
+JwtRule.outputClaimToHeaders.*.claim minLength=1
+JwtRule.spaceDelimitedClaims maxItems=64
+JwtRule.spaceDelimitedClaims.* minLength=1
+LoadBalancer.warmup.minimumPercent minimum=0 maximum=100
+LoadBalancer.warmup.aggression minimum=0
+LoadBalancer.zoneAwareLbSetting.minClusterSize minimum=1
+Outliers.outlierDetectionHttpErrorCodes.* minimum=100 maximum=599
+TrafficPolicy.portLevelSettings maxItems=4096
+TrafficPolicy.retryBudget.percent minimum=0 maximum=100
+ServerTls.credentialNames minItems=1 maxItems=2
+ServerTls.tlsCertificates minItems=1 maxItems=2
+ServiceEntry.hosts minItems=1 maxItems=256
+ServiceEntry.addresses maxItems=256
+ServiceEntry.addresses.* maxLength=64
+ServiceEntry.endpoints maxItems=4096
+ServiceEntry.ports maxItems=256 keys=name
+ServiceEntry.ports.*.name maxLength=256
+ServiceEntry.ports.*.protocol maxLength=256
+WorkloadGroup.metadata.labels maxProperties=256
+WorkloadGroup.metadata.annotations maxProperties=256
+WorkloadGroup.probe.exec.command.* minLength=1
+WorkloadGroup.probe.httpGet.httpHeaders.*.name pattern=^[-_A-Za-z0-9]+$
+ProxyConfig.environmentVariables.* maxLength=2048
+MetricMatch.customMetric minLength=1
+Tag.literal.value minLength=1
+Tag.environment.name minLength=1
+Tag.header.name minLength=1
+Tag.formatter.value minLength=1
+Tracing.randomSamplingPercentage minimum=0 maximum=100
+WasmPlugin.url minLength=1
+WasmPlugin.sha256 pattern=(^$|^[a-f0-9]{64}$)
+WasmPlugin.imagePullSecret minLength=1 maxLength=253
+WasmPlugin.pluginName minLength=1 maxLength=256
+WasmPlugin.match.*.ports keys=number
+WasmPlugin.match.*.ports.*.number minimum=1 maximum=65535
+WasmPlugin.vmConfig.env maxItems=256 keys=name
+WasmPlugin.vmConfig.env.*.name minLength=1 maxLength=256
+WasmPlugin.vmConfig.env.*.value maxLength=2048
+"""
+_ENDPOINT_LIMITS = """
+address maxLength=256
+labels maxProperties=256
+locality maxLength=2048
+network maxLength=2048
+ports maxProperties=128
+serviceAccount maxLength=253
+"""
+_ONE_OF = {
+    "StringMatch": ("exact", "prefix", "regex"), "LoadBalancer": ("simple", "consistentHash", "backendUtilization"),
+    "HttpRoute.directResponse.body": ("string", "bytes"), "HttpRoute.redirect": ("port", "derivePort"),
+    "HttpRoute.fault.abort": ("httpStatus", "grpcStatus", "http2Error"),
+    "HttpRoute.fault.delay": ("fixedDelay", "exponentialDelay"), "MetricMatch": ("metric", "customMetric"),
+    "Tag": ("literal", "environment", "header", "formatter"),
+    "EnvoyMatch": ("listener", "routeConfiguration", "cluster", "waypoint"),
+    "WorkloadGroup.probe": ("httpGet", "tcpSocket", "exec", "grpc")}
+_ALL_OF = {"LoadBalancer.consistentHash": (("httpHeaderName", "httpCookie", "useSourceIp", "httpQueryParameterName"),
+                                           ("ringHash", "maglev"))}
+"""Fields of which at most one may be given; for _ALL_OF, of each group."""
 _SCALARS: dict[str, dict[str, Any]] = {
     "s": {"type": "string"}, "i": {"type": "integer", "format": "int32"},
     "u": {"type": "integer", "minimum": 0, "maximum": 4294967295},
+    "U": {"type": "integer", "minimum": 0}, "t": {"type": "string", "format": "date-time"},
+    "x": {"x-kubernetes-int-or-string": True},
     "n": {"type": "number", "format": "double"}, "b": {"type": "boolean"},
     "*": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
-
-Rule = tuple[Callable[[Any], bool], str]
-
-
-def _labels_plain(labels: dict[str, str]) -> bool:
-    return not any("*" in key for key in labels)
-
-
-def _count(spec: dict[str, Any], *names: str) -> int:
-    return sum(name in spec for name in names)
-
-
-def _selected(spec: dict[str, Any]) -> bool:
-    return bool(((spec.get("selector") or {}).get("matchLabels")) or {})
-
-
-def duration_s(text: str) -> float | None:
-    """Seconds of a Go duration ("1h2m", "100ms"), None when it is none."""
-    units = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-    if not re.fullmatch(r"([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+", text):
-        return None
-    return sum(float(number) * units[unit] for number, _,
-               unit in re.findall(r"([0-9]+(\.[0-9]*)?)(ns|us|µs|ms|s|m|h)", text))
-
-
-_PORT = "port must be between 1-65535"
-_ONE_TARGET = ("selector", "targetRef", "targetRefs")
-_TARGETS: Rule = (lambda spec: _count(spec, *_ONE_TARGET) <= 1, "only one of targetRefs or selector can be set")
-_KEY_EMPTY: Rule = (lambda labels: all(labels), "key must not be empty")
-_UDS: list[Rule] = [
-    (lambda text: not text.startswith("unix://") or text[7:8] in ("/", "@"),
-     "UDS must be an absolute path or abstract socket"),
-    (lambda text: not (text.startswith("unix://") and text.endswith("/")), "UDS may not be a dir")]
-
-RULES: dict[str, list[Rule]] = {
-    "PeerAuthentication": [(lambda spec: "portLevelMtls" not in spec or _selected(spec),
-                            "portLevelMtls requires selector")],
-    "PeerAuthentication.portLevelMtls": [(lambda ports: all(re.fullmatch(r"[-+]?\d+", key) and 0 < int(key) <= 65535
-                                                            for key in ports), _PORT)],
-    "Selector.matchLabels": [(_labels_plain, "wildcard not allowed in label key match"), _KEY_EMPTY],
-    "Selector.matchLabels.*": [(lambda value: "*" not in value, "wildcard not allowed in label value match")],
-    "Workload.labels.*": [(lambda value: "*" not in value, "wildcard is not supported in selector")],
-    "TargetRef.namespace": [(lambda value: not value, "cross namespace referencing is not currently supported")],
-    "AuthorizationPolicy": [_TARGETS], "RequestAuthentication": [_TARGETS], "Telemetry": [_TARGETS],
-    "WasmPlugin": [_TARGETS],
-    "EnvoyFilter": [(lambda spec: _count(spec, "workloadSelector", "targetRefs") <= 1,
-                     "only one of targetRefs or workloadSelector can be set")],
-    "Source": [(lambda source: not _count(source, "serviceAccounts", "notServiceAccounts") or not _count(
-        source, "principals", "notPrincipals", "namespaces", "notNamespaces"),
-                "Cannot set serviceAccounts with namespaces or principals")],
-    "JwtRule": [(lambda rule: _count(rule, "jwksUri", "jwks_uri", "jwks") <= 1,
-                 "only one of jwks or jwksUri can be set")],
-    "JwtRule.jwksUri": [(lambda text: text.startswith(("http://", "https://")),
-                         "url must have scheme http:// or https://")],
-    "ServiceEntry": [
-        (lambda spec: _count(spec, "workloadSelector", "endpoints") <= 1,
-         "only one of WorkloadSelector or Endpoints can be set"),
-        (lambda spec: not any("/" in text for text in spec.get("addresses", []))
-         or spec.get("resolution", "NONE") in ("STATIC", "NONE"),
-         "CIDR addresses are allowed only for NONE/STATIC resolution types"),
-        (lambda spec: spec.get("resolution", "NONE") != "NONE" or "endpoints" not in spec,
-         "NONE mode cannot set endpoints"),
-        (lambda spec: spec.get("resolution") != "DNS_ROUND_ROBIN" or len(spec.get("endpoints", [])) <= 1,
-         "DNS_ROUND_ROBIN mode cannot have multiple endpoints")],
-    "ServiceEntry.hosts.*": [(lambda host: host != "*", "hostname cannot be wildcard")],
-    "ServiceEntry.ports": [(lambda ports: len({port.get("number") for port in ports}) == len(ports),
-                            "port number cannot be duplicated")],
-    "ServiceEntry.ports.*.number": [(lambda port: 0 < port <= 65535, _PORT)],
-    "ServiceEntry.ports.*.targetPort": [(lambda port: 0 < port <= 65535, _PORT)],
-    "Endpoint": [(lambda end: "address" in end or "network" in end, "Address is required"),
-                 (lambda end: not end.get("address", "").startswith("unix://") or "ports" not in end,
-                  "UDS may not include ports")],
-    "Endpoint.address": _UDS, "Endpoint.ports.*": [(lambda port: 0 < port <= 65535, _PORT)],
-    "WorkloadEntry": [(lambda end: "address" in end or "network" in end, "Address is required"),
-                      (lambda end: not end.get("address", "").startswith("unix://") or "ports" not in end,
-                       "UDS may not include ports")],
-    "WorkloadEntry.address": _UDS, "WorkloadEntry.ports.*": [(lambda port: 0 < port <= 65535, _PORT)],
-    "d": [(lambda text: (duration_s(text) or 0) >= 0.001, "must be a valid duration greater than 1ms")]}
 
 
 class _Reader:
@@ -243,6 +267,7 @@ class _Reader:
     def __init__(self, lines: dict[str, str]) -> None:
         self._lines = lines
         self._made: dict[str, dict[str, Any]] = {}
+        self._limits = _read_limits()
 
     def fields(self, text: str, owner: str) -> dict[str, Any]:
         node: dict[str, Any] = {"type": "object", "properties": {}}
@@ -250,15 +275,22 @@ class _Reader:
             name, _, kind = part.partition(":")
             bare = name.strip().lstrip("!~")
             child = dict(self.kind(kind.strip(), f"{owner}.{bare}"))
-            child.update(_LIMITS.get((owner, bare), {}))
             if "~" in name:
                 child["nullable"] = True
             if name.strip().startswith("!"):
                 node.setdefault("required", []).append(bare)
             node["properties"][bare] = child
+        if owner in _ONE_OF:
+            node["oneOf"] = _at_most_one(_ONE_OF[owner])
+        if owner in _ALL_OF:
+            node["allOf"] = [{"oneOf": _at_most_one(names)} for names in _ALL_OF[owner]]
         return _ruled(node, owner)
 
     def kind(self, text: str, owner: str) -> dict[str, Any]:
+        """The schema of a type that stands at `owner`, with what may be there."""
+        return {**self._bare(text, owner), **self._limits.get(owner, {})}
+
+    def _bare(self, text: str, owner: str) -> dict[str, Any]:
         if text in _SCALARS:
             return _ruled(dict(_SCALARS[text]), owner)
         if text == "d":
@@ -274,11 +306,28 @@ class _Reader:
         if text not in self._made:
             line = self._lines[text]
             self._made[text] = self.kind(line, text) if line[0] == "[" else self.fields(line, text)
-            if text in _ONE_OF:
-                names = _ONE_OF[text]
-                self._made[text]["oneOf"] = [{"not": {"anyOf": [{"required": [name]} for name in names]}},
-                                             *({"required": [name]} for name in names)]
         return self._made[text]
+
+
+def _at_most_one(names: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [{"not": {"anyOf": [{"required": [name]} for name in names]}}, *({"required": [name]} for name in names)]
+
+
+def _read_limits() -> dict[str, dict[str, Any]]:
+    """Of each place its limits, as JSON schema has them."""
+    lines = _LIMITS.strip().splitlines()
+    lines += [f"{owner}.{line}" for owner in ENDPOINTS for line in _ENDPOINT_LIMITS.strip().splitlines()]
+    found: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        owner, *parts = line.split()
+        limits: dict[str, Any] = {}
+        for name, _, value in (part.partition("=") for part in parts):
+            if name == "keys":
+                limits |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [value]}
+            else:
+                limits[name] = value if name == "pattern" else int(value)
+        found[owner] = limits
+    return found
 
 
 def _ruled(node: dict[str, Any], owner: str) -> dict[str, Any]:
@@ -308,15 +357,13 @@ def _column(text: str) -> dict[str, Any]:
         "name": name, "type": "date", "jsonPath": ".metadata.creationTimestamp"}
 
 
-_STATUS = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-
-
 def resources() -> Iterator[Resource]:
     """Istio's kinds, as if their definitions had been applied."""
     reader = _Reader(dict(line.split(None, 1) for line in _lines(_TYPES)))
     for line in _lines(_KINDS):
         group, versions, kind, plural, short, columns, fields = line.split(None, 6)
-        schema = {"type": "object", "properties": {"spec": reader.fields(fields, kind), "status": _STATUS}}
+        schema = {"type": "object", "properties": {"spec": reader.fields(fields, kind), "status": {
+            **reader.kind("Status", ""), "x-kubernetes-preserve-unknown-fields": True}}}
         if kind in _NEEDS_SPEC:
             schema["required"] = ["spec"]
         names = tuple(versions.split(","))

@@ -56,6 +56,17 @@ def json_patch(current: dict[str, Any], operations: Any) -> dict[str, Any]:
     return changed
 
 
+def shown(value: Any) -> str:
+    """A JSON value as Go prints a map."""
+    if isinstance(value, dict):
+        return "map[" + " ".join(f"{key}:{shown(item)}" for key, item in sorted(value.items())) + "]"
+    if isinstance(value, list):
+        return "[" + " ".join(map(shown, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {True: "true", False: "false"}.get(value, "<nil>")
+    return str(value)
+
+
 def _rooted(operation: Any) -> Any:
     """Pointers begin behind their first slash, whatever stands before it."""
     if not isinstance(operation, dict):
@@ -120,7 +131,7 @@ def _list(node: dict[str, Any], current: list[Any], patch: list[Any], order: lis
     items = schema.resolve(node.get("items") or {})
     for item in patch:
         if not isinstance(item, dict) or key not in item:
-            raise status.bad_request(f"map: {json.dumps(item)} does not contain declared merge key: {key}")
+            raise status.ApiError(500, "", f"map: {shown(item)} does not contain declared merge key: {key}")
         place = next((at for at, held in enumerate(merged) if held.get(key) == item[key]), None)
         if item.get("$patch") == "delete":
             if place is not None:

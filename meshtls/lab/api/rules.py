@@ -114,5 +114,6 @@ ADDRESSES = {"V1HostAlias.ip", "V1PodDNSConfig.nameservers", "V1ServiceSpec.exte
 PORTS = {"V1ContainerPort.containerPort", "V1ServicePort.port", "V1ContainerPort.hostPort", "V1GRPCAction.port"}
 OPTIONAL = {"V1ServicePort.port", "V1ContainerPort.containerPort", "V1DeploymentSpec.template", "V1JobSpec.template",
             "V1Probe.port",
-            "CoreV1Event.metadata", "V1PolicyRule.verbs", "V1PodSpec.containers", "V1GRPCAction.port"}
+            "CoreV1Event.metadata", "V1PolicyRule.verbs", "V1PodSpec.containers", "V1GRPCAction.port",
+            "V1LimitRangeSpec.limits"}
 """Required by the model, but judged in other words below (or filled in)."""

@@ -29,28 +29,36 @@ LIST_KEYS: dict[str, list[str]] = {
     "resourceClaims": ["name"],
     "schedulingGates": ["name"], "claims": ["name"], "variables": ["name"],
     "V1ContainerPort": ["containerPort", "protocol"],
-    "V1ServicePort": ["port", "protocol"]}
-"""Lists that are maps, by property or by the items' model. The first key is the strategic merge key."""
+    "V1ServicePort": ["port", "protocol"], "V1NodeAddress": ["type"], "allocatedResourcesStatus": ["name"],
+    "V1ResourceStatus.resources": ["resourceID"], "resourceClaimStatuses": ["name"],
+    "x-kubernetes-validations": ["rule"], "V1PodStatus.hostIPs": [], "V1ServiceAccount.imagePullSecrets": [],
+    "V1JobStatus.conditions": [], "V1NodeAllocatableResourceClaimStatus.containers": []}
+"""Lists that are maps, by model and property, property, or the items' model; [] for those that are not. The first key is
+the strategic merge key."""
 
-SET_LISTS = {"finalizers", "podCIDRs"}
+SET_LISTS = {"V1ObjectMeta.finalizers", "podCIDRs", "validationActions", "V1Endpoint.addresses",
+             "V1UncountedTerminatedPods.failed", "V1UncountedTerminatedPods.succeeded",
+             "V1PodFailurePolicyOnExitCodesRequirement.values"}
 ATOMIC_MODELS = {
     "V1LabelSelector", "V1ObjectReference", "V1LocalObjectReference", "V1ConfigMapKeySelector", "V1SecretKeySelector",
     "V1ObjectFieldSelector", "V1ResourceFieldSelector", "V1TypedLocalObjectReference", "V1NodeSelector",
     "V1NodeSelectorTerm",
-    "V1ScopeSelector", "V1RoleRef", "RbacV1Subject", "V1OwnerReference", "V1SecretReference", "V1FileKeySelector"}
+    "V1EndpointAddress", "CoreV1EndpointPort", "DiscoveryV1EndpointPort", "V1MatchResources",
+    "V1NamedRuleWithOperations", "V1ParamKind", "V1ParamRef", "V1Variable", "V1ServiceBackendPort",
+    "V1TopologySelectorTerm", "V1ScopeSelector", "V1RoleRef", "RbacV1Subject", "V1OwnerReference", "V1SecretReference", "V1FileKeySelector"}
 ATOMIC_MAPS = {("V1ServiceSpec", "selector"), ("V1PodSpec", "nodeSelector"),
-               ("V1ReplicationControllerSpec", "selector")}
+               ("V1ReplicationControllerSpec", "selector"), ("V1Scheduling", "nodeSelector")}
 INT_OR_STRING = {"targetPort", "port", "maxUnavailable", "maxSurge", "minAvailable"}
 INT64 = {"terminationGracePeriodSeconds", "activeDeadlineSeconds", "runAsUser", "runAsGroup", "fsGroup",
          "tolerationSeconds", "generation",
          "observedGeneration", "deletionGracePeriodSeconds", "expirationSeconds", "startingDeadlineSeconds",
-         "supplementalGroups"}
+         "supplementalGroups", "maxItems", "maxLength", "maxProperties", "minItems", "minLength", "minProperties", "revision",
+         "uid", "gid", "sizeBytes", "seconds"}
 QUANTITY_MAPS = {"limits", "requests", "capacity", "allocatable", "hard", "used", "overhead", "allocatedResources",
-                 "default",
+                 "default", "podFixed",
                  "defaultRequest", "max", "min", "maxLimitRequestRatio"}
-QUANTITIES = {"sizeLimit", "divisor"}
+QUANTITIES = {"sizeLimit", "divisor", "averageValue", "tolerance", "V2MetricTarget.value", "V2MetricValueStatus.value"}
 KEY_DEFAULTS = {"protocol": "TCP"}
-DEFINITION_DATA = {"V1JSONSchemaProps"}
 
 
 @functools.cache
@@ -100,10 +108,12 @@ def _property(owner: str, key: str, kind: str) -> Node:
     listed = re.fullmatch(r"[Ll]ist\[(.*)\]", kind)
     if listed:
         node: Node = {"type": "array", "items": _plain(owner, key, listed[1])}
-        keys = LIST_KEYS.get(listed[1]) or (LIST_KEYS.get(key) if listed[1].startswith(("V", "R", "C")) else None)
-        if keys and owner not in ("V1ContainerStatus", *DEFINITION_DATA):
+        keys = LIST_KEYS.get(f"{owner}.{key}")
+        if keys is None and listed[1][0] in "VRC":
+            keys = LIST_KEYS.get(listed[1]) or LIST_KEYS.get(key)
+        if keys:
             node["x-kubernetes-list-type"], node["x-kubernetes-list-map-keys"] = "map", keys
-        elif key in SET_LISTS:
+        elif key in SET_LISTS or f"{owner}.{key}" in SET_LISTS:
             node["x-kubernetes-list-type"] = "set"
         else:
             node["x-kubernetes-list-type"] = "atomic"
@@ -121,7 +131,8 @@ def _property(owner: str, key: str, kind: str) -> Node:
 
 def _plain(owner: str, key: str, kind: str) -> Node:
     if kind in ("str", "bytes", "bytearray"):
-        return {"type": "string", **({"x-quantity": True} if key in QUANTITIES else {})}
+        return {"type": "string", **({"x-quantity": True} if {key, f"{owner}.{key}"} & QUANTITIES
+                                     else {})}
     if kind == "datetime":
         return {"type": "string", "format": "date-time"}
     if kind == "int":

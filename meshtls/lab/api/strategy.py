@@ -56,6 +56,10 @@ def created(resource: Resource, obj: Object, store: Store) -> None:
             spec["finalizers"] = sorted({"kubernetes", *(spec.get("finalizers") or ())})
         case "PersistentVolume" | "PersistentVolumeClaim":
             obj["status"] = {"phase": "Pending"}
+            if resource.kind == "PersistentVolume":
+                obj["status"]["lastPhaseTransitionTime"] = store.now()
+        case "DaemonSet" if not resource.custom:
+            obj["metadata"]["annotations"]["deprecated.daemonset.template.generation"] = "1"
     if resource.kind == "Job" and not resource.custom:
         _job_selector(obj)
     if resource.kind == "CustomResourceDefinition":
@@ -125,6 +129,29 @@ def allot(resource: Resource, obj: Object, store: Store) -> Iterator[FieldError]
             used.add(port["nodePort"])
 
 
+_OUTSIDE = ("NodePort", "LoadBalancer")
+
+
+def _drop_of_other_type(spec: Object, before: Object) -> None:
+    """What belonged to a Service's former type goes when the change leaves it as it was."""
+    left, kind = before.get("type"), spec.get("type")
+    if left in _OUTSIDE and kind not in _OUTSIDE:
+        ports = [port.get("nodePort") for port in before.get("ports") or ()]
+        for port in spec.get("ports") or ():
+            if port.get("nodePort") in ports:
+                port.pop("nodePort", None)
+        if spec.get("externalTrafficPolicy") == before.get("externalTrafficPolicy"):
+            spec.pop("externalTrafficPolicy", None)
+    if left == "LoadBalancer" != kind:
+        for key in ("allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"):
+            if spec.get(key) == before.get(key):
+                spec.pop(key, None)
+    if left != "ExternalName" == kind:
+        for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
+            if spec.get(key) == before.get(key):
+                spec.pop(key, None)
+
+
 def updated(resource: Resource, obj: Object, old: Object, subresource: str) -> Object:
     """The object to be stored for a change through the kind itself or one of its subresources."""
     before = old["metadata"]
@@ -148,9 +175,11 @@ def updated(resource: Resource, obj: Object, old: Object, subresource: str) -> O
             obj["status"] = clone(old["status"])
     metadata = obj.setdefault("metadata", {})
     for key in _OF_THE_SERVER:
-        metadata.pop(key, None)
+        given = metadata.pop(key, None)
         if key in before:
-            metadata[key] = before[key]
+            metadata[key] = given if key == "uid" and given else before[key]
+    if resource.kind == "Service" and not resource.custom:
+        _drop_of_other_type(obj["spec"], old["spec"])
     if resource.kind == "Service" and not resource.custom and obj["spec"].get("type") != "ExternalName":
         for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
             if not obj["spec"].get(key) and key in old["spec"]:

@@ -6,11 +6,10 @@ messages are the API server's.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from meshtls.lab.api import field, schema, validate_kinds, validate_pod
-from meshtls.lab.api.field import FieldError, forbidden, invalid, required, unsupported
+from meshtls.lab.api import field, schema, validate_kinds, validate_pod, validate_work
+from meshtls.lab.api.field import IMMUTABLE, FieldError, forbidden, invalid, required, unsupported
 from meshtls.lab.api.resources import Resource
 from meshtls.lab.api.rules import ADDRESSES, ENUMS, ITEM_ENUMS, NAMES, NONNEGATIVE, OPTIONAL, PORTS, POSITIVE, RANGES
-from meshtls.lab.api.validate_kinds import IMMUTABLE
 
 Object = dict[str, Any]
 
@@ -18,6 +17,7 @@ _NAME_RULES: dict[str, Callable[[str], list[str]]] = {
     "Namespace": field.label_1123, "Service": field.label_1123, "Role": field.path_segment,
     "ClusterRole": field.path_segment,
     "RoleBinding": field.path_segment, "ClusterRoleBinding": field.path_segment, "StatefulSet": field.label_1123}
+_ANY_NAME = {"Event", "PodDisruptionBudget"}
 SELECTED = {"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"}
 
 
@@ -32,7 +32,7 @@ def metadata(resource: Resource, obj: Object, old: Object | None) -> Iterator[Fi
             yield from (invalid("metadata.generateName", prefix, told) for told in rule(trial))
         if not name:
             yield required("metadata.name", "name or generateName is required")
-        else:
+        elif resource.custom or resource.kind not in _ANY_NAME:
             yield from (invalid("metadata.name", name, told) for told in rule(name))
     for key, value in (meta.get("labels") or {}).items():
         yield from (invalid("metadata.labels", key, told) for told in field.qualified(key))
@@ -89,7 +89,7 @@ def errors(resource: Resource, version: str, obj: Object, old: Object | None) ->
     if special is not None:
         spec_rules += list(special(obj, old))
     if resource.kind in SELECTED:
-        spec_rules += list(validate_kinds.workload(obj, old))
+        spec_rules += list(validate_work.workload(obj, old))
     return found + spec_rules
 
 

@@ -6,40 +6,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from meshtls.lab.api import decode, field, validate_pod
-from meshtls.lab.api.field import FieldError, forbidden, invalid, required, unsupported
+from meshtls.lab.api import decode, field, validate_admission, validate_pod, validate_work
+from meshtls.lab.api.field import IMMUTABLE, FieldError, duplicate, forbidden, invalid, required, unsupported
 
 Object = dict[str, Any]
-IMMUTABLE = "field is immutable"
-
-
-def workload(obj: Object, old: Object | None) -> Iterator[FieldError]:
-    spec = obj.get("spec") or {}
-    selector, labels = spec.get("selector"), ((spec.get("template") or {}).get("metadata") or {}).get("labels")
-    if selector is not None and not selector:
-        yield invalid("spec.selector", selector, f"empty selector is invalid for {obj['kind'].lower()}")
-    matched = ((selector or {}).get("matchLabels") or {}).items() <= (labels or {}).items()
-    if selector is None or not matched:
-        yield invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
-    policy = ((spec.get("template") or {}).get("spec") or {}).get("restartPolicy")
-    if policy in ("OnFailure", "Never"):
-        yield unsupported("spec.template.spec.restartPolicy", policy, ("Always",))
-    if old is not None and old["spec"].get("selector") != selector:
-        yield invalid("spec.selector", selector, IMMUTABLE)
-    if old is not None and obj["kind"] == "StatefulSet":
-        free = ("replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit",
-                "persistentVolumeClaimRetentionPolicy",
-                "minReadySeconds")
-        if {key: item for key, item in spec.items() if key not in free} != {
-                key: item for key, item in old["spec"].items() if key not in free}:
-            yield forbidden("spec",
-                            "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', "
-                            "'updateStrategy', "
-                                    "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and "
-                                    "'minReadySeconds' are forbidden")
-    strategy = spec.get("strategy") or {}
-    if strategy.get("type") == "Recreate" and "rollingUpdate" in strategy:
-        yield forbidden("spec.strategy.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'")
 
 
 def _config(obj: Object, old: Object | None) -> Iterator[FieldError]:
@@ -148,34 +118,6 @@ _SECRET_KEYS = {"kubernetes.io/tls": ("tls.crt", "tls.key"), "kubernetes.io/ssh-
                 "kubernetes.io/dockercfg": (".dockercfg",), "kubernetes.io/dockerconfigjson": (".dockerconfigjson",)}
 
 
-def _job(obj: Object, old: Object | None) -> Iterator[FieldError]:
-    spec = obj.get("spec") or {}
-    template = (spec.get("template") or {}).get("spec") or {}
-    if template.get("restartPolicy") not in ("OnFailure", "Never"):
-        yield unsupported(
-            "spec.template.spec.restartPolicy", template.get("restartPolicy"), ("OnFailure", "Never"))
-    if spec.get("completionMode") == "Indexed" and spec.get("completions") is None:
-        yield required("spec.completions", "when completion mode is Indexed")
-    if old is not None:
-        for name in ("completions", "selector", "template", "completionMode"):
-            before, after = old["spec"].get(name), spec.get(name)
-            if before != after and not (name == "completions" and spec.get("completionMode") == "Indexed"):
-                yield invalid(f"spec.{name}", after, IMMUTABLE)
-
-
-def _cronjob(obj: Object, old: Object | None) -> Iterator[FieldError]:
-    spec = obj.get("spec") or {}
-    text = spec.get("schedule") or ""
-    if text and not text.startswith("@") and len(text.split()) != 5:
-        yield invalid("spec.schedule", text, f"expected exactly 5 fields, found {len(text.split())}: [{text}]")
-    template = ((((spec.get("jobTemplate") or {}).get("spec") or {}).get("template") or {}).get("spec")) or {}
-    if template.get("restartPolicy") not in ("OnFailure", "Never"):
-        yield unsupported("spec.jobTemplate.spec.template.spec.restartPolicy", template.get("restartPolicy"),
-                          ("OnFailure", "Never"))
-    if len(obj["metadata"].get("name") or "") > 52:
-        yield invalid("metadata.name", obj["metadata"]["name"], "must be no more than 52 characters")
-
-
 def _role(obj: Object, old: Object | None) -> Iterator[FieldError]:
     for place, rule in enumerate(obj.get("rules") or ()):
         at = f"rules[{place}]"
@@ -209,34 +151,8 @@ def _binding(obj: Object, old: Object | None) -> Iterator[FieldError]:
         yield invalid("roleRef", ref, "cannot change roleRef")
 
 
-def _webhooks(obj: Object, old: Object | None) -> Iterator[FieldError]:
-    names = set()
-    for place, hook in enumerate(obj.get("webhooks") or ()):
-        at = f"webhooks[{place}]"
-        name = hook.get("name") or ""
-        if name and (field.subdomain_1123(name) or name.count(".") < 2):
-            told = (",".join(field.subdomain_1123(name))
-                    or "should be a domain with at least three segments separated by dots")
-            yield invalid(f"{at}.name", name, told)
-        if name in names:
-            yield field.duplicate(f"{at}.name", name)
-        names.add(name)
-        if hook.get("admissionReviewVersions") and not {"v1", "v1beta1"} & set(hook["admissionReviewVersions"]):
-            yield invalid(f"{at}.admissionReviewVersions", hook["admissionReviewVersions"],
-                          "must include at least one of v1, v1beta1")
-        if not 1 <= hook.get("timeoutSeconds", 10) <= 30:
-            yield invalid(f"{at}.timeoutSeconds", hook["timeoutSeconds"],
-                          "the timeout value must be between 1 and 30 seconds")
-        config = hook.get("clientConfig") or {}
-        if ("url" in config) == ("service" in config):
-            yield required(f"{at}.clientConfig", "exactly one of url or service is required")
-        elif "url" in config and not config["url"].startswith("https://"):
-            scheme = config["url"].partition("://")[0] if "://" in config["url"] else ""
-            yield invalid(f"{at}.clientConfig.url", scheme or config["url"],
-                          "'https' is the only allowed URL scheme; desired format: https://host[/path]")
-
-
 def _namespace(obj: Object, old: Object | None) -> Iterator[FieldError]:
+    yield from _finalizers(obj)
     levels = ("privileged", "baseline", "restricted")
     labels, before = (one["metadata"].get("labels") or {} for one in (obj, old or {"metadata": {}}))
     for mode in ("enforce", "audit", "warn"):
@@ -251,33 +167,226 @@ def _namespace(obj: Object, old: Object | None) -> Iterator[FieldError]:
             yield invalid(f"metadata.labels[{key}]", value, "must be one of privileged, baseline, restricted")
 
 
-def _pod_update(obj: Object, old: Object | None) -> Iterator[FieldError]:
+def _finalizers(obj: Object) -> Iterator[FieldError]:
+    for name in (obj.get("spec") or {}).get("finalizers") or ():
+        if "/" not in name and name not in ("kubernetes", "orphan", "foregroundDeletion"):
+            yield invalid("spec.finalizers", name, "name is neither a standard finalizer name nor is it fully qualified")
+
+
+def _pod(obj: Object, old: Object | None) -> Iterator[FieldError]:
     if old is not None:
         yield from validate_pod.update(obj, old)
+    elif (obj.get("spec") or {}).get("ephemeralContainers"):
+        yield forbidden("spec.ephemeralContainers", "cannot be set on create")
 
 
 def _event(obj: Object, old: Object | None) -> Iterator[FieldError]:
     about, namespace = (obj.get("involvedObject") or {}).get("namespace", ""), obj["metadata"].get("namespace", "")
     if about != namespace and not (about == "" and namespace == "default"):
         yield invalid("involvedObject.namespace", about, "does not match event.namespace")
+    if obj.get("eventTime"):
+        for key in ("reportingComponent", "reportingInstance", "action", "reason"):
+            if not obj.get(key):
+                yield required(key)
+        if obj.get("type") not in ("Normal", "Warning"):
+            yield invalid("type", obj.get("type") or "", "has invalid value: " + (obj.get("type") or ""))
 
 
-def _definition(obj: Object, old: Object | None) -> Iterator[FieldError]:
+def _loopback(path: str, text: str) -> Iterator[FieldError]:
+    if not field.address(text) and ipaddress.ip_address(text).is_loopback:
+        yield invalid(path, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)")
+
+
+def _slice(obj: Object, old: Object | None) -> Iterator[FieldError]:
+    kind = obj.get("addressType")
+    for place, endpoint in enumerate(obj.get("endpoints") or ()):
+        at, addresses = f"endpoints[{place}].addresses", endpoint.get("addresses") or []
+        if not addresses:
+            yield required(at, "must contain at least 1 address")
+        for here, text in enumerate(addresses):
+            if kind == "FQDN":
+                yield from (invalid(f"{at}[{here}]", text, told) for told in field.subdomain_1123(text))
+                continue
+            version = 6 if kind == "IPv6" else 4
+            if field.address(text) or ipaddress.ip_address(text).version != version:
+                yield invalid(f"{at}[{here}]", text, f"must be an IPv{version} address" if not field.address(text) else
+                              field.address(text)[0])
+            yield from _loopback(f"{at}[{here}]", text)
+    names: set[str] = set()
+    for place, port in enumerate(obj.get("ports") or ()):
+        if port.get("name") in names:
+            yield duplicate(f"ports[{place}].name", port["name"])
+        names.add(port.get("name") or "")
+    if old is not None and old.get("addressType") != kind:
+        yield invalid("addressType", kind, IMMUTABLE)
+
+
+def _endpoints(obj: Object, old: Object | None) -> Iterator[FieldError]:
+    for place, subset in enumerate(obj.get("subsets") or ()):
+        at, ports = f"subsets[{place}]", subset.get("ports") or []
+        if not subset.get("addresses") and not subset.get("notReadyAddresses"):
+            yield required(at, "must specify `addresses` or `notReadyAddresses`")
+        for group in ("addresses", "notReadyAddresses"):
+            for here, address in enumerate(subset.get(group) or ()):
+                text = address.get("ip") or ""
+                yield from (invalid(f"{at}.{group}[{here}].ip", text, told) for told in field.address(text))
+                yield from _loopback(f"{at}.{group}[{here}].ip", text)
+        for here, port in enumerate(ports):
+            if len(ports) > 1 and not port.get("name"):
+                yield required(f"{at}.ports[{here}].name")
+            yield from (invalid(f"{at}.ports[{here}].port", port.get("port"), told)
+                        for told in field.port_number(port.get("port")))
+
+
+def _network_policy(obj: Object, old: Object | None) -> Iterator[FieldError]:
     spec = obj.get("spec") or {}
-    names = spec.get("names") or {}
-    wanted = f"{names.get('plural', '')}.{spec.get('group', '')}"
-    if obj["metadata"].get("name") != wanted:
-        yield invalid("metadata.name", obj["metadata"].get("name") or "", 'must be spec.names.plural+"."+spec.group')
-    if sum(bool(version.get("storage")) for version in spec.get("versions") or ()) != 1:
-        yield invalid("spec.versions", spec.get("versions"), "must have exactly one version marked as storage version")
-    for place, version in enumerate(spec.get("versions") or ()):
-        if not (version.get("schema") or {}).get("openAPIV3Schema"):
-            yield required(f"spec.versions[{place}].schema.openAPIV3Schema", "schemas are required")
+    if len(spec.get("policyTypes") or ()) > 2:
+        yield invalid("spec.policyTypes", spec["policyTypes"], "may not specify more than two policyTypes")
+    for direction, way in (("ingress", "from"), ("egress", "to")):
+        for place, rule in enumerate(spec.get(direction) or ()):
+            for here, peer in enumerate(rule.get(way) or ()):
+                yield from _peer(peer, f"spec.{direction}[{place}].{way}[{here}]")
+            for here, port in enumerate(rule.get("ports") or ()):
+                yield from _policy_port(port, f"spec.{direction}[{place}].ports[{here}]")
+
+
+def _peer(peer: Object, path: str) -> Iterator[FieldError]:
+    block = peer.get("ipBlock")
+    if not peer:
+        yield required(path, "must specify a peer")
+    elif block is not None and len(peer) > 1:
+        yield forbidden(path, "may not specify both ipBlock and another peer")
+    elif block is not None:
+        wrong = field.cidr(block.get("cidr") or "")
+        yield from (invalid(f"{path}.ipBlock.cidr", block.get("cidr"), told) for told in wrong)
+        for place, text in enumerate(() if wrong else block.get("except") or ()):
+            inner = field.cidr(text)
+            yield from (invalid(f"{path}.ipBlock.except[{place}]", text, told) for told in inner)
+            outer = ipaddress.ip_network(block["cidr"], strict=False)
+            part = outer if inner else ipaddress.ip_network(text, strict=False)
+            if not inner and (part.version != outer.version or part == outer or not part.subnet_of(outer)):  # type: ignore[arg-type]
+                yield invalid(f"{path}.ipBlock.except[{place}]", text, "must be a strict subset of `cidr`")
+
+
+def _policy_port(port: Object, path: str) -> Iterator[FieldError]:
+    number, end = port.get("port"), port.get("endPort")
+    if number is not None:
+        told = field.port_number(number) if isinstance(number, int) else field.port_name(number)
+        yield from (invalid(f"{path}.port", number, text) for text in told)
+    if end is not None:
+        if number is None:
+            yield invalid(f"{path}.endPort", end, "may not be specified when `port` is not specified")
+        elif isinstance(number, str):
+            yield invalid(f"{path}.endPort", end, "may not be specified when `port` is non-numeric")
+        elif end < number:
+            yield invalid(f"{path}.endPort", number, "must be greater than or equal to `port`")
+
+
+def _ingress(obj: Object, old: Object | None) -> Iterator[FieldError]:
+    spec = obj.get("spec") or {}
+    if not spec.get("rules") and not spec.get("defaultBackend"):
+        yield invalid("spec", None, "either `defaultBackend` or `rules` must be specified")
+    for place, rule in enumerate(spec.get("rules") or ()):
+        host = rule.get("host") or ""
+        if host and not field.address(host):
+            yield invalid(f"spec.rules[{place}].host", host, "must be a DNS name, not an IP address")
+        for here, path in enumerate((rule.get("http") or {}).get("paths") or ()):
+            at, kind, text = f"spec.rules[{place}].http.paths[{here}]", path.get("pathType"), path.get("path") or ""
+            if kind is None:
+                yield required(f"{at}.pathType", "pathType must be specified")
+            if kind in ("Exact", "Prefix") and not text.startswith("/"):
+                yield invalid(f"{at}.path", text, "must be an absolute path")
+
+
+def _budget(obj: Object, old: Object | None) -> Iterator[FieldError]:
+    spec = obj.get("spec") or {}
+    if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
+        yield invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set")
+    for key in ("minAvailable", "maxUnavailable"):
+        yield from field.share(f"spec.{key}", spec.get(key))
+
+
+def _autoscaler(obj: Object, old: Object | None) -> Iterator[FieldError]:
+    spec = obj.get("spec") or {}
+    most, least, target = spec.get("maxReplicas") or 0, spec.get("minReplicas", 1), spec.get("scaleTargetRef") or {}
+    if most < 1:
+        yield required("spec.maxReplicas", "must be set and greater than 0")
+    if most < least:
+        yield invalid("spec.maxReplicas", most, "must be greater than or equal to `minReplicas`")
+    if not target.get("apiVersion"):
+        yield invalid("spec.scaleTargetRef.apiVersion", "", "apiVersion must specify API group")
+
+
+def _runtime_class(obj: Object, old: Object | None) -> Iterator[FieldError]:
+    handler = obj.get("handler") or ""
+    if handler:
+        yield from (invalid("handler", handler, told) for told in field.label_1123(handler))
+    if old is not None and old.get("handler") != handler:
+        yield invalid("handler", handler, IMMUTABLE)
+    for label, text in ((obj.get("scheduling") or {}).get("nodeSelector") or {}).items():
+        yield from (invalid("scheduling.nodeSelector", label, told) for told in field.qualified(label))
+        yield from (invalid("scheduling.nodeSelector", text, told) for told in field.label_value(text))
+
+
+def _priority_class(obj: Object, old: Object | None) -> Iterator[FieldError]:
+    if (obj.get("value") or 0) > 1_000_000_000 and not (obj["metadata"].get("name") or "").startswith("system-"):
+        yield forbidden("value", "maximum allowed value of a user defined priority is 1000000000")
+    if old is not None and (obj.get("value") or 0) != (old.get("value") or 0):
+        yield forbidden("value", "may not be changed in an update.")
+
+
+def _claim(obj: Object, old: Object | None) -> Iterator[FieldError]:
+    spec = obj.get("spec") or {}
+    if not spec.get("accessModes"):
+        yield required("spec.accessModes", "at least 1 access mode is required")
+    if not ((spec.get("resources") or {}).get("requests") or {}).get("storage"):
+        yield required("spec.resources[storage]")
+
+
+def _revision(obj: Object, old: Object | None) -> Iterator[FieldError]:
+    if obj.get("data") is None:
+        yield required("data", "data is mandatory")
+    if old is not None:
+        yield invalid("data", obj.get("data"), IMMUTABLE)
+
+
+def _ingress_class(obj: Object, old: Object | None) -> Iterator[FieldError]:
+    if not (obj.get("spec") or {}).get("controller"):
+        yield required("spec.controller")
+
+
+def _volume(obj: Object, old: Object | None) -> Iterator[FieldError]:
+    spec = obj.get("spec") or {}
+    for key in ("accessModes", "capacity"):
+        if not spec.get(key):
+            yield required(f"spec.{key}")
+    plain = {"accessModes", "capacity", "claimRef", "mountOptions", "nodeAffinity", "persistentVolumeReclaimPolicy",
+             "storageClassName", "volumeMode", "volumeAttributesClassName"}
+    if not set(spec) - plain:
+        yield required("spec", "must specify a volume type")
+
+
+def _replication(obj: Object, old: Object | None) -> Iterator[FieldError]:
+    spec = obj.get("spec") or {}
+    yield from (required(f"spec.{key}") for key in ("selector", "template") if not spec.get(key))
+
+
+def _limits(obj: Object, old: Object | None) -> Iterator[FieldError]:
+    kinds = [limit.get("type") for limit in (obj.get("spec") or {}).get("limits") or ()]
+    yield from (duplicate(f"spec.limits[{place}].type", kind) for place, kind in enumerate(kinds)
+                if kind in kinds[:place])
 
 
 KINDS: dict[str, Callable[[Object, Object | None], Iterator[FieldError]]] = {
-    "ConfigMap": _config, "Secret": _config, "Service": _service, "Job": _job, "CronJob": _cronjob, "Role": _role,
+    "ConfigMap": _config, "Secret": _config, "Service": _service, "Job": validate_work.job, "CronJob": validate_work.cronjob, "Role": _role,
     "ClusterRole": _role,
-    "RoleBinding": _binding, "ClusterRoleBinding": _binding, "MutatingWebhookConfiguration": _webhooks,
-    "ValidatingWebhookConfiguration": _webhooks, "Namespace": _namespace, "Pod": _pod_update, "Event": _event,
-    "CustomResourceDefinition": _definition}
+    "RoleBinding": _binding, "ClusterRoleBinding": _binding, "MutatingWebhookConfiguration": validate_admission.webhooks,
+    "ValidatingWebhookConfiguration": validate_admission.webhooks, "Namespace": _namespace, "Pod": _pod, "Event": _event,
+    "CustomResourceDefinition": validate_admission.definition,
+    "ValidatingAdmissionPolicy": validate_admission.policy,
+    "ValidatingAdmissionPolicyBinding": validate_admission.binding, "EndpointSlice": _slice, "Endpoints": _endpoints,
+    "NetworkPolicy": _network_policy, "Ingress": _ingress, "PodDisruptionBudget": _budget,
+    "HorizontalPodAutoscaler": _autoscaler, "RuntimeClass": _runtime_class, "PriorityClass": _priority_class,
+    "PersistentVolumeClaim": _claim, "ControllerRevision": _revision, "LimitRange": _limits,
+    "IngressClass": _ingress_class, "PersistentVolume": _volume, "ReplicationController": _replication,
+    "DaemonSet": validate_work.daemonset}

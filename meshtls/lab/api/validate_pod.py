@@ -2,11 +2,11 @@
 import json
 import re
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import Any
 
 from meshtls.lab.api import field
 from meshtls.lab.api.field import FieldError, duplicate, forbidden, invalid, missing, required
+from meshtls.lab.api.quantities import amount
 
 Object = dict[str, Any]
 _CHANGEABLE = ("pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
@@ -66,7 +66,7 @@ def _source(volume: Object, path: str) -> Iterator[FieldError]:
                 yield invalid(at, text, "must not contain '..'")
     if ".." in ((volume.get("hostPath") or {}).get("path") or "").split("/"):
         yield invalid(f"{path}.hostPath.path", volume["hostPath"]["path"], "must not contain '..'")
-    if _amount((volume.get("emptyDir") or {}).get("sizeLimit") or "0") < 0:
+    if amount((volume.get("emptyDir") or {}).get("sizeLimit") or "0") < 0:
         yield forbidden(f"{path}.emptyDir.sizeLimit", "SizeLimit field must be a valid resource quantity")
 
 
@@ -184,16 +184,16 @@ def _container(container: Object, path: str, volumes: set[str], spec: Object, in
             if "/" not in key and not key.startswith("hugepages-") and key not in _RESOURCES:
                 yield invalid(at, key, "must be a standard resource type or fully qualified")
                 yield invalid(at, key, "must be a standard resource for containers")
-            elif _amount(text) < 0:
+            elif amount(text) < 0:
                 yield invalid(at, text, "must be greater than or equal to 0")
-            elif "/" in key and _amount(text) % 1:
+            elif "/" in key and amount(text) % 1:
                 yield invalid(at, text, "must be an integer")
     if any("/" in key and key not in limits for key in requests):
         yield required(f"{path}.resources.limits", "Limit must be set for non overcommitable resources")
     if any(key.startswith("hugepages-") for key in limits) and not {"cpu", "memory"} & {*limits, *requests}:
         yield forbidden(f"{path}.resources", "HugePages require cpu or memory")
     for key, text in requests.items():
-        if key in limits and _amount(text) > _amount(limits[key]):
+        if key in limits and amount(text) > amount(limits[key]):
             yield invalid(f"{path}.resources.requests", text,
                           f"must be less than or equal to {key} limit of {limits[key]}")
     context = container.get("securityContext") or {}
@@ -219,8 +219,6 @@ def _mount(mount: Object, path: str, place: str, container: Object) -> Iterator[
             yield invalid(f"{path}.{key}", text, "must not contain '..'")
     if mount.get("subPath") and mount.get("subPathExpr"):
         yield invalid(f"{place}.subPathExpr", mount["subPathExpr"], "subPathExpr and subPath are mutually exclusive")
-    if ":" in (mount.get("mountPath") or ""):
-        yield invalid(f"{place}.mountPath", mount["mountPath"], "must not contain ':'")
     if mount.get("mountPropagation") == "Bidirectional" and not (container.get("securityContext") or {}).get("privileged"):
         yield forbidden(f"{path}.mountPropagation",
                         "Bidirectional mount propagation is available only to privileged containers")
@@ -249,20 +247,6 @@ def _handler(probe: Object, path: str, kinds: tuple[str, ...] = ("exec", "httpGe
             yield from (invalid(f"{path}.{kind}.port", port, text) for text in told)
 
 
-def _amount(text: str) -> Decimal:
-    """A canonical quantity as a number; 0 for what is none."""
-    digits = text.rstrip("numkKMGTPEi")
-    unit = text[len(digits):]
-    if unit.endswith("i"):
-        power = Decimal(1024) ** (" KMGTPE".index(unit[0]))
-    else:
-        power = Decimal(1000) ** ("num kMGTPE".index(unit or " ") - 3)
-    try:
-        return Decimal(digits) * power
-    except ArithmeticError:
-        return Decimal(0)
-
-
 def update(pod: Object, old: Object) -> Iterator[FieldError]:
     """A pod keeps its spec but for images, deadline, added tolerations and a lifted scheduling gate."""
     before, after = old["spec"], pod["spec"]
@@ -273,13 +257,13 @@ def update(pod: Object, old: Object) -> Iterator[FieldError]:
     if _fixed(before) != _fixed(after):
         yield forbidden("spec", _CHANGEABLE + "\n" + _difference(_fixed(before), _fixed(after)))
         return
-    if pod["metadata"].get("namespace") and any(_fixed_toleration(item) not in [
-            _fixed_toleration(one) for one in after.get("tolerations") or ()] for item in before.get("tolerations") or ()):
+    held = [_fixed_toleration(one) for one in after.get("tolerations") or ()]
+    if any(_fixed_toleration(item) not in held for item in before.get("tolerations") or ()):
         yield forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds")
-    deadline, held = after.get("activeDeadlineSeconds"), before.get("activeDeadlineSeconds")
-    if held is not None and deadline is None:
+    deadline, limit = after.get("activeDeadlineSeconds"), before.get("activeDeadlineSeconds")
+    if limit is not None and deadline is None:
         yield invalid("spec.activeDeadlineSeconds", None, "must not update from a positive integer to nil value")
-    elif held is not None and deadline > held:
+    elif limit is not None and deadline > limit:
         yield invalid("spec.activeDeadlineSeconds", deadline, "must be less than or equal to previous value")
     gates = [gate["name"] for gate in before.get("schedulingGates") or ()]
     for place, gate in enumerate(after.get("schedulingGates") or ()):

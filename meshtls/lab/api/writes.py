@@ -4,7 +4,6 @@
     fields -> admission (validating) -> the store, unless it is a dry run
 """
 import asyncio
-import re
 import secrets
 import uuid
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from meshtls.lab.api import apply, authz, custom, decode, defaults, patch, schema, status, strategy, validate
+from meshtls.lab.api import apply, authz, custom, decode, defaults, patch, schema, status, strategy, validate, warn
 from meshtls.lab.api.admission import Admission
 from meshtls.lab.api.field import FieldError, invalid
 from meshtls.lab.api.identity import User
@@ -83,7 +82,7 @@ class Writes:
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = metadata["generateName"][:58] + "".join(secrets.choice(_LETTERS) for _ in range(5))
         if resource.custom and obj.get("kind") != resource.kind:
-            raise status.invalid(resource.kind, resource.group, metadata.get("name", ""), [
+            raise status.invalid(str(obj.get("kind")), resource.group, metadata.get("name", ""), [
                 invalid("kind", obj.get("kind"), f"must be {resource.kind}")])
         self._fill(target, obj)
         if not applied:
@@ -97,6 +96,7 @@ class Writes:
         errors = self._errors(target, obj, None) or list(strategy.allot(resource, obj, self._store))
         if errors:
             raise status.invalid(resource.kind, resource.group, metadata.get("name", ""), errors)
+        self._warn(resource, obj, options)
         if resource.name in _RBAC_GUARDED:
             authz.check_escalation(self._rbac, options.user, resource.name, obj, target.namespace)
         request.name = metadata["name"]
@@ -180,7 +180,7 @@ class Writes:
         except status.ApiError as error:
             fault = error.message.partition(f"cannot be handled as a {target.resource.kind}: ")[2] or error.message
         if fault:
-            shown = msgspec.json.encode(made).decode() if change is None else _go(change)
+            shown = msgspec.json.encode(made).decode() if change is None else patch.shown(change)
             raise status.invalid("", "", "", [invalid("patch", shown, fault)])
         if options.validation == "Warn":
             options.warnings += complaints
@@ -196,19 +196,18 @@ class Writes:
                                      "apiVersion and kind are required")
         config = msgspec.json.decode(msgspec.json.encode(config))
         decode.check_kind(config, target.resource, target.version, self._registry)
-        shaped, complaints = decode.shape(config, target.resource, target.version, whole=False)
-        metadata = shaped.setdefault("metadata", {})
-        if (config.get("metadata") or {}).get("managedFields") is not None:
-            raise status.bad_request("metadata.managedFields must be nil")
-        _fit_name(metadata, target)
-        _fit_namespace(metadata, target)
-        if complaints:
-            path = re.sub(r"^\w+ field \"(.*)\"$", r"\1", complaints[0])
+        given = config.setdefault("metadata", {})
+        if isinstance(given, dict):
+            if given.get("managedFields") is not None:
+                raise status.bad_request("metadata.managedFields must be nil")
+            _fit_name(given, target)
+            _fit_namespace(given, target)
+        if faults := list(apply.faults(schema.of(target.resource, target.version), config)):
             group, _, version = target.api_version.rpartition("/")
-            raise status.ApiError(500, "",
-                                  f"failed to create typed patch object ({target.namespace}/{target.name}; "
-                                  f"{group}/{version}, "
-                                  f"Kind={target.resource.kind}): .{path}: field not declared in schema")
+            told = faults[0] if len(faults) == 1 else "errors:\n" + "\n".join(f"  {fault}" for fault in faults)
+            raise status.ApiError(500, "", f"failed to create typed patch object ({target.namespace}/{target.name}; "
+                                  f"{group}/{version}, Kind={target.resource.kind}): {told}")
+        shaped, _ = decode.shape(config, target.resource, target.version, whole=False)
         old = self._store.get(target.resource.name, target.namespace, target.name)
         if old is None and target.subresource:
             raise status.not_found(target.resource.name, target.name)
@@ -245,6 +244,7 @@ class Writes:
         errors = self._errors(target, obj, old)
         if errors:
             raise status.invalid(resource.kind, resource.group, target.name, errors)
+        self._warn(resource, obj, options)
         if resource.name in _RBAC_GUARDED and obj.get("rules",
                                                       obj.get("roleRef")) != old.get("rules", old.get("roleRef")):
             authz.check_escalation(self._rbac, options.user, resource.name, obj, target.namespace)
@@ -268,15 +268,25 @@ class Writes:
         qualified = f"{kind}.{resource.group}" if resource.group else kind
         for key, word, tail in (("uid", "UID", "The object might have been deleted and then recreated"),
                                 ("resourceVersion", "ResourceVersion", "The object might have been modified")):
+            if kind in ("Namespace", "CustomResourceDefinition") and key == "uid" and not resource.custom and (
+                    condition.get(key, old["metadata"][key]) != old["metadata"][key]):
+                raise status.conflict(resource.name, target.name, "Precondition failed: UID in precondition: "
+                                      f"{condition[key]}, UID in object meta: {old['metadata'][key]}")
             if condition.get(key) and condition[key] != old["metadata"][key]:
                 raise status.conflict(qualified, target.name,
                                       f"the {word} in the precondition ({condition[key]}) does not match the {word} in "
                                       f"record ({old['metadata'][key]}). {tail}")
+        if kind == "Job" and not resource.custom and not wishes.get("propagationPolicy") and (
+                wishes.get("orphanDependents") is None):
+            options.warnings.append("child pods are preserved by default when jobs are deleted; set "
+                                    "propagationPolicy=Background to remove them or set propagationPolicy=Orphan to "
+                                    "suppress this warning")
         request = self._request(target, "DELETE", None, old, options, {**options.told("DeleteOptions"), **wishes})
         await self._admission.mutate(request)
         await self._admission.validate(request)
         if options.dry_run:
             return old, True
+        wishes = _orphaning(resource, wishes)
         finalizer = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(wishes.get("propagationPolicy") or (
             "Orphan" if wishes.get("orphanDependents") else ""))
         if finalizer and finalizer not in (old["metadata"].get("finalizers") or ()):
@@ -319,6 +329,12 @@ class Writes:
                 done(error)
         asyncio.ensure_future(run())
 
+    def _warn(self, resource: Resource, obj: Object, options: Options) -> None:
+        options.warnings += warn.of("" if resource.custom else resource.kind, obj)
+        owners = obj["metadata"].get("ownerReferences") or []
+        if owners:
+            obj["metadata"]["ownerReferences"] = list({owner.get("uid"): owner for owner in reversed(owners)}.values())[::-1]
+
     def _held(self, target: Target) -> Object:
         found = self._store.get(target.resource.name, target.namespace, target.name)
         if found is None:
@@ -346,7 +362,7 @@ class Writes:
             return validate.errors(resource, target.version, obj, old)
         found = list(validate.metadata(resource, obj, old))
         return found + custom.validate(schema.of(resource, target.version), obj, old,
-                                       "status" if target.subresource == "status" else "")
+                                       "status" if target.subresource == "status" else "", tuple(found))
 
     def _request(self, target: Target, operation: str, obj: Object | None, old: Object | None, options: Options,
                  told: Object) -> Request:
@@ -380,12 +396,9 @@ def _fit_namespace(metadata: Object, target: Target) -> None:
         metadata["namespace"] = target.namespace
 
 
-def _go(value: Any) -> str:
-    """A JSON value as Go prints a map."""
-    if isinstance(value, dict):
-        return "map[" + " ".join(f"{key}:{_go(item)}" for key, item in sorted(value.items())) + "]"
-    if isinstance(value, list):
-        return "[" + " ".join(map(_go, value)) + "]"
-    return {True: "true", False: "false",
-            None: "<nil>"}.get(value, str(value)) if not isinstance(value, (int, float, str)) or isinstance(
-        value, bool) else str(value)
+def _orphaning(resource: Resource, wishes: Object) -> Object:
+    """Jobs and replication controllers leave their pods behind unless told otherwise."""
+    if resource.custom or resource.kind not in ("Job", "ReplicationController") or (
+            wishes.get("propagationPolicy") or wishes.get("orphanDependents") is not None):
+        return wishes
+    return {**wishes, "propagationPolicy": "Orphan"}
