@@ -16,7 +16,8 @@ def names(obj: dict) -> list[str]:
 
 STRATEGIC = [
     ("an item is found by its merge key", {"name": "b", "image": "2"}, None, [("a", "1"), ("b", "2")]),
-    ("a new item is appended", {"name": "c", "image": "3"}, None, [("a", "1"), ("b", "1"), ("c", "3")]),
+    ("a new item stands before those that are not named", {"name": "c", "image": "3"}, None,
+     [("c", "3"), ("a", "1"), ("b", "1")]),
     ("an item is deleted by directive", {"name": "a", "$patch": "delete"}, None, [("b", "1")]),
     ("the patch's order holds", {"name": "c", "image": "3"}, ["c", "a", "b"], [("c", "3"), ("a", "1"), ("b", "1")])]
 

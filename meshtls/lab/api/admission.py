@@ -29,8 +29,10 @@ class Admission:
     async def mutate(self, request: Request) -> bool:
         """Steps that may change request.object; True if a webhook did, so that defaults have to be filled in again."""
         self._namespace(request)
-        if request.resource.kind == "Pod" and not request.subresource and request.operation == "CREATE":
-            self._pod(request)
+        if request.resource.kind == "Pod" and not request.subresource and request.object is not None:
+            if request.operation == "CREATE":
+                self._pod(request)
+            _default_tolerations(request.object["spec"])
         return await self._webhooks.mutate(request)
 
     async def validate(self, request: Request) -> None:
@@ -67,11 +69,6 @@ class Admission:
         self._service_account(request, pod, spec, name)
         self._runtime_class(pod, spec, name)
         self._priority(spec, name)
-        tolerations = spec.setdefault("tolerations", [])
-        for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
-            if not any(item.get("key", key) == key and item.get("effect", "NoExecute") == "NoExecute"
-                       for item in tolerations):
-                tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
 
     def _service_account(self, request: Request, pod: Object, spec: Object, name: str) -> None:
         wanted = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
@@ -164,6 +161,15 @@ class Admission:
         if resource is None:
             return None
         return self._store.get(resource.name, namespace if resource.namespaced else "", name)
+
+
+def _default_tolerations(spec: Object) -> None:
+    """A pod stays five minutes on a node that is not ready or cannot be reached, unless it says otherwise."""
+    tolerations = spec.setdefault("tolerations", [])
+    for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
+        if not any(item.get("key", key) == key and item.get("effect", "NoExecute") == "NoExecute"
+                   for item in tolerations):
+            tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
 
 
 def _pictures(pod: Object) -> list[tuple[Any, ...]]:

@@ -215,6 +215,7 @@ class Api:
                 raise status.unknown_resource() if target.name else status.not_allowed()
             options = _options(request, user, "CreateOptions")
             obj = self.writes.read(await request.body(), target, options)
+            self.writes.own(target, obj, options)
             return answers.plain(self._subresources.review(target, obj, user), request, 201, options.warnings)
         if target.subresource and target.subresource not in ("status", "finalize", "ephemeralcontainers"):
             if target.subresource == "log" and verb == "get":
@@ -222,6 +223,7 @@ class Api:
             return await self._subresources.answer(verb, target, user, request)
         match verb:
             case "get":
+                watch.version_of(query.get("resourceVersion") or "0")
                 held = self.store.get(target.resource.name, target.namespace, target.name)
                 if held is None:
                     raise status.not_found(target.resource.name, target.name)

@@ -234,7 +234,7 @@ def _faults(kind: str, obj: Object, spec: Object, namespace: str) -> Iterator[Fi
     if kind != "SelfSubjectAccessReview" and not spec.get("user") and not spec.get("groups"):
         yield invalid("spec.user", "", "at least one of user or group must be specified")
     metadata = {key: value for key, value in (obj.get("metadata") or {}).items()
-                if not (kind == "LocalSubjectAccessReview" and key == "namespace")}
+                if key != "managedFields" and not (kind == "LocalSubjectAccessReview" and key == "namespace")}
     if metadata:
         yield invalid("metadata", metadata, "must be empty")
     if kind == "LocalSubjectAccessReview" and asked is not None and asked.get("namespace", "") != namespace:

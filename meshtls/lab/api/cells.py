@@ -50,7 +50,7 @@ def age(text: str | None, now: float) -> str:
 def find(value: Any, path: str) -> Any:
     """The first value at a JSONPath of the form .a.b[0].c, [*] and [?(@.x=="y")] included."""
     for name, index, key, wanted in re.findall(
-            r"\.?([^.\[\]]+)|\[(\d+|\*)\]|\[\?\(@\.([\w.]+)==[\"']([^\"']*)[\"']\)\]", path.replace("\\.", "\x00")):
+            r"\.?([^.\[\]]+)|\[(\d+|\*)\]|\[\?\(@\.([\w.]+)==[\"']?([^\"')]*)[\"']?\)\]", path.replace("\\.", "\x00")):
         if name and isinstance(value, dict):
             value = value.get(name.replace("\x00", "."))
         elif index and isinstance(value, list):
@@ -372,7 +372,7 @@ CELLS: dict[str, Callable[[Object, float], list[Any]]] = {
     "RoleBinding": _binding, "ClusterRoleBinding": _binding,
     "Namespace": lambda obj, now: [_name(obj), _spec(obj, "status.phase", otherwise=""), _age(obj, now)],
     "Secret": lambda obj, now: [_name(obj), obj.get("type", "Opaque"), len(obj.get("data") or {}), _age(obj, now)],
-    "ConfigMap": lambda obj, now: [_name(obj), str(len(obj.get("data") or {}) + len(obj.get("binaryData") or {})),
+    "ConfigMap": lambda obj, now: [_name(obj), len(obj.get("data") or {}) + len(obj.get("binaryData") or {}),
                                    _age(obj, now)],
     "ServiceAccount": lambda obj, now: [_name(obj), _age(obj, now)],
     "ReplicationController": _replication, "PersistentVolumeClaim": _claim, "PersistentVolume": _volume,

@@ -5,6 +5,7 @@ are not asked when a value is absent, unknown, of the wrong type or too large; o
 """
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 from meshtls.lab.api import cel
@@ -18,7 +19,11 @@ _UNCHECKED = ("some validation rules were not checked because the object was inv
               "complete validation")
 _BLOCKING = {"FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany",
              "FieldValueTypeInvalid"}
-_DATE_TIME = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[-+]\d\d:\d\d)"
+_OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_FORMATS = {
+    "date-time": r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[-+]\d\d:\d\d)", "date": r"\d{4}-\d\d-\d\d",
+    "uuid": "[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}", "ipv4": rf"{_OCTET}(\.{_OCTET}){{3}}",
+    "email": r"[^@\s]+@[^@\s]+", "byte": r"[A-Za-z0-9+/\r\n]*={0,2}"}
 
 
 def apply_defaults(node: Node, value: Any) -> None:
@@ -132,14 +137,20 @@ def _text(node: Node, value: str, path: str) -> Iterator[FieldError]:
             fine = True
         if not fine:
             yield invalid(path, value, f"{path} in body should match '{node['pattern']}'")
-    if node.get("format") == "date-time" and not re.fullmatch(_DATE_TIME, value):
-        yield invalid(path, value, f'{path} in body must be of type date-time: "{value}"')
+    form = node.get("format")
+    if form in _FORMATS and not re.fullmatch(_FORMATS[form], value):
+        yield mistyped(path, value, f'{path} in body must be of type {form}: "{value}"')
 
 
 def _number(node: Node, value: float, path: str) -> Iterator[FieldError]:
     if "minimum" in node and (value < node["minimum"] or (node.get("exclusiveMinimum") and value == node["minimum"])):
         told = "greater than" if node.get("exclusiveMinimum") else "greater than or equal to"
         yield invalid(path, value, f"{path} in body should be {told} {shown(node['minimum'])}")
+    if "multipleOf" in node and Decimal(str(value)) % Decimal(str(node["multipleOf"])):
+        yield invalid(path, value, f"{path} in body should be a multiple of {shown(node['multipleOf'])}")
+    bits = {"int32": 31, "int64": 63}.get(node.get("format", ""))
+    if bits and isinstance(value, int) and not -(2 ** bits) <= value < 2 ** bits:
+        yield invalid("<nil>", "", f"Checked value must be of type integer with format {node['format']} in {path}")
     if "maximum" in node and (value > node["maximum"] or (node.get("exclusiveMaximum") and value == node["maximum"])):
         told = "less than" if node.get("exclusiveMaximum") else "less than or equal to"
         yield invalid(path, value, f"{path} in body should be {told} {shown(node['maximum'])}")

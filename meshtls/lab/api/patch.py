@@ -140,7 +140,8 @@ def _list(node: dict[str, Any], current: list[Any], patch: list[Any], order: lis
             merged.append(_object(items, {}, item))
         else:
             merged[place] = _object(items, merged[place], item)
-    return _ordered(current, merged, order and [item.get(key) for item in order], lambda item: item.get(key))
+    named = [item[key] for item in order or patch if key in item and item.get("$patch") != "delete"]
+    return _ordered(current, merged, named, lambda item: item.get(key))
 
 
 def _ordered(before: list[Any], merged: list[Any], order: list[Any] | None, mark: Any) -> list[Any]:

@@ -106,5 +106,6 @@ def _params(spec: Object, binding: Object, request: Request, find_params: Any) -
     if found is None:
         if ref.get("parameterNotFoundAction") == "Allow":
             return {"params": None}
-        raise LookupError("no params found for policy binding with `Deny` parameterNotFoundAction")
+        raise LookupError("failed to configure binding: no params found for policy binding with `Deny` "
+                          "parameterNotFoundAction")
     return {"params": found}

@@ -48,6 +48,8 @@ class Resource(msgspec.Struct, frozen=True):
     def verbs(self) -> list[str]:
         if self.virtual:
             return ["create"]
+        if self.custom:
+            return ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
         return ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 
 

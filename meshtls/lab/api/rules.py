@@ -58,7 +58,7 @@ ENUMS: dict[str, tuple[str, ...]] = {
     "V1StorageClass.reclaimPolicy": ("Delete", "Retain"),
     "V1StorageClass.volumeBindingMode": ("Immediate", "WaitForFirstConsumer"),
     "V1PriorityClass.preemptionPolicy": ("Never", "PreemptLowerPriority"),
-    "V1Validation.reason": ("Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"),
+    "V1Validation.reason": ("Forbidden", "Invalid", "RequestEntityTooLarge"),
     "V1ParamRef.parameterNotFoundAction": ("Allow", "Deny"),
     "V1MatchResources.matchPolicy": ("Equivalent", "Exact")}
 ITEM_ENUMS: dict[str, tuple[str, ...]] = {

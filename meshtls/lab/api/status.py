@@ -9,6 +9,10 @@ from typing import Any
 from meshtls.lab.api.field import FieldError
 
 
+_BARE = {"", "BadRequest", "Unauthorized", "InternalError", "RequestEntityTooLarge"}
+"""Reasons whose Status has no details unless there are some."""
+
+
 class ApiError(Exception):
     """A refusal that becomes a Status. `details` as in Status.details; `text` set means a plain-text body instead."""
 
@@ -24,7 +28,7 @@ class ApiError(Exception):
                                  "message": self.message}
         if self.reason:
             found["reason"] = self.reason
-        if self.details or self.reason == "NotFound" or self.code == 405:
+        if self.details or self.reason not in _BARE:
             found["details"] = self.details
         return {**found, "code": self.code}
 

@@ -183,8 +183,8 @@ class Store:
                 new["metadata"][key] = before[key]
         if new == old:
             return old
-        if "generation" in before and _wanted(new) != _wanted(old):
-            new["metadata"]["generation"] = before["generation"] + 1
+        if "generation" in before:
+            new["metadata"]["generation"] = before["generation"] + (wanted(new) != wanted(old))
         if new["metadata"].get("deletionTimestamp") and self._may_go(resource, new):
             self._drop(resource, new, old)
             return new
@@ -208,6 +208,15 @@ class Store:
         obj = self.get(resource, namespace, name)
         if obj is None:
             return
+        marked = self.marked(resource, obj, grace_s)
+        if self._may_go(resource, marked):
+            self._drop(resource, marked, obj)
+        elif marked != obj:
+            self._put(resource, namespace, name, marked)
+            self._tell(Event("MODIFIED", resource, marked, obj))
+
+    def marked(self, resource: str, obj: dict[str, Any], grace_s: int | None = None) -> dict[str, Any]:
+        """What `delete` makes of an object before it goes."""
         marked = clone(obj)
         metadata = marked["metadata"]
         grace = self._grace(resource, obj, grace_s)
@@ -220,11 +229,7 @@ class Store:
         metadata["deletionGracePeriodSeconds"] = grace
         if resource == "namespaces":
             marked.setdefault("status", {})["phase"] = "Terminating"
-        if self._may_go(resource, marked):
-            self._drop(resource, marked, obj)
-        elif marked != obj:
-            self._put(resource, namespace, name, marked)
-            self._tell(Event("MODIFIED", resource, marked, obj))
+        return marked
 
     def remove(self, resource: str, namespace: str, name: str) -> None:
         """Final removal, whatever held the object."""
@@ -265,7 +270,7 @@ class Store:
         if not spec.get("nodeName") or phase in ("Succeeded", "Failed"):
             return 0
         if asked is not None:
-            return max(asked, 0)
+            return asked if asked >= 0 else 1
         return int(spec.get("terminationGracePeriodSeconds", 30))
 
     def _may_go(self, resource: str, obj: dict[str, Any]) -> bool:
@@ -305,7 +310,7 @@ class Store:
             self._telling = False
 
 
-def _wanted(obj: dict[str, Any]) -> dict[str, Any]:
+def wanted(obj: dict[str, Any]) -> dict[str, Any]:
     """What a generation counts: everything but metadata and status."""
     return {key: value for key, value in obj.items() if key not in ("metadata", "status", "apiVersion", "kind")}
 

@@ -90,8 +90,8 @@ def _definition_status(obj: Object, store: Store) -> None:
                                               "the initial names have been accepted")]}
 
 
-def allot(resource: Resource, obj: Object, store: Store) -> Iterator[FieldError]:
-    """Cluster addresses and node ports of a new Service, in place; complaints about taken ones."""
+def allot(resource: Resource, obj: Object, store: Store, old: Object | None = None) -> Iterator[FieldError]:
+    """Cluster addresses and node ports of a Service that lacks them, in place; complaints about taken ones."""
     if resource.kind != "Service" or resource.custom:
         return
     spec = obj["spec"]
@@ -103,7 +103,7 @@ def allot(resource: Resource, obj: Object, store: Store) -> Iterator[FieldError]
     spec.setdefault("ipFamilies", ["IPv4"])
     taken = {other.get("clusterIP") for other in others}
     given = spec.get("clusterIP") or (spec.get("clusterIPs") or [""])[0]
-    if given and given != "None":
+    if given and given not in ("None", ((old or {}).get("spec") or {}).get("clusterIP")):
         try:
             fine = ipaddress.ip_address(given) in SERVICE_RANGE
         except ValueError:
@@ -189,6 +189,10 @@ def updated(resource: Resource, obj: Object, old: Object, subresource: str) -> O
             held = ports.get((port.get("port"), port.get("protocol")), {})
             if "nodePort" in held and obj["spec"]["type"] == old["spec"]["type"]:
                 port.setdefault("nodePort", held["nodePort"])
+    if resource.kind == "DaemonSet" and not resource.custom:
+        key, changed = "deprecated.daemonset.template.generation", obj["spec"].get("template") != old["spec"].get("template")
+        held = int((before.get("annotations") or {}).get(key, "1"))
+        obj["metadata"].setdefault("annotations", {})[key] = str(held + changed)
     if resource.kind == "Namespace":
         obj.setdefault("spec", {})["finalizers"] = clone((old.get("spec") or {}).get("finalizers") or [])
         if not obj["spec"]["finalizers"]:

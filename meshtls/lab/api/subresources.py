@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from meshtls.lab.api import authz, decode, patch, status
 from meshtls.lab.api.authz import Rbac
+from meshtls.lab.api.cells import find
 from meshtls.lab.api.field import invalid, required, unsupported
 from meshtls.lab.api.identity import Tokens, User
 from meshtls.lab.api.store import Store
@@ -94,7 +95,7 @@ class Subresources:
         dry = "All" in request.query_params.getlist("dryRun")
         match target.subresource, verb:
             case "scale", "get":
-                return _json(_scale(held))
+                return _json(_scale(held, _paths(target)))
             case "scale", "update" | "patch":
                 return _json(await self._rescale(target, held, body, request, user, dry))
             case "binding", "create":
@@ -112,7 +113,7 @@ class Subresources:
 
     async def _rescale(self, target: Target, held: Object, body: bytes, request: HttpRequest, user: User,
                        dry: bool) -> Object:
-        scale, content = _scale(held), request.headers.get("content-type", "").partition(";")[0]
+        scale, content = _scale(held, _paths(target)), request.headers.get("content-type", "").partition(";")[0]
         if request.method == "PUT":
             changed = decode.parse(body, "application/json", "Scale")
         else:
@@ -121,16 +122,24 @@ class Subresources:
         given = (changed.get("metadata") or {}).get("resourceVersion")
         if given and given != held["metadata"]["resourceVersion"]:
             raise status.modified(target.resource.name, target.name)
+        named = (changed.get("metadata") or {}).get("name", target.name)
+        if named != target.name:
+            raise status.bad_request(f"the name of the object ({named}) does not match the name on the URL ({target.name})")
         replicas = (changed.get("spec") or {}).get("replicas", 0)
-        if not isinstance(replicas, int) or replicas < 0:
+        if not isinstance(replicas, int):
+            kind = type(replicas).__name__.replace("str", "string")
+            fault = f"json: cannot unmarshal {kind} into Go struct field ScaleSpec.spec.replicas of type int32"
+            shown = msgspec.json.encode(changed).decode()
+            raise status.invalid("", "", "", [invalid("patch", shown, fault)])
+        if replicas < 0:
             raise status.invalid("Scale", "autoscaling", target.name,
                                  [invalid("spec.replicas", replicas, "must be greater than or equal to 0")])
         manager = request.query_params.get("fieldManager") or request.headers.get("user-agent",
                                                                                   "unknown").partition("/")[0]
         options = Options(user, manager=manager, dry_run=dry, content_type=patch.MERGE)
         obj, _ = await self._writes.patch(msgspec.structs.replace(target, subresource=""),
-                                          msgspec.json.encode({"spec": {"replicas": replicas}}), options)
-        return _scale(obj)
+                                          msgspec.json.encode(_nested(_paths(target), replicas)), options)
+        return _scale(obj, _paths(target))
 
     def _bind(self, target: Target, pod: Object, binding: Object, dry: bool) -> Response:
         node = (binding.get("target") or {}).get("name")
@@ -181,15 +190,34 @@ class Subresources:
                       "status": {"token": token, "expirationTimestamp": end}}, 201)
 
 
-def _scale(obj: Object) -> Object:
-    metadata, spec, held = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
-    labels = ((spec.get("selector") or {}).get("matchLabels")) or {}
+def _paths(target: Target) -> Object:
+    """Where a custom kind has its replicas; nothing for built-in kinds."""
+    version = (target.resource.columns or {}).get(target.version) or {}
+    found: Object = (version.get("subresources") or {}).get("scale") or {}
+    return found
+
+
+def _nested(paths: Object, replicas: int) -> Object:
+    found: Any = replicas
+    for name in reversed(paths.get("specReplicasPath", ".spec.replicas").strip(".").split(".")):
+        found = {name: found}
+    return dict(found)
+
+
+def _scale(obj: Object, paths: Object) -> Object:
+    """`paths` say where a custom kind has its numbers."""
+    metadata = obj["metadata"]
+    selector = (obj.get("spec") or {}).get("selector") or {}
+    labels = selector.get("matchLabels", selector) if not paths else {}
+    wanted, held = (find(obj, paths.get(key, otherwise)) or 0 for key, otherwise in (
+        ("specReplicasPath", ".spec.replicas"), ("statusReplicasPath", ".status.replicas")))
+    told = ",".join(f"{key}={value}" for key, value in sorted(labels.items()) if isinstance(value, str))
+    told = find(obj, paths["labelSelectorPath"]) or "" if paths.get("labelSelectorPath") else told
     return {"kind": "Scale", "apiVersion": "autoscaling/v1",
             "metadata": {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion",
                                                         "creationTimestamp") if key in metadata},
-            "spec": {"replicas": spec.get("replicas", 0)},
-            "status": {"replicas": held.get("replicas", 0),
-                       "selector": ",".join(f"{key}={value}" for key, value in sorted(labels.items()))}}
+            "spec": {"replicas": wanted} if wanted else {},
+            "status": {"replicas": held, **({"selector": told} if told else {})}}
 
 
 def _json(value: Object, code: int = 200) -> Response:

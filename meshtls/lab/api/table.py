@@ -1,7 +1,7 @@
 """Objects as the rows that kubectl prints: column definitions and cells per kind, custom kinds by their printer
 columns.
 
-COLUMNS names each column as `Name`, `Name*` (only with -o wide) and CELLS gives the cells; ages are human ("5m12s"),
+COLUMNS names each column as `Name`, `Name*` (only with -o wide), `Name#` (integer) or `Name?` (boolean), and CELLS gives the cells; ages are human ("5m12s"),
 computed from `now`.
 """
 import json
@@ -15,18 +15,18 @@ Object = dict[str, Any]
 
 COLUMNS: dict[str, str] = {
     "Pod": "Name,Ready,Status,Restarts,Age,IP*,Node*,Nominated Node*,Readiness Gates*",
-    "Deployment": "Name,Ready,Up-to-date#,Available#,Age,Containers*,Images*,Selector*",
+    "Deployment": "Name,Ready,Up-to-date,Available,Age,Containers*,Images*,Selector*",
     "ReplicaSet": "Name,Desired#,Current#,Ready#,Age,Containers*,Images*,Selector*",
     "StatefulSet": "Name,Ready,Age,Containers*,Images*",
     "DaemonSet": "Name,Desired#,Current#,Ready#,Up-to-date#,Available#,Node Selector,Age,Containers*,Images*,Selector*",
     "Job": "Name,Status,Completions,Duration,Age,Containers*,Images*,Selector*",
-    "CronJob": "Name,Schedule,Timezone,Suspend,Active#,Last Schedule,Age,Containers*,Images*,Selector*",
+    "CronJob": "Name,Schedule,Timezone,Suspend?,Active#,Last Schedule,Age,Containers*,Images*,Selector*",
     "Service": "Name,Type,Cluster-IP,External-IP,Port(s),Age,Selector*",
     "Endpoints": "Name,Endpoints,Age",
     "EndpointSlice": "Name,AddressType,Ports,Endpoints,Age",
     "Node": "Name,Status,Roles,Age,Version,Internal-IP*,External-IP*,OS-Image*,Kernel-Version*,Container-Runtime*",
     "Namespace": "Name,Status,Age",
-    "Secret": "Name,Type,Data#,Age",
+    "Secret": "Name,Type,Data,Age",
     "ConfigMap": "Name,Data,Age",
     "ServiceAccount": "Name,Age",
     "ReplicationController": "Name,Desired#,Current#,Ready#,Age,Containers*,Images*,Selector*",
@@ -50,9 +50,9 @@ COLUMNS: dict[str, str] = {
     "ValidatingAdmissionPolicy": "Name,Validations#,ParamKind,Age",
     "ValidatingAdmissionPolicyBinding": "Name,PolicyName,ParamRef,Age",
     "RuntimeClass": "Name,Handler,Age",
-    "ControllerRevision": "Name,Controller,Revision#,Age",
+    "ControllerRevision": "Name,Controller,Revision,Age",
     "PodDisruptionBudget": "Name,Min Available,Max Unavailable,Allowed Disruptions#,Age",
-    "PriorityClass": "Name,Value#,Global-Default,Age,PreemptionPolicy"}
+    "PriorityClass": "Name,Value#,Global-Default?,Age,PreemptionPolicy"}
 
 
 def render(resource: Resource, version: str, objects: list[Object], now: float, *, include: str = "Metadata") -> Object:
@@ -87,8 +87,9 @@ def _plan(resource: Resource, version: str) -> tuple[list[Object], Callable[[Obj
 
 
 def _definition(text: str) -> Object:
-    name = text.rstrip("*#")
-    return {"name": name, "type": "integer" if text.endswith("#") else "string", "format": "name" if name == "Name"
+    name = text.rstrip("*#?")
+    kinds = {"#": "integer", "?": "boolean"}
+    return {"name": name, "type": kinds.get(text[-1], "string"), "format": "name" if name == "Name"
             else "",
             "description": "", "priority": 1 if text.endswith("*") else 0}
 

@@ -346,7 +346,7 @@ def _claim(obj: Object, old: Object | None) -> Iterator[FieldError]:
 def _revision(obj: Object, old: Object | None) -> Iterator[FieldError]:
     if obj.get("data") is None:
         yield required("data", "data is mandatory")
-    if old is not None:
+    if old is not None and obj.get("data") != old.get("data"):
         yield invalid("data", obj.get("data"), IMMUTABLE)
 
 

@@ -19,7 +19,7 @@ from meshtls.lab.api.identity import User
 from meshtls.lab.api.matching import Request
 from meshtls.lab.api.resources import Registry, Resource
 from meshtls.lab.api.select import Match
-from meshtls.lab.api.store import Exists, Missing, Stale, Store, clone
+from meshtls.lab.api.store import Exists, Missing, Stale, Store, clone, wanted
 
 Object = dict[str, Any]
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -70,6 +70,11 @@ class Writes:
         options.warnings += decode.judge(complaints, options.validation, target.resource, target.version)
         return found
 
+    def own(self, target: Target, obj: Object, options: Options) -> None:
+        """Write the requester into a new object as the owner of its fields."""
+        apply.updated(schema.of(target.resource, target.version), None, obj, options.manager, target.api_version,
+                      target.subresource, self._store.now(), strategy.reset(target.resource, target.subresource))
+
     async def create(self, target: Target, obj: Object, options: Options, *, applied: bool = False) -> Object:
         """Store a new object. Raises ApiError."""
         resource = target.resource
@@ -86,8 +91,7 @@ class Writes:
                 invalid("kind", obj.get("kind"), f"must be {resource.kind}")])
         self._fill(target, obj)
         if not applied:
-            apply.updated(schema.of(resource, target.version), None, obj, options.manager, target.api_version,
-                          target.subresource, self._store.now(), strategy.reset(resource, target.subresource))
+            self.own(target, obj, options)
         request = self._request(target, "CREATE", obj, None, options, options.told("CreateOptions"))
         obj = await self._mutated(target, request)
         metadata = obj["metadata"]
@@ -213,10 +217,10 @@ class Writes:
             raise status.not_found(target.resource.name, target.name)
         node = schema.of(target.resource, target.version)
         live = {**old, "apiVersion": target.api_version} if old is not None else None
-        wanted = {key: value for key, value in shaped.items() if target.subresource != "status" or key != "spec"}
+        config = {key: value for key, value in shaped.items() if target.subresource != "status" or key != "spec"}
         if not target.subresource and "status" in target.resource.subresources:
-            wanted.pop("status", None)
-        made = apply.applied(node, live, wanted, options.manager, target.api_version, options.force, self._store.now(),
+            config.pop("status", None)
+        made = apply.applied(node, live, config, options.manager, target.api_version, options.force, self._store.now(),
                              target.subresource, strategy.reset(target.resource, target.subresource))
         made, _ = decode.shape(made, target.resource, target.version)
         if old is None:
@@ -241,7 +245,7 @@ class Writes:
         request = self._request(target, "UPDATE", obj, old, options, options.told(kind))
         obj = await self._mutated(target, request)
         obj = request.object = strategy.updated(resource, obj, old, target.subresource)
-        errors = self._errors(target, obj, old)
+        errors = self._errors(target, obj, old) or list(strategy.allot(resource, obj, self._store, old))
         if errors:
             raise status.invalid(resource.kind, resource.group, target.name, errors)
         self._warn(resource, obj, options)
@@ -252,6 +256,8 @@ class Writes:
         obj["apiVersion"] = resource.stored_version
         obj["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         if options.dry_run:
+            if "generation" in old["metadata"]:
+                obj["metadata"]["generation"] = old["metadata"]["generation"] + (wanted(obj) != wanted(old))
             return obj
         try:
             return self._store.update(resource.name, obj)
@@ -285,7 +291,8 @@ class Writes:
         await self._admission.mutate(request)
         await self._admission.validate(request)
         if options.dry_run:
-            return old, True
+            left = self._store.marked(resource.name, old, wishes.get("gracePeriodSeconds"))
+            return left, not left["metadata"].get("finalizers") and kind != "Namespace"
         wishes = _orphaning(resource, wishes)
         finalizer = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(wishes.get("propagationPolicy") or (
             "Orphan" if wishes.get("orphanDependents") else ""))
@@ -342,7 +349,8 @@ class Writes:
         return found
 
     async def _mutated(self, target: Target, request: Request) -> Object:
-        """The request's object after admission. What a webhook made of it is read as a client's is: unknown and empty fields go."""
+        """The request's object after admission. What a webhook made of it is read as a client's is: unknown and empty
+        fields go."""
         if await self._admission.mutate(request):
             request.object, _ = decode.shape(request.object or {}, target.resource, target.version)
             self._fill(target, request.object)

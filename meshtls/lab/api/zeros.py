@@ -147,9 +147,11 @@ def empty(node: dict[str, Any]) -> dict[str, Any]:
 def left_out(key: str, value: Any, node: dict[str, Any], owner: dict[str, Any]) -> bool:
     """Is a given value as good as none? `node` is the field's, `owner` the structure's."""
     model = owner.get("x-model", "")
+    if value == []:
+        return True
     if key in _written(model) if model else key in (owner.get("required") or ()):
         return False
-    if value == [] or (value == {} and "additionalProperties" in node):
+    if value == {} and "additionalProperties" in node:
         return True
     either = {key, f"{model}.{key}"}
     if value == "" and isinstance(value, str):
