@@ -59,7 +59,7 @@ class Chain(msgspec.Struct, frozen=True, gc=False):
 
     def conflicts(self, other: "Chain") -> bool:
         return (
-            self.http == other.http
+            (self.http and self.sniffed) == (other.http and other.sniffed)
             and set(self.snis) - {"*"} == set(other.snis) - {"*"}
             and set(self.cidrs) - {ANY} == set(other.cidrs) - {ANY}
         )
