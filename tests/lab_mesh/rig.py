@@ -96,6 +96,8 @@ def serving(pod: Json, lab: Lab) -> Json:
         "command": ["python3", "-c", SERVER, *ports, token(lab, name)],
         "env": [{"name": "NAME", "value": name}],
         "ports": pod["spec"]["containers"][0]["ports"],
+        # a container without a probe is ready before its program listens; asked until it does, and then hardly ever
+        "readinessProbe": {"tcpSocket": {"port": int(ports[-1])}, "periodSeconds": 600},
     }
     spec = {"containers": [container], "terminationGracePeriodSeconds": 1}
     if account := pod["spec"].get("serviceAccountName"):
