@@ -67,6 +67,15 @@ class _Settings(msgspec.Struct, rename="camel"):
     always_inject_selector: tuple[LabelSelector, ...] = ()
 
 
+def _assumed(hook: Webhook, namespace: str) -> Because:
+    """The label that a webhook which is only assumed goes by: the namespace's, else the pod's own."""
+    for selector, owner in ((hook.namespace_selector, f"Namespace/{namespace}"), (hook.object_selector, "")):
+        key = next((need.key for need in selector.match_expressions if need.operator == "In"), "")
+        if key:
+            return Because(owner, f"metadata.labels.{key}", f"has it injected ({ASSUMED})")
+    return Because(f"Namespace/{namespace}", "metadata.labels", f"has it injected ({ASSUMED})")
+
+
 class Injector:
     """The injection of one mesh. `assumed`: the webhooks are not from the input."""
 
@@ -110,7 +119,7 @@ class Injector:
         if chosen is None:
             return Decision(False, Because(f"Namespace/{namespace}", "metadata.labels", "no injection webhook selects this pod"))
         ref, hook = chosen
-        where = Because(ref, f"webhooks.{hook.name}", "selects this pod" + (f" ({ASSUMED})" if self.assumed else ""))
+        where = Because(ref, f"webhooks.{hook.name}", "selects this pod") if ref else _assumed(hook, namespace)
         if spec.host_network:
             return Decision(False, Because("", "spec.hostNetwork", "pods on the host network are never injected"))
         if namespace in IGNORED:

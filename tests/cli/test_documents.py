@@ -155,6 +155,7 @@ def test_an_explanation_is_full_sentences_with_object_and_line(tmp_path):
     assert "  1. The client Deployment/legacy/billing has no proxy." in text
     assert "A pod of Deployment/shop/cart has a sidecar and enforces STRICT on port 8080." in text
     assert "PeerAuthentication/shop/default spec.mtls.mode" in text
+    assert "Namespace/shop metadata.labels.istio-injection" in text and "00-namespaces.yaml:" in text
     assert "10-shop.yaml:" in text and "So plaintext leaves the client's pod, and the call breaks." in text
     assert "portLevelMtls:" in text.split("Fix:")[1]
     for line in text.split("Fix:")[0].splitlines()[1:]:
