@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from meshtls.model.mesh import Mesh
-from meshtls.sources import files
+from meshtls.sources import files, memory
 from meshtls.sources.build import build, laid_over
 from meshtls.sources.document import DumpHead
 
@@ -30,7 +30,7 @@ def load(
         return live.read(client, namespaces, overlay=files.read(overlay))
     dumped: list[DumpHead] = []
     kept = files.Texts()
-    mesh = build(files.read(paths, dumped, kept), overlay=files.read(overlay), text=kept.text)
+    mesh = memory.bounded(lambda: build(files.read(paths, dumped, kept), overlay=files.read(overlay), text=kept.text))
     absent = {kind: reason for head in dumped for kind, reason in head.absent.items()}
     live = len(paths) == len(dumped) == 1 and dumped[0].live
     return msgspec.structs.replace(mesh, absent=absent, live=live) if dumped else mesh
@@ -38,4 +38,4 @@ def load(
 
 def over(mesh: Mesh, overlay: Sequence[str]) -> Mesh:
     """`mesh` with the files of `overlay` laid over it: what it would be, beside what it is, from one reading."""
-    return laid_over(mesh, files.read(overlay), files.Texts().text)
+    return memory.bounded(lambda: laid_over(mesh, files.read(overlay), files.Texts().text))

@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -145,7 +146,7 @@ def _json_stream(data: bytes, file: str, error: Exception) -> Iterator[Document]
         try:
             value, at = decoder.raw_decode(text, at)
         except json.JSONDecodeError as bad:
-            if count == 0 and text.lstrip().startswith("{"):
+            if count == 0 and len(data) <= CAREFUL and text.lstrip().startswith("{"):
                 yield from _yaml(data, file)  # YAML's flow style looks like JSON and is more tolerant
                 return
             raise InputError(f"broken JSON: {bad.msg}", file=file, line=bad.lineno, column=bad.colno) from bad
@@ -155,19 +156,39 @@ def _json_stream(data: bytes, file: str, error: Exception) -> Iterator[Document]
         count += 1
 
 
-# from this size on the fast reader is worth its set-up
-_LARGE = 64 * 1024
+# from this size on the fast reader is worth its set-up; it is given stretches of about RUN bytes, so that its memory stays bounded
+_LARGE, RUN = 64 * 1024, 8 * 1024 * 1024
+# one YAML document may have this many values, and this many bytes where the careful reader has to take it
+VALUES, CAREFUL = 20_000_000, 32 * 1024 * 1024
 # what YAML can do beyond plain data: anchors, aliases, tags, merge keys, directives; PyYAML's business
 _PERHAPS = re.compile(rb"[&*!][\w!<]")
 _UNCOMMON = re.compile(rb"(?:^|[\s\[{,:-])[&*!][\w!<]", re.MULTILINE)
 
 
+def _is_plain(data: bytes) -> bool:
+    """Whether YAML is only data."""
+    if b"\x00" in data or b"<<" in data or b"\n%" in data or data[:1] == b"%":
+        return False
+    return _PERHAPS.search(data) is None or _UNCOMMON.search(data) is None
+
+
+def _runs(data: bytes) -> Iterator[tuple[int, int, int, bool]]:
+    """(lines before it, start, end, plain) of each stretch of documents: plain ones together, any other by itself."""
+    run: tuple[int, int, int, bool] | None = None
+    for before, start, end in _cuts(data):
+        plain = _is_plain(data[start:end])
+        if run is not None:
+            if plain and run[3] and end - run[1] <= RUN:
+                run = (run[0], run[1], end, True)
+                continue
+            yield run
+        run = (before, start, end, plain)
+    if run is not None:
+        yield run
+
+
 def _fast(data: bytes, file: str) -> list[Document] | None:
-    """The documents of plain YAML, or None where it is not plain, or broken: the careful reader then says how."""
-    if len(data) < _LARGE or b"\x00" in data or b"<<" in data or b"\n%" in data or data[:1] == b"%":
-        return None
-    if _PERHAPS.search(data) is not None and _UNCOMMON.search(data) is not None:
-        return None
+    """The documents of plain YAML, or None where it is broken: the careful reader then says how."""
     try:
         import ryml
     except ImportError:
@@ -210,59 +231,78 @@ class _quiet:
 
 
 def _yaml(data: bytes, file: str, line: int = 1) -> Iterator[Document]:
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        at = 1 + data.count(b"\n", 0, error.start)
-        raise InputError(f"not UTF-8 text (byte {error.start})", "save the file as UTF-8", file=file, line=at) from error
-    quick = _fast(data, file)
-    if quick is not None:
-        yield from quick
-        return
-    for first, part in split(text):
-        shallow(part, file, line + first)
-        loader = _Loader(part)
+    for before, start, end, plain in _runs(data):
+        run = data[start:end]
+        at = line + before
         try:
-            value = loader.get_single_data()
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            raise InputError(
-                f"broken YAML: {error.problem or error.context}",
-                "render templates (helm template, kustomize build) before reading them" if "{{" in part else "",
-                file=file,
-                line=line + first + (mark.line if mark else 0),
-                column=1 + (mark.column if mark else 0),
-            ) from error
-        except yaml.reader.ReaderError as error:
-            at = part.count("\n", 0, error.position)
-            raise InputError(f"broken YAML: {error.reason} (#x{int(error.character):04x})", file=file, line=line + first + at) from error
-        except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
-            raise InputError(f"broken YAML: {' '.join(str(error).split())}", file=file, line=line + first) from error
-        except RecursionError as error:
-            raise InputError(TOO_DEEP, DEEP_HINT, file=file, line=line + first) from error
-        finally:
-            loader.dispose()
-        if value is not None:
-            budget = [NODES_FREE + NODES_PER_BYTE * len(part)]
-            yield from _plain(_clean(value, budget, 0, file, line + first), file, line + first, -1)
+            text = run.decode()
+        except UnicodeDecodeError as error:
+            at += run.count(b"\n", 0, error.start)
+            raise InputError(f"not UTF-8 text (byte {start + error.start})", "save the file as UTF-8", file=file, line=at) from error
+        if len(run) > CAREFUL and sum(map(run.count, (b"\n", b",", b"[", b"{"))) > VALUES:
+            raise InputError(f"a YAML document of more than {VALUES} values", "no Kubernetes object needs that", file=file, line=at)
+        quick = _fast(run, file) if plain and len(data) >= _LARGE else None
+        if quick is not None:
+            yield from quick
+            continue
+        for more, part in split(text):
+            yield from _careful(part, file, at + more)
+
+
+def _careful(part: str, file: str, line: int) -> Iterator[Document]:
+    """One YAML document by the reader that knows all of YAML, and the place of what is wrong."""
+    if len(part) > CAREFUL:
+        raise InputError(
+            f"a YAML document of {len(part) // 1_000_000} MB that is broken, or has anchors or tags: too large to be looked into",
+            "split it into several documents, or write it as JSON", file=file, line=line,
+        )  # fmt: skip
+    shallow(part, file, line)
+    loader = _Loader(part)
+    try:
+        value = loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise InputError(
+            f"broken YAML: {error.problem or error.context}",
+            "render templates (helm template, kustomize build) before reading them" if "{{" in part else "",
+            file=file,
+            line=line + (mark.line if mark else 0),
+            column=1 + (mark.column if mark else 0),
+        ) from error
+    except yaml.reader.ReaderError as error:
+        at = part.count("\n", 0, error.position)
+        raise InputError(f"broken YAML: {error.reason} (#x{int(error.character):04x})", file=file, line=line + at) from error
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"broken YAML: {' '.join(str(error).split())}", file=file, line=line) from error
+    except RecursionError as error:
+        raise InputError(TOO_DEEP, DEEP_HINT, file=file, line=line) from error
+    finally:
+        loader.dispose()
+    if value is not None:
+        budget = [NODES_FREE + NODES_PER_BYTE * len(part)]
+        yield from _plain(_clean(value, budget, 0, file, line), file, line, -1)
 
 
 def split(text: str) -> Iterator[tuple[int, str]]:
     """(lines before it, text) of each YAML document; `---` at the start of a line separates them."""
-    start, at, before, passed = 0, 0, 0, 0
-    while (at := text.find("---", at)) >= 0:
-        if (at == 0 or text[at - 1] == "\n") and (at + 3 == len(text) or text[at + 3] in " \t\r\n"):
-            if text[start:at].strip():
-                yield before, text[start:at]
-            passed = text.count("\n", start, at)
-            before += passed
-            start = at
-            end = text.find("\n", at)
-            at = len(text) if end < 0 else end
-        else:
-            at += 3
-    if text[start:].strip().strip("-"):
-        yield before, text[start:]
+    for before, start, end in _cuts(text):
+        yield before, text[start:end]
+
+
+_DASHES = {str: re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE), bytes: re.compile(rb"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)}
+_NOTHING = {str: re.compile(r"\s*(?:---)?\s*"), bytes: re.compile(rb"\s*(?:---)?\s*")}
+
+
+def _cuts(text: str | bytes) -> Iterator[tuple[int, int, int]]:
+    """(lines before it, start, end) of each document in YAML that holds something."""
+    newline: Any = "\n" if isinstance(text, str) else b"\n"
+    nothing = _NOTHING[type(text)]
+    start = before = 0
+    for end in chain((m.start() for m in _DASHES[type(text)].finditer(text)), (len(text),)):  # type: ignore[call-overload]
+        if nothing.fullmatch(text, start, end) is None:  # type: ignore[call-overload]
+            yield before, start, end
+        before += text.count(newline, start, end)
+        start = end
 
 
 def _clean(value: Any, budget: list[int], depth: int, file: str, line: int) -> Any:

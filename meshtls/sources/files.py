@@ -4,13 +4,17 @@ Directories are read through, in order of name: `*.yaml`, `*.yml`, `*.json`; wha
 (values, kustomizations), while a file that was named must hold one.
 """
 
+import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from meshtls.errors import InputError
 from meshtls.sources.document import Document, DumpHead, dump_head, is_json, parse
 
+LARGEST = 2 << 30
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -39,7 +43,7 @@ def read(
     """Every object in `paths`; the heads of dumps among them are added to `dumped`. Raises InputError for what is broken."""
     for path in paths:
         if path == "-":
-            data = sys.stdin.buffer.read()
+            data = bounded(sys.stdin.buffer, "<stdin>")
             if kept is not None:
                 kept.stdin = data
             _note(data, dumped)
@@ -65,13 +69,34 @@ def _note(data: bytes, dumped: list[DumpHead] | None) -> None:
 
 
 def contents(path: Path) -> bytes:
-    """The bytes of a file."""
+    """The bytes of a file or a pipe. A device, which may never end, is refused, as is what is larger than LARGEST."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            is_ = os.fstat(file.fileno())
+            if stat.S_ISCHR(is_.st_mode) or stat.S_ISBLK(is_.st_mode):
+                raise InputError(f"{path}: a device, not a file")
+            if is_.st_size > LARGEST:
+                raise _too_large(str(path))
+            return file.read() if stat.S_ISREG(is_.st_mode) else bounded(file, str(path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file or directory") from error
-    except (OSError, MemoryError) as error:
-        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', '') or error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def bounded(file: BinaryIO, name: str) -> bytes:
+    """What a pipe holds, up to LARGEST."""
+    parts, size = [], 0
+    while part := file.read(1 << 20):
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST:
+            raise _too_large(name)
+    return b"".join(parts)
+
+
+def _too_large(name: str) -> InputError:
+    return InputError(f"{name}: larger than {LARGEST >> 30} GiB, more than is read of one file", "read it in parts")
 
 
 def _named(documents: Iterator[Document], file: str) -> Iterator[Document]:

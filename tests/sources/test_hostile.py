@@ -1,9 +1,10 @@
-"""Text that is nested to kill its reader ends in one line that names the file."""
+"""Text that is nested, or large, to kill its reader ends in one line that names the file."""
 
 import pytest
 
 from meshtls import sources
 from meshtls.errors import InputError
+from meshtls.sources import document, files, memory
 
 DEEP = 60_000
 
@@ -79,3 +80,56 @@ def test_standard_input_is_read_as_a_file_is(monkeypatch) -> None:
     text = b'{"apiVersion":"v1","kind":"NamespaceList","items":[{"metadata":{"name":"a"}},{"metadata":{"name":"b"}}]}'
     monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(text)))
     assert [n.name for n in sources.load(["-"]).namespaces] == ["a", "b"]
+
+
+NAMESPACE = "apiVersion: v1\nkind: Namespace\nmetadata: {name: %s}\n"
+
+
+@pytest.mark.parametrize(("limit", "value", "text", "says"), [
+    (files, {"LARGEST": 1000}, NAMESPACE % "a" * 50, "larger than"),
+    (document, {"CAREFUL": 1000, "VALUES": 1000}, NAMESPACE % "a" + "x: [" + "1," * 2000 + "1]\n", "more than 1000 values"),
+    (document, {"CAREFUL": 1000}, NAMESPACE % "a" + "x: &a " + "y" * 2000, "broken, or has anchors"),
+    (document, {"CAREFUL": 1000}, '{"kind": "Namespace", "x": [' + "1, " * 1000, "broken JSON"),
+], ids=["a file", "one line of values", "a document with an anchor", "JSON that is cut off"])  # fmt: skip
+def test_what_is_too_large_is_refused_in_one_line(tmp_path, monkeypatch, limit, value: dict[str, int], text: str, says: str) -> None:
+    for name, number in value.items():
+        monkeypatch.setattr(limit, name, number)
+    file = tmp_path / "large.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=rf"large\.yaml.*{says}") as caught:
+        sources.load([str(file)])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_that_never_ends_and_a_device_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr(files, "LARGEST", 1 << 20)
+    with open("/dev/zero", "rb") as endless, pytest.raises(InputError, match="endless: larger than"):
+        files.bounded(endless, "endless")
+    with pytest.raises(InputError, match="/dev/zero: a device"):
+        sources.load(["/dev/zero"])
+
+
+def test_memory_that_runs_out_is_one_line_and_the_limit_goes_with_the_reading() -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+
+    with pytest.raises(InputError, match="not enough memory") as caught:
+        memory.bounded(lambda: bytearray(1 << 62))
+
+    assert caught.value.__context__ is None
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_one_document_with_an_anchor_does_not_slow_the_others(tmp_path, monkeypatch) -> None:
+    careful = []
+    monkeypatch.setattr(document, "_careful", lambda part, *rest, read=document._careful: careful.append(part) or read(part, *rest))
+    file = tmp_path / "many.yaml"
+    parts = [NAMESPACE % f"n{i}" for i in range(3000)]
+    parts[1500] = parts[1500].replace("{name", "&a {name")
+    file.write_text("---\n".join(parts))
+
+    mesh = sources.load([str(file)])
+
+    assert sorted(n.name for n in mesh.namespaces) == sorted(f"n{i}" for i in range(3000))
+    assert len(careful) == 1 and "n1500" in careful[0]
+    assert mesh.origins.where("Namespace/n1500").line == 1 + 1500 * 4
