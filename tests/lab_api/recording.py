@@ -56,7 +56,8 @@ def masked(value: Any) -> Any:
 
 def ask(client: httpx.Client, case: Case, answers: dict[str, Any]) -> tuple[int, Any, httpx.Headers]:
     """(status, parsed answer or event list, headers)"""
-    headers = {"Content-Type": case.get("type", "application/json"), "Accept": case.get("accept", "application/json")}
+    headers = {"Content-Type": case.get("type", "application/json"), "Accept": case.get("accept", "application/json"),
+               "User-Agent": "meshtls-tests/1"}
     if "as" in case:
         headers["Impersonate-User"] = case["as"]
     if "anonymous" in case:

@@ -1,21 +1,24 @@
-"""The lab's API answers as a recorded kube-apiserver 1.36.2 did (tests/data/apiserver.yaml), wording included."""
+"""The lab's API answers as a recorded kube-apiserver 1.36.2 did, wording included: tests/data/apiserver.yaml, and
+apiserver-more.yaml on what it fills in, refuses, warns of and whom it makes the owner of a field."""
 from pathlib import Path
 
 import httpx
+import pytest
 import yaml
-
 from recording import ask, told
 
-CASES = yaml.safe_load((Path(__file__).parents[1] / "data" / "apiserver.yaml").read_text())
+DATA = Path(__file__).parents[1] / "data"
 OTHER_WORDS = {"pod-immutable"}
 """Answers that differ in wording only: the server appends a diff of its internal structs, which has no meaning outside
 it."""
 
 
-def test_every_recorded_answer_comes_out_the_same(http: httpx.Client) -> None:
+@pytest.mark.parametrize(("file", "count"), [("apiserver.yaml", 126), ("apiserver-more.yaml", 308)])
+def test_every_recorded_answer_comes_out_the_same(http: httpx.Client, file: str, count: int) -> None:
     """All cases in order, since later ones build on earlier ones."""
+    cases = yaml.safe_load((DATA / file).read_text())
     answers, wrong = {}, []
-    for case in CASES:
+    for case in cases:
         code, answer, headers = ask(http, case, answers)
         answers[case["id"]] = answer if isinstance(answer, dict) else {}
         got, want = told(case, code, answer, headers), dict(case["want"])
@@ -25,4 +28,4 @@ def test_every_recorded_answer_comes_out_the_same(http: httpx.Client) -> None:
         if not case.get("setup") and got != want:
             wrong.append(f"{case['id']}: {case['method']} {case['path']}\n   want {want}\n   got  {got}")
     assert not wrong, "\n".join(wrong)
-    assert sum(not case.get("setup") for case in CASES) == 126
+    assert sum(not case.get("setup") for case in cases) == count

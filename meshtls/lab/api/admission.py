@@ -30,9 +30,9 @@ class Admission:
         """Steps that may change request.object; True if a webhook did, so that defaults have to be filled in again."""
         self._namespace(request)
         if request.resource.kind == "Pod" and not request.subresource and request.object is not None:
+            _default_tolerations(request.object["spec"])
             if request.operation == "CREATE":
                 self._pod(request)
-            _default_tolerations(request.object["spec"])
         return await self._webhooks.mutate(request)
 
     async def validate(self, request: Request) -> None:
@@ -64,7 +64,7 @@ class Admission:
 
     def _pod(self, request: Request) -> None:
         pod = request.object or {}
-        spec = pod.setdefault("spec", {})
+        spec = pod["spec"]
         name = (pod.get("metadata") or {}).get("name", "")
         self._service_account(request, pod, spec, name)
         self._runtime_class(pod, spec, name)
@@ -112,7 +112,10 @@ class Admission:
                                    "Overhead")
         if overhead:
             spec["overhead"] = dict(overhead)
-        for key, value in ((found.get("scheduling") or {}).get("nodeSelector") or {}).items():
+        scheduling = found.get("scheduling") or {}
+        spec["tolerations"] = [*(spec.get("tolerations") or ()), *(
+            item for item in scheduling.get("tolerations") or () if item not in (spec.get("tolerations") or ()))]
+        for key, value in (scheduling.get("nodeSelector") or {}).items():
             if spec.setdefault("nodeSelector", {}).setdefault(key, value) != value:
                 raise status.forbidden("pods", name, "conflict: runtimeClass.scheduling.nodeSelector[" + key + "] = "
                                        + value)

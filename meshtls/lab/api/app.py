@@ -24,7 +24,7 @@ from meshtls.lab.api.admission import Admission
 from meshtls.lab.api.authz import Attributes, Rbac
 from meshtls.lab.api.faults import Faults
 from meshtls.lab.api.field import forbidden, invalid, quote, required, too_long, unsupported
-from meshtls.lab.api.identity import Tokens, User, impersonated
+from meshtls.lab.api.identity import ANONYMOUS, Tokens, User, impersonated
 from meshtls.lab.api.reads import Form
 from meshtls.lab.api.resources import Registry, from_definition
 from meshtls.lab.api.store import Event, Store
@@ -114,7 +114,10 @@ class Api:
         return answers.plain(document, request)
 
     def _who(self, request: HttpRequest) -> User:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        given = request.headers.get("authorization")
+        if not given:
+            return ANONYMOUS
+        scheme, _, token = given.partition(" ")
         user = self.tokens.user(token.strip()) if scheme.lower() == "bearer" else None
         if user is None:
             raise status.unauthorized()

@@ -1,8 +1,7 @@
 """Who asks: bearer tokens and impersonation.
 
 Static tokens belong to named users. Service account tokens are JWTs signed with the lab's own key (HS256): they name
-the account, die with it and expire. There are no client certificates and no anonymous requests, except for /version and
-health.
+the account, die with it and expire. There are no client certificates; a request without a token is system:anonymous.
 """
 import base64
 import hashlib
@@ -33,6 +32,7 @@ class User(msgspec.Struct, frozen=True):
         return {key: value for key, value in found.items() if value}
 
 
+ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
 ADMIN = User("lab-admin", ("system:masters", "system:authenticated"))
 
 

@@ -24,6 +24,11 @@ def parse(body: bytes) -> Any:
         raise status.bad_request(f"error decoding patch: {decode.syntax(body, error)}") from error
 
 
+def not_a(patch: Any, wanted: str) -> status.ApiError:
+    kind = {dict: "object", list: "array", str: "string", bool: "bool"}.get(type(patch), "number")
+    return status.bad_request(f"error decoding patch: json: cannot unmarshal {kind} into Go value of type {wanted}")
+
+
 def merge(current: Any, patch: Any) -> Any:
     if not isinstance(patch, dict):
         return clone(patch)
@@ -41,8 +46,7 @@ def json_patch(current: dict[str, Any], operations: Any) -> dict[str, Any]:
     import jsonpatch
     import jsonpointer
     if not isinstance(operations, list):
-        raise status.bad_request("error decoding patch: json: cannot unmarshal object into Go value of type "
-                                 "jsonpatch.Patch")
+        raise not_a(operations, "[]handlers.jsonPatchOp")
     if len(operations) > 10_000:
         raise status.ApiError(413, "RequestEntityTooLarge",
                               "Request entity too large: The allowed maximum operations in a JSON patch is "
@@ -77,8 +81,7 @@ def _rooted(operation: Any) -> Any:
 
 def strategic(node: dict[str, Any], current: dict[str, Any], patch: Any) -> dict[str, Any]:
     if not isinstance(patch, dict):
-        raise status.bad_request("error decoding patch: json: cannot unmarshal into Go value of type "
-                                 "map[string]interface {}")
+        raise not_a(patch, "map[string]interface {}")
     return _object(schema.resolve(node), clone(current), clone(patch))
 
 

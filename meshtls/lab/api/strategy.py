@@ -75,6 +75,8 @@ def _job_selector(obj: Object) -> None:
     labels.update({"batch.kubernetes.io/controller-uid": uid, "batch.kubernetes.io/job-name": metadata.get("name", ""),
                    "controller-uid": uid, "job-name": metadata.get("name", "")})
     spec.setdefault("selector", {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}})
+    if not metadata.get("labels"):
+        metadata["labels"] = dict(labels)
 
 
 def _definition_status(obj: Object, store: Store) -> None:

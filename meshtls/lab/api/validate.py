@@ -89,7 +89,7 @@ def errors(resource: Resource, version: str, obj: Object, old: Object | None) ->
     if special is not None:
         spec_rules += list(special(obj, old))
     if resource.kind in SELECTED:
-        spec_rules += list(validate_work.workload(obj, old))
+        spec_rules = [*validate_work.workload(obj, old), *spec_rules]
     return found + spec_rules
 
 

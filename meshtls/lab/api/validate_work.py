@@ -8,6 +8,7 @@ from meshtls.lab.api import field
 from meshtls.lab.api.field import IMMUTABLE, FieldError, forbidden, invalid, required, unsupported
 
 Object = dict[str, Any]
+_RESTARTS = 'valid values: "OnFailure", "Never"'
 _ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
 _RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 _NAMES = "jan feb mar apr may jun jul aug sep oct nov dec".split(), "sun mon tue wed thu fri sat".split()
@@ -40,7 +41,8 @@ def workload(obj: Object, old: Object | None) -> Iterator[FieldError]:
                                     "'minReadySeconds' are forbidden")
     if "activeDeadlineSeconds" in ((spec.get("template") or {}).get("spec") or {}):
         yield forbidden("spec.template.spec.activeDeadlineSeconds",
-                        f"activeDeadlineSeconds in {obj['kind']} is not Supported")
+                        f"activeDeadlineSeconds in {'ReplicaSet' if obj['kind'] == 'Deployment' else obj['kind']} "
+                        "is not Supported")
     deadline = spec.get("progressDeadlineSeconds")
     if deadline is not None and deadline <= spec.get("minReadySeconds", 0):
         yield invalid("spec.progressDeadlineSeconds", deadline, "must be greater than minReadySeconds")
@@ -71,8 +73,7 @@ def job(obj: Object, old: Object | None) -> Iterator[FieldError]:
     spec = obj.get("spec") or {}
     template = (spec.get("template") or {}).get("spec") or {}
     if template.get("restartPolicy") not in ("OnFailure", "Never"):
-        yield unsupported(
-            "spec.template.spec.restartPolicy", template.get("restartPolicy"), ("OnFailure", "Never"))
+        yield required("spec.template.spec.restartPolicy", _RESTARTS)
     if spec.get("completionMode") == "Indexed" and spec.get("completions") is None:
         yield required("spec.completions", "when completion mode is Indexed")
     if spec.get("successPolicy") and spec.get("completionMode") != "Indexed":
@@ -120,8 +121,7 @@ def cronjob(obj: Object, old: Object | None) -> Iterator[FieldError]:
         yield unsupported("spec.jobTemplate.spec.manualSelector", True, ("nil", "false"))
     template = ((((spec.get("jobTemplate") or {}).get("spec") or {}).get("template") or {}).get("spec")) or {}
     if template.get("restartPolicy") not in ("OnFailure", "Never"):
-        yield unsupported("spec.jobTemplate.spec.template.spec.restartPolicy", template.get("restartPolicy"),
-                          ("OnFailure", "Never"))
+        yield required("spec.jobTemplate.spec.template.spec.restartPolicy", _RESTARTS)
     if len(obj["metadata"].get("name") or "") > 52:
         yield invalid("metadata.name", obj["metadata"]["name"], "must be no more than 52 characters")
 

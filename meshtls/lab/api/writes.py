@@ -144,8 +144,7 @@ class Writes:
                                            f"{patch.JSON}, {patch.MERGE}, {patch.APPLY}")
         change = patch.parse(body)
         if kind == patch.MERGE and not isinstance(change, dict):
-            raise status.bad_request("error decoding patch: json: cannot unmarshal into Go value of type "
-                                     "map[string]interface {}")
+            raise patch.not_a(change, "map[string]interface {}")
         for attempt in range(5):
             old = self._held(target)
             current = {**old, "apiVersion": target.api_version, "kind": target.resource.kind}
@@ -201,6 +200,7 @@ class Writes:
         config = msgspec.json.decode(msgspec.json.encode(config))
         decode.check_kind(config, target.resource, target.version, self._registry)
         given = config.setdefault("metadata", {})
+        space = given.get("namespace") or "" if isinstance(given, dict) else ""
         if isinstance(given, dict):
             if given.get("managedFields") is not None:
                 raise status.bad_request("metadata.managedFields must be nil")
@@ -209,7 +209,7 @@ class Writes:
         if faults := list(apply.faults(schema.of(target.resource, target.version), config)):
             group, _, version = target.api_version.rpartition("/")
             told = faults[0] if len(faults) == 1 else "errors:\n" + "\n".join(f"  {fault}" for fault in faults)
-            raise status.ApiError(500, "", f"failed to create typed patch object ({target.namespace}/{target.name}; "
+            raise status.ApiError(500, "", f"failed to create typed patch object ({space}/{target.name}; "
                                   f"{group}/{version}, Kind={target.resource.kind}): {told}")
         shaped, _ = decode.shape(config, target.resource, target.version, whole=False)
         old = self._store.get(target.resource.name, target.namespace, target.name)
