@@ -114,11 +114,10 @@ class Api:
         return answers.plain(document, request)
 
     def _who(self, request: HttpRequest) -> User:
-        given = request.headers.get("authorization")
-        if not given:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
             return ANONYMOUS
-        scheme, _, token = given.partition(" ")
-        user = self.tokens.user(token.strip()) if scheme.lower() == "bearer" else None
+        user = self.tokens.user(token.strip())
         if user is None:
             raise status.unauthorized()
         acted = impersonated(request.headers, request.headers.getlist("impersonate-group"))
