@@ -348,7 +348,7 @@ class Api:
 def _verb(method: str, name: str, query: Mapping[str, str]) -> str:
     if method in ("GET", "HEAD"):
         watching = query.get("watch") in ("true", "1")
-        return "watch" if watching else "get" if name else "list"
+        return "get" if name else "watch" if watching else "list"
     if method == "DELETE":
         return "delete" if name else "deletecollection"
     return {"POST": "create", "PUT": "update", "PATCH": "patch"}.get(method, method.lower())

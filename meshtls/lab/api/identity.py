@@ -10,7 +10,7 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -75,8 +75,17 @@ class Tokens:
     def _sign(self, text: str) -> str:
         return _b64(hmac.new(self._key, text.encode(), hashlib.sha256).digest())
 
-    def user(self, token: str, audience: str = "") -> User | None:
-        """Whose token it is; None for unknown, expired, forged ones and those of deleted accounts."""
+    def audiences(self, token: str) -> list[str] | None:
+        """For whom a service account token is; None for other tokens."""
+        signed, _, signature = token.rpartition(".")
+        if not signed or not hmac.compare_digest(signature, self._sign(signed)):
+            return None
+        found: list[str] = json.loads(base64.urlsafe_b64decode(signed.partition(".")[2] + "=="))["aud"]
+        return found
+
+    def user(self, token: str, audiences: Sequence[str] = (ISSUER,)) -> User | None:
+        """Whose token it is; None for unknown, expired, forged ones, those for others than `audiences` and those of
+        deleted accounts."""
         known = self._static.get(token)
         if known is not None:
             return known
@@ -87,7 +96,7 @@ class Tokens:
         private = claims["kubernetes.io"]
         namespace, account = private["namespace"], private["serviceaccount"]
         held = self._store.get("serviceaccounts", namespace, account["name"])
-        fits = not audience or audience in claims["aud"]
+        fits = bool(set(audiences) & set(claims["aud"]))
         if claims["exp"] < time.time() or held is None or held["metadata"]["uid"] != account["uid"] or not fits:
             return None
         pod = private.get("pod")
@@ -95,10 +104,11 @@ class Tokens:
             stored = self._store.get("pods", namespace, pod["name"])
             if stored is None or (pod["uid"] and stored["metadata"]["uid"] != pod["uid"]):
                 return None
-        user = service_account(namespace, account["name"], account["uid"])
+        extra = {"authentication.kubernetes.io/credential-id": [f"JTI={claims['jti']}"]}
         if pod:
-            user = msgspec.structs.replace(user, extra={"authentication.kubernetes.io/pod-name": [pod["name"]]})
-        return user
+            extra["authentication.kubernetes.io/pod-name"] = [pod["name"]]
+            extra["authentication.kubernetes.io/pod-uid"] = [pod["uid"]]
+        return msgspec.structs.replace(service_account(namespace, account["name"], account["uid"]), extra=extra)
 
 
 def impersonated(headers: Mapping[str, str], groups: list[str]) -> User | None:

@@ -133,8 +133,6 @@ def watched(target: Target, query: Mapping[str, str], form: Form) -> Watch:
     version = version_of(asked) if asked else 0
     seconds = query.get("timeoutSeconds", "")
     matches = matcher(query, target.resource)
-    if target.name:
-        matches = lambda obj: obj["metadata"]["name"] == target.name  # noqa: E731
     return Watch(target.resource.name, target.namespace, matches or (lambda obj: True),
                  lambda obj: single(obj, target, form),
                  None if version == 0 or initial else version, float(seconds) if seconds.isdigit() and int(seconds)

@@ -11,8 +11,8 @@ from starlette.responses import Response
 from meshtls.lab.api import authz, decode, patch, status
 from meshtls.lab.api.authz import Rbac
 from meshtls.lab.api.cells import find
-from meshtls.lab.api.field import invalid, required, unsupported
-from meshtls.lab.api.identity import Tokens, User
+from meshtls.lab.api.field import invalid, quote, required, unsupported
+from meshtls.lab.api.identity import ISSUER, Tokens, User
 from meshtls.lab.api.store import Store
 from meshtls.lab.api.strategy import RETURNED_WHEN_DELETED
 from meshtls.lab.api.writes import Options, Target, Writes
@@ -81,11 +81,19 @@ class Subresources:
         if kind == "TokenReview":
             if not (obj.get("spec") or {}).get("token"):
                 raise status.bad_request("token is required for TokenReview in authentication")
-            found = self._tokens.user(obj["spec"]["token"])
-            held = {"authenticated": True,
-                    "user": found.info()} if found else {"authenticated": False, "error": "invalid bearer token"}
-            return {**obj, "status": held}
+            return {**obj, "status": self._reviewed(obj["spec"]["token"], obj["spec"].get("audiences") or [ISSUER])}
         raise status.not_allowed()
+
+    def _reviewed(self, token: str, wanted: list[str]) -> Object:
+        found, given = self._tokens.user(token, wanted), self._tokens.audiences(token)
+        if found is not None:
+            fitting = [one for one in wanted if given is None or one in given]
+            return {"authenticated": True, "user": found.info(), "audiences": fitting}
+        error = "invalid bearer token"
+        if given is not None and not set(given) & set(wanted):
+            told, asked = (" ".join(map(quote, names)) for names in (given, wanted))
+            error = f"[{error}, token audiences [{told}] is invalid for the target audiences [{asked}]]"
+        return {"user": {}, "error": error}
 
     async def answer(self, verb: str, target: Target, user: User, request: HttpRequest) -> Response:
         held = self._store.get(target.resource.name, target.namespace, target.name)
@@ -180,13 +188,14 @@ class Subresources:
             raise status.invalid("TokenRequest", group, "", [
                 invalid("spec.expirationSeconds", seconds, f"may not specify a duration {limit}")])
         self._fit_bound(spec.get("boundObjectRef"), target.namespace)
-        token = self._tokens.mint(target.namespace, target.name, ttl_s=seconds, audiences=spec.get("audiences") or None,
+        audiences = spec.get("audiences") or [ISSUER]
+        token = self._tokens.mint(target.namespace, target.name, ttl_s=seconds, audiences=audiences,
                                   bound=spec.get("boundObjectRef"))
         end = datetime.datetime.fromtimestamp(time.time() + seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return _json({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
                       "metadata": {"name": target.name, "namespace": target.namespace,
                                    "creationTimestamp": self._store.now()},
-                      "spec": {**spec, "expirationSeconds": seconds},
+                      "spec": {"boundObjectRef": None, **spec, "audiences": audiences, "expirationSeconds": seconds},
                       "status": {"token": token, "expirationTimestamp": end}}, 201)
 
 

@@ -63,7 +63,9 @@ def render(resource: Resource, version: str, objects: list[Object], now: float, 
         row: Object = {"cells": cells(obj, now)}
         if include == "Object":
             row["object"] = obj
-        elif include != "None":
+        elif include == "None":
+            row["object"] = None
+        else:
             row["object"] = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
                              "metadata": obj["metadata"]}
         rows.append(row)

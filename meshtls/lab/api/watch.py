@@ -114,12 +114,18 @@ def _told(watch: Watch, events: Iterable[Event]) -> Iterable[bytes]:
         if after:
             yield _line("MODIFIED" if before else "ADDED", watch.shape(event.object))
         elif before:
-            yield _line("DELETED", watch.shape(event.object))
+            yield _line("DELETED", watch.shape(event.object if event.type == "DELETED" else _as_it_was(event)))
+
+
+def _as_it_was(event: Event) -> Object:
+    """An object that ceased to match, as it was when it last did, with the version of the change."""
+    old = event.old or event.object
+    return {**old, "metadata": {**old["metadata"], "resourceVersion": event.object["metadata"]["resourceVersion"]}}
 
 
 def _bookmark(watch: Watch, version: int) -> Object:
     return {"kind": watch.kind, "apiVersion": watch.api_version,
-            "metadata": {"resourceVersion": str(version), "creationTimestamp": None}}
+            "metadata": {"resourceVersion": str(version)}}
 
 
 def _line(kind: str, obj: Object) -> bytes:
