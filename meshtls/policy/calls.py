@@ -190,7 +190,7 @@ class Calls:
 
     def _to_service(self, kind: Kind, where: Where) -> Outcome:
         host, port = where.host, where.port
-        endpoints = self._endpoints(kind, where)
+        endpoints = self._endpoints(where)
         http = port.protocol in HTTP
         plane = kind.face.plane
         if plane.kind in (BARE, AMBIENT):
@@ -206,9 +206,9 @@ class Calls:
         client = self._client(kind)
         return join([self._through(client, path, called, http, host) for path, called in paths])
 
-    def _endpoints(self, kind: Kind, where: Where) -> tuple[Endpoint, ...]:
+    def _endpoints(self, where: Where) -> tuple[Endpoint, ...]:
         host, number = where.host, where.port.number
-        endpoints = answering(self.engine.control(kind.face.plane.revision).registry.endpoints(host).get(number, ()))
+        endpoints = answering(self.engine.cluster.endpoints(host).get(number, ()))
         if host.resolution != PASSTHROUGH:
             return endpoints
         # a headless service's name leads to its pods, its port is called there as it is
@@ -228,7 +228,7 @@ class Calls:
         host, port, plane = where.host, where.port, kind.face.plane
         if plane.kind == PROXYLESS:
             return ()
-        endpoints = self._endpoints(kind, where)
+        endpoints = self._endpoints(where)
         if plane.kind == GATEWAY:
             return ((Path(clusters=(Cluster(host.hostname, "", port.number),)), endpoints),)
         outbound = self._out(kind)

@@ -131,6 +131,14 @@ class Engine:
         return found
 
     @cached_property
+    def cluster(self) -> Registry:
+        """The services and endpoints that there are, whatever a control plane looks at."""
+        control = self.control("")
+        if control.mesh is self.mesh:
+            return control.registry
+        return Registry(self.mesh, control.config, lambda: self.faces_in)
+
+    @cached_property
     def _labelled(self) -> frozenset[str]:
         """Revisions that objects name."""
         return frozenset(
