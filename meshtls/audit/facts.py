@@ -19,7 +19,6 @@ from meshtls.policy import dataplane
 from meshtls.policy.ambient import Ambient
 from meshtls.policy.authn import Authn, Effective, is_wide
 from meshtls.policy.authn import mode_of as mode
-from meshtls.policy.dataplane import revision_of
 from meshtls.policy.engine import ControlPlane, Engine
 from meshtls.policy.inject import Injector
 from meshtls.policy.select import age
@@ -87,9 +86,10 @@ class Facts:
 
     def plane_of(self, pod: o.Pod, ref: str = "") -> str:
         """The same of one pod, or of one to be."""
-        if dataplane.is_manifest(pod):
-            return dataplane.to_be(pod, ref or pod.ref, self.injector, self.mesh)[0].kind
-        return dataplane.of_pod(pod).kind
+        return self._plane_of(pod, ref or pod.ref).kind
+
+    def _plane_of(self, pod: o.Pod, ref: str) -> dataplane.Plane:
+        return dataplane.to_be(pod, ref, self.injector, self.mesh)[0] if dataplane.is_manifest(pod) else dataplane.of_pod(pod)
 
     def would_be(self, w: Workload) -> str:
         """The plane that pods made from its template now would have."""
@@ -252,10 +252,7 @@ class Facts:
 
     def _revision(self, w: Workload) -> str:
         """Whose istiod serves its pods ("" the default's)."""
-        face = self.face(w)
-        said = revision_of(face) or face.metadata.labels.get("istio.io/rev", "")
-        said = said or self.mesh.namespace_labels.get(w.namespace, {}).get("istio.io/rev", "")
-        return "" if said == "default" else said
+        return self._plane_of(self.face(w), w.ref).revision
 
     @cached_property
     def _strict(self) -> dict[int, tuple[Authn, Ambient]]:

@@ -3,12 +3,14 @@
 1. A pod that runs is what it is: a container named istio-proxy (classic), such an init container that is always restarted
    (native), the annotation `ambient.istio.io/redirection: enabled` (ambient), or none of these. Labels of the namespace are
    intent only.
-2. A pod to be (a template, a manifest) is what injection would make of it.
+2. A pod to be (a template, a manifest) is what injection would make of it; else ztunnel captures it by its label
+   `istio.io/dataplane-mode: ambient`, or its namespace's unless the pod says `none` (the CNI agent's default selectors).
 3. A gateway's or a waypoint's proxy is no sidecar: PeerAuthentication does not touch what it serves. Neither are the agents
    of proxyless gRPC.
 """
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 
 import msgspec
@@ -21,6 +23,8 @@ from meshtls.policy.service import TLS_MODE
 
 SIDECAR, NATIVE, AMBIENT, BARE, GATEWAY, PROXYLESS = "sidecar", "native-sidecar", "ambient", "none", "gateway", "proxyless"
 ANNOTATION = "traffic.sidecar.istio.io/"
+MODE, BYPASS = "istio.io/dataplane-mode", "ambient.istio.io/bypass-inbound-capture"
+TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})  # what Go's strconv.ParseBool takes for true
 UNCAPTURED = frozenset({15020, 15021, 15090})
 
 
@@ -82,11 +86,15 @@ def of_pod(pod: Pod) -> Plane:
         return Plane(NATIVE if native else SIDECAR, revision, Because(pod.ref, f"spec.{where}.istio-proxy", "has a sidecar"))
     if meta.annotations.get("ambient.istio.io/redirection") == "enabled":
         path = "metadata.annotations.ambient.istio.io/redirection"
-        if meta.annotations.get("ambient.istio.io/bypass-inbound-capture") == "true":
-            path = "metadata.annotations.ambient.istio.io/bypass-inbound-capture"
-            return Plane(BARE, "", Because(pod.ref, path, "inbound traffic is not captured"))
+        if bypassed(meta.annotations):
+            return Plane(BARE, "", Because(pod.ref, f"metadata.annotations.{BYPASS}", "inbound traffic is not captured"))
         return Plane(AMBIENT, "", Because(pod.ref, path, "captured by ztunnel"))
     return Plane(BARE, "", Because(pod.ref, "spec.containers", "no istio-proxy container"))
+
+
+def bypassed(annotations: Mapping[str, str]) -> bool:
+    """Whether ztunnel is told not to take what comes in."""
+    return annotations.get(BYPASS) in TRUE
 
 
 def _is_gateway(pod: Pod, proxy: Container | None, templates: str) -> bool:
@@ -108,13 +116,14 @@ def to_be(pod: Pod, ref: str, injector: Injector, mesh: Mesh) -> tuple[Plane, Po
     if decision.injected:
         templates = meta.annotations.get("inject.istio.io/templates", "")
         kind = GATEWAY if "gateway" in templates else PROXYLESS if "grpc-" in templates else SIDECAR
-        revision = meta.labels.get("istio.io/rev") or labels.get("istio.io/rev", "")
         added = {TLS_MODE: "istio", **meta.labels}
         changed = msgspec.structs.replace(pod, metadata=msgspec.structs.replace(meta, labels=added))
-        return Plane(kind, "" if revision == "default" else revision, why), changed
-    mode = meta.labels.get("istio.io/dataplane-mode", labels.get("istio.io/dataplane-mode", ""))
-    if mode == "ambient" and not pod.spec.host_network:
-        owner = ref if "istio.io/dataplane-mode" in meta.labels else f"Namespace/{meta.namespace}"
+        return Plane(kind, "" if decision.revision == "default" else decision.revision, why), changed
+    own, home = meta.labels.get(MODE), labels.get(MODE)
+    if (own == "ambient" or (home == "ambient" and own != "none")) and not pod.spec.host_network:
+        if bypassed(meta.annotations):
+            return Plane(BARE, "", Because(ref, f"metadata.annotations.{BYPASS}", "inbound traffic would not be captured")), pod
+        owner = ref if own == "ambient" else f"Namespace/{meta.namespace}"
         return Plane(AMBIENT, "", Because(owner, "metadata.labels.istio.io/dataplane-mode", "ambient: ztunnel would capture it")), pod
     return Plane(BARE, "", why), pod
 

@@ -46,7 +46,7 @@ class ControlPlane:
     def __init__(self, engine: "Engine", revision: str) -> None:
         self.config = engine.mesh.config_of(revision)
         self._engine, self._revision = engine, revision
-        self.mesh = _narrowed(engine.mesh, revision or "default", engine)
+        self.mesh = _narrowed(engine.mesh, revision or self.config.revision, engine)
         self.root = self.config.root_namespace
 
     @cached_property

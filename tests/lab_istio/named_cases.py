@@ -104,6 +104,49 @@ def inbound(case: Json) -> Iterator[Json]:
         }
 
 
+def injectors(case: Json) -> Iterator[Json]:
+    """The webhooks of the case's installations, and their injectors' settings."""
+
+    def rule(key: str, operator: str, *values: str) -> Json:
+        return {"key": key, "operator": operator, **({"values": list(values)} if values else {})}
+
+    inject, rev, old = "sidecar.istio.io/inject", "istio.io/rev", "istio-injection"
+    silent, willing = [rule(rev, "DoesNotExist"), rule(old, "DoesNotExist")], rule(inject, "NotIn", "false")
+    for entry in case["installed"]:
+        own = entry.get("rev", "default")
+        for name in [own, *entry.get("tags", ())]:
+            selectors = [
+                ("rev.namespace.", [rule(rev, "In", name), rule(old, "DoesNotExist")], [willing]),
+                ("rev.object.", silent, [willing, rule(rev, "In", name)]),
+            ]
+            if name == "default":
+                selectors.append(("namespace.", [rule(old, "In", "enabled")], [willing]))
+                selectors.append(("object.", silent, [rule(inject, "In", "true"), rule(rev, "DoesNotExist")]))
+            yield {
+                "kind": "MutatingWebhookConfiguration",
+                "metadata": {"name": f"{own}-{name}", "labels": {rev: own}},
+                "webhooks": [
+                    {
+                        "name": f"{prefix}sidecar-injector.istio.io",
+                        "namespaceSelector": {"matchExpressions": home},
+                        "objectSelector": {"matchExpressions": pod},
+                    }
+                    for prefix, home, pod in selectors
+                ],
+            }
+        settings = {
+            "policy": entry.get("policy", "enabled"),
+            "neverInjectSelector": [{"matchLabels": entry["never"]}] if "never" in entry else [],
+            "alwaysInjectSelector": [{"matchLabels": entry["always"]}] if "always" in entry else [],
+        }
+        suffix = "" if own == "default" else f"-{own}"
+        yield {
+            "kind": "ConfigMap",
+            "metadata": {"name": f"istio-sidecar-injector{suffix}", "namespace": ROOT},
+            "data": {"config": yaml.safe_dump(settings), "values": "{}"},
+        }
+
+
 def reachability(case: Json) -> Iterator[Json]:
     """The workload classes in `echo`, each behind its service, under the case's policies and rules."""
     for number, name in enumerate(CLASSES, 1):

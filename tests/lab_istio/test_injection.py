@@ -3,6 +3,7 @@
 import copy
 import json
 
+import named_cases
 import pytest
 import recordings
 
@@ -76,6 +77,16 @@ def test_a_pod_is_injected_exactly_when_the_real_injector_does(path, own_webhook
             wrong.append(case)
     assert not wrong
     assert len(recorded["cases"]) >= 100
+
+
+@pytest.mark.parametrize("case", named_cases.CASES["injection"], ids=lambda c: c["name"])
+def test_the_injector_of_the_right_revision_decides(case):
+    metadata = {"name": "p", "labels": case.get("pod", {}), "annotations": case.get("annotations", {})}
+    pod = {"metadata": metadata, "spec": {"containers": [{"name": "app"}]}}
+    namespace = {"metadata": {"name": "n", "labels": case.get("namespace", {})}}
+    got = istio.inject(pod, namespace, World.of(named_cases.injectors(case)))
+    assert (got is not None) is case["injected"]
+    assert got is None or got["metadata"]["annotations"]["istio.io/rev"] == case["by"]
 
 
 def test_the_installation_carries_the_real_selectors():

@@ -11,13 +11,15 @@ import policy_meshes as meshes
 import pytest
 import yaml
 
+from meshtls.model.objects import PodSpec
 from meshtls.policy.authn import Authn
 from meshtls.policy.calls import Calls
 from meshtls.policy.client import Client
 from meshtls.policy.engine import Engine
 from meshtls.policy.outbound import Cluster
+from meshtls.policy.inject import Injector
 from meshtls.policy.scope import Scope
-from meshtls.policy.server import Servers
+from meshtls.policy.server import Servers, modes
 
 CASES = yaml.safe_load((Path(__file__).parent / "istio_cases.yaml").read_text())
 _spec = importlib.util.spec_from_file_location("shared_named_cases", Path(__file__).parents[1] / "lab_istio" / "named_cases.py")
@@ -27,6 +29,36 @@ _spec.loader.exec_module(named)
 
 def cases(table, section):
     return pytest.mark.parametrize("case", table[section], ids=lambda c: c["name"])
+
+
+# --- injection
+
+
+@cases(named.CASES, "injection")
+def test_the_injector_of_the_right_revision_decides(case):
+    injector = Injector(meshes.mesh(list(named.injectors(case))))
+    got = injector.decide("n", case.get("namespace", {}), case.get("pod", {}), case.get("annotations", {}), PodSpec())
+    assert got.injected is case["injected"]
+    assert not got.injected or got.revision == case["by"]
+
+
+@cases(CASES, "capture")
+def test_ztunnel_captures_what_the_cni_agent_selects(case):
+    objects = [{"kind": "Namespace", "metadata": {"name": "shop", "labels": case.get("namespace", {})}}]
+    pod = meshes.pod("p", proxy=False, labels=case.get("pod"), annotations=case.get("annotations"), **case.get("spec", {}))
+    if not case.get("runs"):
+        del pod["status"], pod["metadata"]["uid"]
+    assert modes(meshes.mesh([*objects, pod]))[0].dataplane == ("ambient" if case["captured"] else "none")
+
+
+@cases(CASES, "ambient revisions")
+def test_ambient_pods_follow_the_policies_of_the_control_plane_that_is_there(case):
+    policy = meshes.policy("istio-system", "STRICT")
+    policy["metadata"]["labels"] = {"istio.io/rev": case["label"]}
+    name = "istio" if case["installed"] == "default" else f"istio-{case['installed']}"
+    config = {"kind": "ConfigMap", "metadata": {"name": name, "namespace": "istio-system"}, "data": {"mesh": "{}"}}
+    pod = meshes.pod("p", proxy=False, annotations={"ambient.istio.io/redirection": "enabled"})
+    assert modes(meshes.mesh([config, policy, pod]))[0].mode == case["mode"]
 
 
 # --- the server's side

@@ -5,24 +5,23 @@ from collections.abc import Iterator
 from meshtls.audit.facts import Facts, inside
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
 from meshtls.model.check import Severity
+from meshtls.policy.dataplane import BYPASS, MODE, bypassed
 
 REDIRECTION = "ambient.istio.io/redirection"
-MODE = "istio.io/dataplane-mode"
-BYPASS = "ambient.istio.io/bypass-inbound-capture"
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
     for w in facts.workloads:
         namespace = facts.mesh.namespace_labels.get(w.namespace, {}).get(MODE, "")
         for face in facts.faces(w):
-            notes = face.metadata.annotations
-            wanted = face.metadata.labels.get(MODE, namespace) == "ambient"
-            if notes.get(BYPASS) == "true" and (wanted or notes.get(REDIRECTION) == "enabled"):
+            notes, own = face.metadata.annotations, face.metadata.labels.get(MODE)
+            wanted = own == "ambient" or (namespace == "ambient" and own != "none")
+            if bypassed(notes) and (wanted or notes.get(REDIRECTION) == "enabled"):
                 yield Flaw(
                     subject=w.ref,
                     path=inside(w, "metadata", "annotations", BYPASS),
                     message=f"{w.label} receives its traffic past ztunnel: STRICT is not enforced there.",
-                    because=(f"the pod has the annotation {BYPASS}: \"true\"",),
+                    because=(f"the pod has the annotation {BYPASS}: \"{notes[BYPASS]}\"",),
                     catalogue=("AM-10",),
                     fix=f"Remove the annotation {BYPASS}.",
                 )

@@ -64,7 +64,7 @@ def listeners(world: World, pod: Obj) -> Resources:
 def clusters(world: World, pod: Obj) -> Resources:
     """The clusters of a pod's proxy, with their endpoints in them."""
     proxy = Proxy(world, pod)
-    return Resources.of(_outbound_clusters(proxy) + _clusters.inbound(proxy.scope, pod, world.targets(pod)))
+    return Resources.of(_outbound_clusters(proxy) + _clusters.inbound(proxy, world.targets(pod)))
 
 
 def configuration(world: World, pod: Obj, kept: Kept) -> Configuration:
@@ -82,7 +82,7 @@ def configuration(world: World, pod: Obj, kept: Kept) -> Configuration:
         own = kept[metadata.get("uid", "")] = (
             key,
             [discovery.encoded(TYPE_LISTENER, item) for item in _inbound.listeners(proxy, targets)],
-            [discovery.encoded(TYPE_CLUSTER, item) for item in _clusters.inbound(proxy.scope, pod, targets)],
+            [discovery.encoded(TYPE_CLUSTER, item) for item in _clusters.inbound(proxy, targets)],
         )
     return Configuration(
         Answer.of([*known, *own[2]]), Answer.of([*(e for e in far if e.address != pod_ip(pod)), *own[1]]), tables, endpoints

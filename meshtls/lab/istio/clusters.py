@@ -11,7 +11,8 @@ from typing import Any
 
 from meshtls.lab.istio import destinationrule, envoy, hosts, policies
 from meshtls.lab.istio.envoy import Json
-from meshtls.lab.istio.objects import AUTO, HTTP2, Endpoint, Obj, Port, Service, Target, pod_ip
+from meshtls.lab.istio.filters import Proxy
+from meshtls.lab.istio.objects import AUTO, HTTP, HTTP2, Endpoint, Obj, Port, Service, Target, labels, parse, pod_ip
 from meshtls.lab.istio.scope import Scope
 from meshtls.lab.istio.world import World
 
@@ -28,6 +29,7 @@ LIMITS: Json = {
     ]
 }
 FOREVER = "31536000s"
+MAGIC = "127.0.0.6"  # what comes from here to the pod's own ports is not intercepted again
 LB = {"ROUND_ROBIN": "ROUND_ROBIN", "RANDOM": "RANDOM", "LEAST_CONN": "LEAST_REQUEST", "LEAST_REQUEST": "LEAST_REQUEST"}
 PROTOCOLS: Json = {"http_protocol_options": {}, "http2_protocol_options": {}}
 
@@ -52,38 +54,52 @@ def outbound(world: World, scope: Scope, pod_labels: dict[str, str]) -> list[Jso
     return out
 
 
-def inbound(scope: Scope, pod: Obj, targets: Iterable[Target]) -> list[Json]:
-    """The clusters behind the inbound listener: the called address, from 127.0.0.6, which interception lets through."""
-    out = [_passthrough(envoy.INBOUND_PASSTHROUGH, envoy.bind("127.0.0.6"))]
-    if scope.ingress:
-        return out + [_ingress(entry, pod) for entry in scope.ingress]
-    protocols = {t.number: t.port.protocol for t in reversed(list(targets))}
-    for number, protocol in sorted(protocols.items()):
-        out.append(
-            _original_dst(envoy.inbound(number), protocol)
-            | {"cleanup_interval": FOREVER, "upstream_bind_config": envoy.bind("127.0.0.6")}
-        )
+def inbound(proxy: Proxy, targets: Iterable[Target]) -> list[Json]:
+    """The clusters behind the inbound listener: the called address, from 127.0.0.6, which interception lets through;
+    localhost where the mesh's inboundTrafficPolicy says so; what a Sidecar's ingress says if it has any."""
+    out = [_passthrough(envoy.INBOUND_PASSTHROUGH, envoy.bind(MAGIC))]
+    oldest = {t.number: t for t in reversed(list(targets))}
+    if proxy.scope.ingress:
+        for entry in proxy.scope.ingress:
+            number, protocol = entry["port"]["number"], parse(entry["port"].get("protocol", ""))
+            found = oldest.get(number)
+            host = found.service.hostname if found else ""
+            out.append(_own(proxy, number, protocol, entry.get("defaultEndpoint") or "", host, number))
+        return out
+    if proxy.interception == "NONE":
+        return out
+    local = (proxy.world.mesh.get("inboundTrafficPolicy") or {}).get("mode") == "LOCALHOST"
+    for number, target in sorted(oldest.items()):
+        where = f"127.0.0.1:{number}" if local else ""
+        out.append(_own(proxy, number, target.port.protocol, where, target.service.hostname, target.port.number))
     return out
 
 
-def _ingress(entry: Obj, pod: Obj) -> Json:
-    number = entry["port"]["number"]
-    protocol = entry["port"].get("protocol", "").lower()
-    host, _, port = (entry.get("defaultEndpoint") or "").rpartition(":")
-    if entry.get("defaultEndpoint", "").startswith("unix://"):
-        where: Json = {"pipe": {"path": entry["defaultEndpoint"].removeprefix("unix://")}}
-    elif host in ("127.0.0.1", "::1", "[::1]"):
-        where = envoy.address("127.0.0.1", int(port))
-    elif host:
-        where = envoy.address(pod_ip(pod) or "127.0.0.1", int(port))
+def _own(proxy: Proxy, number: int, protocol: str, where: str, host: str, port: int) -> Json:
+    """The cluster of one of the pod's own ports; `host` and `port` find the rule whose connection pool counts here too
+    (buildInboundCluster)."""
+    rule = proxy.scope.rule(host, labels(proxy.pod)).get("trafficPolicy") if host else None
+    policy = destinationrule.for_port(rule, port)
+    follows = (((policy or {}).get("connectionPool") or {}).get("http") or {}).get("useClientProtocol")
+    protocol = AUTO if follows else protocol
+    name, source = envoy.inbound(number), MAGIC
+    ip, _, there = where.rpartition(":")
+    if not where:
+        cluster = _original_dst(name, protocol) | {"cleanup_interval": FOREVER}
     else:
-        return _original_dst(envoy.inbound(number), protocol) | {"upstream_bind_config": envoy.bind("127.0.0.6")}
-    source = "" if host in ("127.0.0.1", "::1", "[::1]") or "pipe" in where else "127.0.0.6"
-    return (
-        _static(envoy.inbound(number), [{"endpoint": {"address": where}}])
-        | _protocol(protocol)
-        | {"upstream_bind_config": envoy.bind(source)}
-    )
+        if where.startswith("unix://"):
+            address: Json = {"pipe": {"path": where.removeprefix("unix://")}}
+        elif ip in ("127.0.0.1", "[::1]"):
+            address, source = envoy.address("127.0.0.1", int(there)), ""
+        else:
+            address = envoy.address(pod_ip(proxy.pod) or "127.0.0.1", int(there))
+        cluster = _static(name, [{"endpoint": {"address": address}}]) | _protocol(protocol)
+    return _pooled(cluster | {"upstream_bind_config": envoy.bind(source)}, policy)
+
+
+def _pooled(cluster: Json, policy: Obj | None) -> Json:
+    pool = ((policy or {}).get("connectionPool") or {}).get("tcp") or {}
+    return cluster | ({"connect_timeout": pool["connectTimeout"]} if pool.get("connectTimeout") else {})
 
 
 def _service_cluster(world: World, scope: Scope, service: Service, port: Port, rule: Obj, subset: Obj | None) -> Json | None:
@@ -101,7 +117,7 @@ def _service_cluster(world: World, scope: Scope, service: Service, port: Port, r
     else:
         chosen = [
             e
-            for e in world.endpoints(service, port.number)
+            for e in world.behind(service, port)
             if e.ready
             if subset is None or hosts.labels_match(subset.get("labels"), e.labels)
         ]
@@ -115,11 +131,9 @@ def _service_cluster(world: World, scope: Scope, service: Service, port: Port, r
         kind = {"DNS": "STRICT_DNS", "DNS_ROUND_ROBIN": "LOGICAL_DNS"}.get(service.resolution, "STATIC")
         wanted = ((policy or {}).get("loadBalancer") or {}).get("simple")
         cluster = _static(cluster_name, endpoints, kind) | {"lb_policy": LB.get(wanted or "", "LEAST_REQUEST")}
-    cluster |= _protocol(port.protocol, policy)
+    cluster |= _protocol(port.protocol, policy, world.mesh.get("h2UpgradePolicy") == "UPGRADE")
     cluster["upstream_bind_config"] = envoy.bind()
-    pool = ((policy or {}).get("connectionPool") or {}).get("tcp") or {}
-    if pool.get("connectTimeout"):
-        cluster["connect_timeout"] = pool["connectTimeout"]
+    cluster = _pooled(cluster, policy)
     mode = _inferred_mode(world, service, port, inferred)
     _apply_tls(world, cluster, service, port, name, (policy or {}).get("tls"), mode, keeps_address, "workloadSelector" in rule)
     return cluster
@@ -214,20 +228,18 @@ def _options(**fields: Any) -> Json:
     )
 
 
-def _protocol(protocol: str, policy: Obj | None = None) -> Json:
-    """HTTP/2 where the port or the connection pool says so; on a sniffed port, the version the client spoke."""
-    upgrade = (((policy or {}).get("connectionPool") or {}).get("http") or {}).get("h2UpgradePolicy")
-    if protocol in HTTP2 or (upgrade == "UPGRADE" and protocol in ("http", AUTO)):
-        return {
-            "typed_extension_protocol_options": {
-                HTTP_OPTIONS: _options(
-                    explicit_http_config={"http2_protocol_options": {"max_concurrent_streams": 1024}}
-                )
-            }
-        }
-    if protocol == AUTO:
-        return {"typed_extension_protocol_options": {HTTP_OPTIONS: _options(use_downstream_protocol_config=PROTOCOLS)}}
-    return {}
+def _protocol(protocol: str, policy: Obj | None = None, upgrade: bool = False) -> Json:
+    """The version that the client spoke on a sniffed port, or where the connection pool asks for it; HTTP/2 where the
+    port or the pool says so, or (`upgrade`) the mesh for HTTP ports (setH2Options, shouldH2Upgrade)."""
+    pool = ((policy or {}).get("connectionPool") or {}).get("http") or {}
+    said = pool.get("h2UpgradePolicy") or "DEFAULT"
+    if pool.get("useClientProtocol") or protocol == AUTO:
+        options = _options(use_downstream_protocol_config=PROTOCOLS)
+    elif protocol in HTTP2 or said == "UPGRADE" or (said == "DEFAULT" and upgrade and protocol in HTTP):
+        options = _options(explicit_http_config={"http2_protocol_options": {"max_concurrent_streams": 1024}})
+    else:
+        return {}
+    return {"typed_extension_protocol_options": {HTTP_OPTIONS: options}}
 
 
 def _speaks_h2(cluster: Json) -> bool:

@@ -5,6 +5,7 @@ Secrets come over SDS from the cluster `xds`, as `default` (the workload's certi
 
 from typing import Any
 
+import certifi
 import msgspec
 
 Json = dict[str, Any]
@@ -133,15 +134,16 @@ def mesh_tls(sni: str, sans: list[str], h2: bool) -> Json:
 
 
 def plain_tls(settings: Json, sans: list[str], h2: bool) -> Json:
-    """TLS of the application's kind (SIMPLE, MUTUAL), from files of the pod; without a CA nothing is verified."""
+    """TLS of the application's kind (SIMPLE, MUTUAL), from files of the pod; without a CA of its own the server must be
+    one that the system's CAs vouch for."""
     files: list[Json] = []
     verify: Json = {}
     if settings.get("mode") == "MUTUAL":
         chain, key = settings.get("clientCertificate"), settings.get("privateKey")
         files = [{"certificate_chain": {"filename": chain}, "private_key": {"filename": key}}]
-    if settings.get("caCertificates") and not settings.get("insecureSkipVerify"):
+    if not settings.get("insecureSkipVerify"):
         names = [_san({"exact": s}) for s in settings.get("subjectAltNames") or sans]
-        verify = {"trusted_ca": {"filename": settings["caCertificates"]}}
+        verify = {"trusted_ca": {"filename": settings.get("caCertificates") or certifi.where()}}
         verify |= {"match_typed_subject_alt_names": names} if names else {}
     return extension(
         "envoy.transport_sockets.tls",

@@ -13,7 +13,7 @@ import msgspec
 from meshtls.lab.istio import envoy, filters, policies
 from meshtls.lab.istio.envoy import Json
 from meshtls.lab.istio.filters import Chain, Proxy
-from meshtls.lab.istio.objects import AUTO, HTTP, HTTP2, Target, labels, namespace_of
+from meshtls.lab.istio.objects import AUTO, HTTP, HTTP2, Target, labels, namespace_of, parse, pod_ip
 
 ORIGINAL_DST = envoy.extension("envoy.filters.listener.original_dst", "filters.listener.original_dst.v3.OriginalDst")
 TLS_INSPECTOR = envoy.extension(
@@ -62,12 +62,17 @@ CHAINS: dict[tuple[str, str], tuple[Match, ...]] = {
 }
 
 
+WILDCARD = "0.0.0.0"
+OWN_PORTS = (15021, 15090)  # where Envoy itself listens (conflictWithReservedListener)
+
+
 class Served(msgspec.Struct, frozen=True):
-    """A declared inbound port. `bound`: a socket of its own instead of a chain of 15006."""
+    """A declared inbound port. `bound`: a socket of its own instead of a chain of 15006. `bind` of a Sidecar's ingress
+    is the pod's address where it says none."""
 
     number: int
     protocol: str
-    bind: str = "0.0.0.0"
+    bind: str = WILDCARD
     bound: bool = False
     service: str = ""
 
@@ -78,28 +83,17 @@ def served(proxy: Proxy, targets: Iterable[Target]) -> list[Served]:
     found: dict[int, Served] = {}
     for entry in proxy.scope.ingress:
         mode, number = entry.get("captureMode") or "DEFAULT", int(entry["port"]["number"])
+        protocol, bind = parse(entry["port"].get("protocol", "")), entry.get("bind") or ""
         bound = none if mode == "DEFAULT" else mode == "NONE"
-        if not _reserved(entry.get("bind") or "", number, _known(entry["port"].get("protocol", ""))):
-            found.setdefault(
-                number, Served(number, _known(entry["port"].get("protocol", "")), entry.get("bind") or "0.0.0.0", bound)
-            )
+        if number not in OWN_PORTS or not (bind == WILDCARD if bind else protocol in HTTP):
+            found.setdefault(number, Served(number, protocol, bind or pod_ip(proxy.pod), bound))
     if not proxy.scope.ingress and not none:
         for target in targets:
-            if target.number not in (15021, 15090):
+            if target.number not in (*OWN_PORTS, envoy.INBOUND_PORT, envoy.OUTBOUND_PORT):
                 found.setdefault(
                     target.number, Served(target.number, target.port.protocol, service=target.service.hostname)
                 )
     return sorted(found.values(), key=lambda s: s.number)
-
-
-def _known(protocol: str) -> str:
-    lowered = protocol.lower()
-    return lowered if lowered in HTTP | {"tcp", "https", "tls", "mongo", "redis", "mysql", "udp"} else AUTO
-
-
-def _reserved(bind: str, number: int, protocol: str) -> bool:
-    """Ports that Envoy itself listens on (conflictWithReservedListener)."""
-    return (bind == "0.0.0.0" if bind else protocol in HTTP) and number in (15021, 15090)
 
 
 def listeners(proxy: Proxy, targets: list[Target]) -> list[Json]:

@@ -15,6 +15,7 @@ from meshtls.lab.istio import installation, template
 from meshtls.lab.istio.objects import ROOT, Obj, annotations, labels, name_of, namespace_of
 from meshtls.lab.istio.world import World
 
+POLICIES = ("enabled", "disabled")
 IGNORED = frozenset({"kube-system", "kube-public", "kube-node-lease", "local-path-storage"})
 
 
@@ -55,7 +56,8 @@ def revision(pod: Obj, namespace: Obj, world: World) -> str | None:
 
 def required(pod: Obj, settings: Obj) -> bool:
     """What the injector says once the webhook has called it (injectRequired)."""
-    if (pod.get("spec") or {}).get("hostNetwork") or namespace_of(pod) in IGNORED:
+    policy = settings.get("policy", "enabled")
+    if (pod.get("spec") or {}).get("hostNetwork") or namespace_of(pod) in IGNORED or policy not in POLICIES:
         return False
     wish = labels(pod).get("sidecar.istio.io/inject", annotations(pod).get("sidecar.istio.io/inject", ""))
     if wish in ("true", "false"):
@@ -63,25 +65,28 @@ def required(pod: Obj, settings: Obj) -> bool:
     for field, answer in (("neverInjectSelector", False), ("alwaysInjectSelector", True)):
         if any(s and selected(s, labels(pod)) for s in settings.get(field) or []):
             return answer
-    return bool(settings.get("policy", "enabled") == "enabled")
+    return bool(policy == "enabled")
 
 
 def inject(pod: Obj, namespace: Obj, world: World) -> Obj | None:
     """The pod with its proxy, None where it gets none. The pod given is left as it is."""
-    config, values = _settings(world)
     home = name_of(namespace)
     given = copy.deepcopy(pod)
     given.setdefault("metadata", {}).setdefault("namespace", home)
     taken = revision(given, namespace, world)
-    if taken is None or not required(given, config):
+    if taken is None:
+        return None
+    config, values = _settings(world, taken)
+    if not required(given, config):
         return None
     return template.Injection(given, world, values, taken).pod
 
 
-def _settings(world: World) -> tuple[Obj, Obj]:
-    """The injector's policy and values: ConfigMap istio-system/istio-sidecar-injector."""
+def _settings(world: World, rev: str) -> tuple[Obj, Obj]:
+    """A revision's policy and values: ConfigMap istio-system/istio-sidecar-injector, or ...-REVISION."""
+    name = "istio-sidecar-injector" + ("" if rev == "default" else f"-{rev}")
     for found in world.kind("ConfigMap"):
-        if (namespace_of(found), name_of(found)) == (ROOT, "istio-sidecar-injector"):
+        if (namespace_of(found), name_of(found)) == (ROOT, name):
             data = found.get("data") or {}
             return yaml.safe_load(data.get("config") or "{}") or {}, json.loads(data.get("values") or "{}")
     return installation.CONFIG, installation.VALUES

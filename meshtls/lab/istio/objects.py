@@ -111,9 +111,14 @@ def protocol_of(number: int, name: str, transport: str = "TCP", app_protocol: st
         return "udp"
     text = (name if app_protocol is None else APP_PROTOCOLS.get(app_protocol, app_protocol)).lower()
     prefix = "grpc-web" if text.startswith("grpc-web") else text.partition("-")[0]
-    if prefix in HTTP | TCP | {"udp"}:
-        return prefix
-    return "tcp" if number in SNIFFED_BREAKS else AUTO
+    found = parse(prefix)
+    return "tcp" if found == AUTO and number in SNIFFED_BREAKS else found
+
+
+def parse(name: str) -> str:
+    """The protocol of that name, AUTO where it is none. A TCP port may be called `udp`: then the proxy does not have it."""
+    lowered = name.lower()
+    return lowered if lowered in HTTP | TCP | {"udp"} else AUTO
 
 
 def pod_ip(pod: Obj) -> str:

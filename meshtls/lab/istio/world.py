@@ -15,11 +15,8 @@ import yaml
 from meshtls.errors import InputError
 from meshtls.lab.istio import endpoints, hosts
 from meshtls.lab.istio.objects import (
-    AUTO,
     DOMAIN,
-    HTTP,
     ROOT,
-    TCP,
     Endpoint,
     Obj,
     Port,
@@ -30,6 +27,7 @@ from meshtls.lab.istio.objects import (
     labels,
     name_of,
     namespace_of,
+    parse,
     pod_ip,
     protocol_of,
     spec,
@@ -129,8 +127,10 @@ class World:
 
     @property
     def trust_domains(self) -> list[str]:
-        """The mesh's trust domain, then its aliases."""
-        return list(dict.fromkeys([self.mesh["trustDomain"], *(self.mesh.get("trustDomainAliases") or [])]))
+        """The mesh's trust domain, then its aliases by name, then those that extra CA certificates are for."""
+        aliases = sorted(self.mesh.get("trustDomainAliases") or [])
+        foreign = [d for c in self.mesh.get("caCertificates") or [] for d in c.get("trustDomains") or []]
+        return list(dict.fromkeys([self.mesh["trustDomain"], *aliases, *foreign]))
 
     @cached_property
     def pods_by_name(self) -> dict[tuple[str, str], Obj]:
@@ -199,6 +199,16 @@ class World:
         found: tuple[Endpoint, ...] = self.cache[key]
         return found
 
+    def behind(self, service: Service, port: Port) -> list[Endpoint]:
+        """Where a cluster of the port leads: services of one host and namespace share the endpoints of a port's name."""
+        return [
+            e
+            for one in self._alike[service.hostname, service.namespace]
+            for p in one.ports
+            if (p.number, p.name) == (port.number, port.name)
+            for e in self.endpoints(one, p.number)
+        ]
+
     def instances(self, service: Service, number: int) -> tuple[Endpoint, ...]:
         """What TLS is inferred from on a port: services of one host and namespace share their endpoints, the youngest
         that has the port says which (initServiceRegistry, CopyEndpoints)."""
@@ -227,12 +237,14 @@ class World:
         return out
 
     def accounts(self, service: Service) -> list[str]:
-        """The SPIFFE names that may answer for a service, with the trust domain's aliases, sorted. Endpoints count before
-        they are ready (updateShardServiceAccount)."""
+        """The SPIFFE names that may answer for a service, with the trust domain's aliases, sorted: its endpoints' (which
+        count before they are ready, updateShardServiceAccount), and what the youngest service of its host and namespace
+        names (initServiceAccounts)."""
         key = ("accounts", service.hostname, service.namespace)
         if key not in self.cache:
-            found = {e.account for p in service.ports for e in self.endpoints(service, p.number) if e.account}
-            found |= set(service.accounts)
+            alike = self._alike[service.hostname, service.namespace]
+            found = {e.account for s in alike for p in s.ports for e in self.endpoints(s, p.number) if e.account}
+            found |= set(alike[-1].accounts)
             for name in [n for n in found if n.startswith("spiffe://")]:
                 domain, _, rest = name.removeprefix("spiffe://").partition("/")
                 if domain in self.trust_domains:
@@ -323,9 +335,7 @@ class World:
                             Port(
                                 p.get("name") or "",
                                 p["number"],
-                                p["protocol"].lower()
-                                if p.get("protocol", "").lower() in HTTP | TCP | {"udp"}
-                                else AUTO,
+                                parse(p.get("protocol", "")),
                             )
                             for p in body.get("ports") or []
                         ),
