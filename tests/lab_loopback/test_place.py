@@ -66,7 +66,7 @@ def test_a_listener_with_a_socket_of_its_own_has_it_on_the_pods_addresses() -> N
     sidecar = {"apiVersion": "networking.istio.io/v1", "kind": "Sidecar", "metadata": {"name": "own", "namespace": "shop"}, "spec": {"ingress": ingress}}
     clusters, listeners = told(sidecar)
 
-    assert sockets(listeners["0.0.0.0_9080"]) == [("127.64.1.2", 9080)]
+    assert sockets(listeners["127.64.1.2_9080"]) == [("127.64.1.2", 9080)]
     assert "127.65.1.2" in str(clusters["inbound|9080||"]["load_assignment"])
 
 

@@ -41,7 +41,8 @@ class Place(msgspec.Struct, frozen=True):
             }
         if listener["name"] != "virtualInbound":
             address = listener["address"]["socket_address"]
-            ip = self.local if address["address"].startswith("127.") else self.ip
+            own = address["address"] == self.ip or not address["address"].startswith("127.")
+            ip = self.ip if own else self.local
             return listener | {"address": envoy.address(ip, address["port_value"])}
         named = {chain["filter_chain_match"].get("destination_port", 0) for chain in listener["filter_chains"]}
         ports = sorted(p for p in {*self.ports, *self.opened, *named} - {0, envoy.INBOUND_PORT} if self.captured(p))
