@@ -5,7 +5,9 @@
 2. A workload policy with ports is converted to a policy of its own, and the workload refers to it. The two decisions, to refer
    and to convert, are taken in two places that do not always agree.
 3. A reference to a policy that was never made is skipped by ztunnel: everything it should have denied is let in.
-4. A policy whose selector is present but empty counts as a namespace's where workloads look, not in the root namespace, and
+4. Of two policies of one second, istiod takes the one that its index lists first, which may change: the first by name is taken
+   here, and the other's reason says so.
+5. A policy whose selector is present but empty counts as a namespace's where workloads look, not in the root namespace, and
    not where policies are converted.
 
 (pilot/pkg/serviceregistry/ambient authorization.go convertedSelectorPeerAuthentications and convertPeerAuthentication,
@@ -74,7 +76,9 @@ class Ambient:
                 shadowed.append(Because(policy.ref, "spec.selector", "a selector in the root namespace is ignored"))
                 continue
             if younger is not None:
-                shadowed.append(Because(policy.ref, "metadata.creationTimestamp", f"{younger.ref} is older and wins"))
+                same = younger.metadata.creation_timestamp == policy.metadata.creation_timestamp
+                says = "is as old: which of the two counts is up to chance" if same else "is older and wins"
+                shadowed.append(Because(policy.ref, "metadata.creationTimestamp", f"{younger.ref} {says}"))
         if namespace != self.root:
             for policy in self._in.get(self.root, ()):
                 if policy.spec.selector is not None and is_wide(policy):

@@ -6,7 +6,7 @@
 2. A pod to be (a template, a manifest) is what injection would make of it; else ztunnel captures it by its label
    `istio.io/dataplane-mode: ambient`, or its namespace's unless the pod says `none` (the CNI agent's default selectors).
 3. A gateway's or a waypoint's proxy is no sidecar: PeerAuthentication does not touch what it serves. Neither are the agents
-   of proxyless gRPC.
+   of proxyless gRPC. None of these templates sets the label by which clients know who takes mTLS.
 """
 
 import json
@@ -24,6 +24,7 @@ from meshtls.policy.service import TLS_MODE
 SIDECAR, NATIVE, AMBIENT, BARE, GATEWAY, PROXYLESS = "sidecar", "native-sidecar", "ambient", "none", "gateway", "proxyless"
 ANNOTATION = "traffic.sidecar.istio.io/"
 MODE, BYPASS = "istio.io/dataplane-mode", "ambient.istio.io/bypass-inbound-capture"
+AGENTS = frozenset({"grpc-agent", "grpc-simple"})
 TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})  # what Go's strconv.ParseBool takes for true
 UNCAPTURED = frozenset({15020, 15021, 15090})
 
@@ -114,9 +115,10 @@ def to_be(pod: Pod, ref: str, injector: Injector, mesh: Mesh) -> tuple[Plane, Po
     decision = injector.decide(meta.namespace, labels, meta.labels, meta.annotations, pod.spec)
     why = decision.because if decision.because.object else msgspec.structs.replace(decision.because, object=ref)
     if decision.injected:
-        templates = meta.annotations.get("inject.istio.io/templates", "")
-        kind = GATEWAY if "gateway" in templates else PROXYLESS if "grpc-" in templates else SIDECAR
-        added = {TLS_MODE: "istio", **meta.labels}
+        templates = {t.strip() for t in meta.annotations.get("inject.istio.io/templates", "sidecar").split(",")}
+        kind = GATEWAY if "gateway" in templates else PROXYLESS if templates & AGENTS else SIDECAR
+        kind = SIDECAR if "sidecar" in templates else kind
+        added = {**({TLS_MODE: "istio"} if kind == SIDECAR else {}), **meta.labels}
         changed = msgspec.structs.replace(pod, metadata=msgspec.structs.replace(meta, labels=added))
         return Plane(kind, "" if decision.revision == "default" else decision.revision, why), changed
     own, home = meta.labels.get(MODE), labels.get(MODE)

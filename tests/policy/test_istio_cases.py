@@ -51,6 +51,17 @@ def test_ztunnel_captures_what_the_cni_agent_selects(case):
     assert modes(meshes.mesh([*objects, pod]))[0].dataplane == ("ambient" if case["captured"] else "none")
 
 
+@cases(CASES, "templates")
+def test_the_template_decides_what_a_pod_to_be_is(case):
+    objects = [{"kind": "Namespace", "metadata": {"name": "shop", "labels": {"istio-injection": "enabled"}}}]
+    notes = {"inject.istio.io/templates": case["templates"]} if "templates" in case else {}
+    template = {"metadata": {"annotations": notes}, "spec": {"containers": [{"name": "app"}]}}
+    web = {"kind": "Deployment", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"template": template}}
+    engine = Engine.of(meshes.mesh([*objects, web]))
+    (face,) = engine.faces["Deployment/shop/web"]
+    assert (face.plane.kind, face.pod.labels.get("security.istio.io/tlsMode")) == (case["dataplane"], case["label"])
+
+
 @cases(CASES, "ambient revisions")
 def test_ambient_pods_follow_the_policies_of_the_control_plane_that_is_there(case):
     policy = meshes.policy("istio-system", "STRICT")
@@ -59,6 +70,15 @@ def test_ambient_pods_follow_the_policies_of_the_control_plane_that_is_there(cas
     config = {"kind": "ConfigMap", "metadata": {"name": name, "namespace": "istio-system"}, "data": {"mesh": "{}"}}
     pod = meshes.pod("p", proxy=False, annotations={"ambient.istio.io/redirection": "enabled"})
     assert modes(meshes.mesh([config, policy, pod]))[0].mode == case["mode"]
+
+
+@pytest.mark.parametrize("age, says", [(0, "up to chance"), (1, "is older and wins")])
+def test_two_policies_of_one_second_are_told_as_a_tie_in_ambient(age, says):
+    pod = meshes.pod("p", proxy=False, annotations={"ambient.istio.io/redirection": "enabled"})
+    pair = [meshes.policy("shop", "STRICT", name="a", age=age), meshes.policy("shop", "PERMISSIVE", name="b")]
+    (found,) = modes(meshes.mesh([*pair, pod]))
+    assert found.mode == "STRICT"
+    assert [says in b.says for b in found.shadowed] == [True]
 
 
 # --- the server's side

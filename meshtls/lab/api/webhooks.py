@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import h11
 
+from meshtls.errors import InputError
 from meshtls.lab.api import cel, matching, status
 from meshtls.lab.api.field import quote
 from meshtls.lab.api.matching import Request
@@ -44,7 +45,10 @@ class Webhooks:
             if not _asked(hook, request):
                 continue
             if self._inject is not None and hook["name"].endswith(INJECTOR):
-                made = None if injected else self._inject(clone(request.object), request.namespace_object or {})
+                try:
+                    made = None if injected else self._inject(clone(request.object), request.namespace_object or {})
+                except InputError as error:
+                    raise _denied(hook["name"], {"message": error.message}) from error
                 injected = True
             else:
                 made = await self._review(hook, request, mutating=True)

@@ -11,6 +11,7 @@ import json
 
 import yaml
 
+from meshtls.errors import InputError
 from meshtls.lab.istio import installation, template
 from meshtls.lab.istio.objects import ROOT, Obj, annotations, labels, name_of, namespace_of
 from meshtls.lab.istio.world import World
@@ -69,7 +70,8 @@ def required(pod: Obj, settings: Obj) -> bool:
 
 
 def inject(pod: Obj, namespace: Obj, world: World) -> Obj | None:
-    """The pod with its proxy, None where it gets none. The pod given is left as it is."""
+    """The pod with its proxy, None where it gets none. The pod given is left as it is. Raises InputError for a pod that
+    the injector refuses, in its words."""
     home = name_of(namespace)
     given = copy.deepcopy(pod)
     given.setdefault("metadata", {}).setdefault("namespace", home)
@@ -79,6 +81,10 @@ def inject(pod: Obj, namespace: Obj, world: World) -> Obj | None:
     config, values = _settings(world, taken)
     if not required(given, config):
         return None
+    asked = annotations(given).get("inject.istio.io/templates", "sidecar").split(",")
+    missing = next((name.strip() for name in asked if name.strip() != "sidecar"), None)
+    if missing is not None:
+        raise InputError(f'failed to run injection template: requested template "{missing}" not found; have sidecar')
     return template.Injection(given, world, values, taken).pod
 
 
