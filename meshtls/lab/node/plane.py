@@ -55,7 +55,12 @@ def _matters(event: Event) -> bool:
     old, new = event.old, event.object
     return (old["spec"] != new["spec"] or old["metadata"].get("labels") != metadata.get("labels")
             or _annotations(old) != _annotations(new)
-            or (old.get("status") or {}).get("podIP") != (new.get("status") or {}).get("podIP"))
+            or (old.get("status") or {}).get("podIP") != (new.get("status") or {}).get("podIP")
+            or _ready(old) != _ready(new))  # its endpoints follow in a moment: until then proxies are not current
+
+
+def _ready(pod: Obj) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in (pod.get("status") or {}).get("conditions") or [])
 
 
 class Plane:
@@ -113,7 +118,8 @@ class Plane:
             when = when if crowd and self._latest > now else min(when, self._pushing.when())
             self._pushing.cancel()
         self._pushing = loop.call_at(when + self._delay_s(), self._push)
-        self._review()
+        if self._told != PENDING:
+            self._tell()  # in the same turn: who sees the change sees that proxies do not follow it yet
 
     def _delay_s(self) -> float:
         found = re.fullmatch(r"([0-9.]+)(ms|s)", _annotations(self._store.get("configmaps", ROOT, "istio")).get(DELAY, "0s"))
@@ -142,6 +148,8 @@ class Plane:
             self._asking = asyncio.get_running_loop().call_later(_REVIEW_S, self._tell)
 
     def _tell(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
         self._asking = None
         said = PENDING if self._pushing is not None or self.behind() else CURRENT
         if said != self._told and self._store.mutate("nodes", "", self._node, lambda node: node["metadata"].setdefault(
