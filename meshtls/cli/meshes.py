@@ -52,11 +52,13 @@ def unread(*read_: Mesh) -> tuple[str, ...]:
 def notes(*read_: Mesh) -> tuple[str, ...]:
     """What was assumed while reading, and what is missing."""
     from meshtls.policy.engine import Engine
-    from meshtls.policy.inject import ASSUMED
+    from meshtls.policy.inject import ASSUMED, NO_ISTIO
 
     said = [note for mesh in read_ for note in mesh.notes]
     if any(Engine.of(mesh).injector.assumed and not all(w.pods for w in mesh.workloads) for mesh in read_):
         said.append(ASSUMED)
+    if any(Engine.of(mesh).injector.no_istio for mesh in read_):
+        said.append(NO_ISTIO)
     return tuple(dict.fromkeys((*said, *unread(*read_))))
 
 

@@ -26,6 +26,7 @@ INJECT, REV, NAMESPACE = "sidecar.istio.io/inject", "istio.io/rev", "istio-injec
 IGNORED = frozenset({"kube-system", "kube-public", "kube-node-lease", "local-path-storage"})
 SETTINGS = "istio-sidecar-injector"  # the ConfigMap of the default revision; others add -REVISION
 ASSUMED = "no injection webhook in the input: those of a default installation are assumed"
+NO_ISTIO = "no Istio is in sight: the cluster has neither its mesh configuration nor an injection webhook, so nothing enforces a policy here"
 
 
 def _selector(*requirements: tuple[str, str, tuple[str, ...]]) -> LabelSelector:
@@ -90,7 +91,7 @@ def _assumed(hook: Webhook, namespace: str) -> Because:
 
 
 class Injector:
-    """The injection of one mesh. `assumed`: the webhooks are not from the input."""
+    """The injection of one mesh. `assumed`: the webhooks are not from the input; `no_istio`: a whole cluster has no trace of it."""
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
@@ -101,7 +102,9 @@ class Injector:
             if hook.name.endswith("sidecar-injector.istio.io")
             or (hook.client_config.service is not None and hook.client_config.service.path.startswith("/inject"))
         ]
-        self.assumed = not found and not (mesh.live and "MutatingWebhookConfiguration" not in mesh.absent)
+        sure = mesh.live and "MutatingWebhookConfiguration" not in mesh.absent
+        self.assumed = not found and not sure
+        self.no_istio = not found and sure and not mesh.configs and "ConfigMap" not in mesh.absent
         self._hooks = [("", "default", hook) for hook in DEFAULT] if self.assumed else found
 
     @cached_property

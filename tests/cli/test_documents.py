@@ -301,3 +301,14 @@ def test_that_default_webhooks_were_assumed_is_said(verb):
 
     said = document["facts"].get("note", "") if verb == "audit" else " ".join(document["notes"])
     assert "those of a default installation are assumed" in said
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "audit"])
+@pytest.mark.parametrize("absent", [{}, {"ConfigMap": "may not list configmaps"}])
+def test_a_cluster_without_a_trace_of_istio_is_named_and_one_that_cannot_be_read_is_not(tmp_path, verb, absent):
+    dump = _dump(tmp_path, absent)
+    arguments = (*VERBS.get(verb, ()), dump, *((dump,) if verb == "diff" else ()), *(("--fail-on", "never") if verb == "audit" else ()))
+    document = json.loads(_run(verb, *arguments, "-o", "json", code=3 if absent and verb != "audit" else 0))
+
+    said = document["facts"].get("note", "") if verb == "audit" else " ".join(document["notes"])
+    assert ("no Istio is in sight" in said) is (not absent)
