@@ -78,7 +78,18 @@ def main() -> None:
         with contextlib.suppress(OSError):
             click.echo(f"{name}: cannot go on: {error} (is the disk full, or the terminal gone?)", err=True)
         code = 3
-    sys.exit(code if isinstance(code, int) else 0)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> None:
+    """Exit, whatever signal still comes: it ends the wait for threads, and cannot change the code while Python takes itself down."""
+    import atexit
+    import signal
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(code))
+        atexit.register(signal.signal, number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def _silence() -> None:
