@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import scene
 from click.testing import CliRunner
-from scene import Json, container, policy, service
+from scene import Json, container, lines, policy, service, until
 
 from meshtls.cli import witness
 from meshtls.cli.migrate import migrate
@@ -50,10 +50,14 @@ def test_a_namespace_with_a_stuck_proxy_does_not_become_strict(lab: Lab, monkeyp
     monkeypatch.setattr(witness, "CONVERGE_S", 5.0)
     monkeypatch.setenv("KUBECONFIG", lab.kubeconfig)
 
+    with lab.client() as client:  # a baseline without any arrival would hold the run
+        for pod in client.list("Pod", "mesh"):
+            until(lambda name=pod["metadata"]["name"]: any(" outbound_.8080_" in line for line in lines(client, "mesh", name, "istio-proxy")))
+
     done = CliRunner().invoke(migrate, ["apply", "-n", "mesh", "--yes", "--soak", "2s"])
 
     assert done.exit_code == 4, done.output
-    assert "stuck" in done.output and "rolled back" in done.output
+    assert "stuck" in done.output and "rolled back" in done.output, done.output
     with lab.client() as client:
         found = client.list("PeerAuthentication", "mesh")
         left = [pod["metadata"]["name"] for pod in client.list("Pod") if pod["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == "meshtls"]
