@@ -28,10 +28,10 @@ while True:
 """
 
 
-def server(name: str, other: str, annotations: dict[str, str] | None = None) -> list[Json]:
+def server(name: str, other: str) -> list[Json]:
     labels = {"app": name}
     app = container(PEER, other, ports=[{"containerPort": 8080}])
-    template = {"metadata": {"labels": labels, "annotations": annotations or {}}, "spec": {"containers": [app], "terminationGracePeriodSeconds": 1}}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [app], "terminationGracePeriodSeconds": 1}}
     return [
         service(name, "mesh"),
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "mesh"},
@@ -41,8 +41,7 @@ def server(name: str, other: str, annotations: dict[str, str] | None = None) -> 
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    stuck = {"lab.meshtls.dev/frozen": "true"}
-    with Lab(manifests=[scene.MESHED, policy("PERMISSIVE"), *server("first", "stuck.mesh"), *server("stuck", "first.mesh", stuck)]) as lab:
+    with Lab(manifests=[scene.MESHED, policy("PERMISSIVE"), *server("first", "stuck.mesh"), *server("stuck", "first.mesh")]) as lab:
         yield lab
 
 
@@ -50,9 +49,12 @@ def test_a_namespace_with_a_stuck_proxy_does_not_become_strict(lab: Lab, monkeyp
     monkeypatch.setattr(witness, "CONVERGE_S", 5.0)
     monkeypatch.setenv("KUBECONFIG", lab.kubeconfig)
 
-    with lab.client() as client:  # a baseline without any arrival would hold the run
-        for pod in client.list("Pod", "mesh"):
-            until(lambda name=pod["metadata"]["name"]: any(" outbound_.8080_" in line for line in lines(client, "mesh", name, "istio-proxy")))
+    with lab.client() as client:
+        for name in [pod["metadata"]["name"] for pod in client.list("Pod", "mesh")]:
+            # a baseline without any arrival would hold the run
+            until(lambda name=name: any(" outbound_.8080_" in line for line in lines(client, "mesh", name, "istio-proxy")))
+            if name.startswith("stuck"):
+                client.patch("Pod", name, "mesh", {"metadata": {"annotations": {"lab.meshtls.dev/frozen": "true"}}})
 
     done = CliRunner().invoke(migrate, ["apply", "-n", "mesh", "--yes", "--soak", "2s"])
 
