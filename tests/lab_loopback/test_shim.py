@@ -153,6 +153,21 @@ def test_arguments_that_name_a_mount_name_its_volume(text: str, becomes: str) ->
 
 
 @pytest.mark.parametrize(
+    ("text", "becomes"),
+    [
+        ("/programs/server.py", "/tmp/lab/run/1/server.py"),
+        ("/tmp/lab/run/shim:/tmp/own", "/tmp/lab/run/shim:/tmp/lab/run/tmp/ip/own"),
+        ("/tmp", "/tmp/lab/run/tmp/ip"),
+    ],
+)
+def test_what_is_in_place_stays_where_the_lab_itself_is_below_a_mount(text: str, becomes: str) -> None:
+    paths = [("/tmp/lab/run", "/tmp/lab/run"), ("/programs", "/tmp/lab/run/1"), ("/tmp", "/tmp/lab/run/tmp/ip")]
+
+    assert runner.reroute(text, paths) == becomes
+    assert runner.reroute(becomes, paths) == becomes
+
+
+@pytest.mark.parametrize(
     ("argv", "becomes"),
     [
         ("python3 -u /programs/a.py /programs/b", "python3 -u /run/1/a.py /programs/b"),

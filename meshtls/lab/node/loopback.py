@@ -85,6 +85,7 @@ class LoopbackNet(PodNet):
             paths.append(("/tmp", f"{self.run}/tmp/{self.ip}"))
             os.makedirs(paths[-1][1], exist_ok=True)
         temporary = dict(paths)["/tmp"]
+        paths.insert(0, (self.run, self.run))  # what is in place already stays, even where all of it is below /tmp
         resolv = [line.split() for line in files["/etc/resolv.conf"].splitlines()]
         outbound = None if wish.mode == "NONE" or spec.uid == wish.uid or spec.gid == wish.gid else {
             "ports": wish.include_outbound, "not_ports": wish.exclude_outbound, "ranges": _ranges(wish.include_ranges),

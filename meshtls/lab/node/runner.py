@@ -199,9 +199,9 @@ class Runner:
 
 def reroute(text: str, paths: list[tuple[str, str]]) -> str:
     """What is written as below a mount, as where it is: the whole text, or what follows = : or a comma."""
-    for written, place in paths:
-        text = re.sub(rf"(^|[=:,]){re.escape(written)}(?=/|$|[:,])", lambda found, to=place: str(found[1]) + to, text)  # type: ignore[misc]
-    return text
+    where = dict(paths)
+    mounts = "|".join(re.escape(written) for written in where)
+    return re.sub(rf"(^|[=:,])({mounts})(?=/|$|[:,])", lambda found: str(found[1]) + where[found[2]], text) if where else text
 
 
 def placed(argv: list[str], env: dict[str, str], paths: list[tuple[str, str]]) -> tuple[list[str], dict[str, str]]:
