@@ -5,7 +5,7 @@ type is an InputError that names the field; the same object twice with different
 is laid over the other on purpose (`overlay`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -90,13 +90,7 @@ def build(
     found: dict[str, dict[tuple[str, str], Read]] = {field: {} for field, _, _ in READ}
     said = list(notes)
     for over, source in ((False, documents), (True, overlay)):
-        for document in source:
-            obj = decode(document)
-            if obj is None:
-                continue
-            obj = _placed(obj, namespace, document)
-            if isinstance(obj, o.ConfigMap) and not _is_istio(obj):
-                continue
+        for obj, document in _objects(source, namespace):
             table = found[BY_KIND[document.api_version.rpartition("/")[0], document.kind][0]]
             key = (obj.metadata.namespace, obj.metadata.name)
             earlier = table.get(key)
@@ -124,13 +118,7 @@ def laid_over(mesh: Mesh, overlay: Iterable[Document], text: Callable[[str], str
     """The mesh with the documents of `overlay` in place of what they share a name with, as `build` would have it from the start."""
     changed: dict[str, dict[tuple[str, str], o.Object]] = {}
     owners: list[tuple[str, str, int]] = []
-    for document in overlay:
-        obj = decode(document)
-        if obj is None:
-            continue
-        obj = _placed(obj, namespace, document)
-        if isinstance(obj, o.ConfigMap) and not _is_istio(obj):
-            continue
+    for obj, document in _objects(overlay, namespace):
         field = BY_KIND[document.api_version.rpartition("/")[0], document.kind][0]
         table = changed.setdefault(field, {(x.metadata.namespace, x.metadata.name): x for x in getattr(mesh, field)})
         key = (obj.metadata.namespace, obj.metadata.name)
@@ -143,6 +131,17 @@ def laid_over(mesh: Mesh, overlay: Iterable[Document], text: Callable[[str], str
     new, old, laid = Places(lambda: owners, text), mesh.origins, {ref for ref, _, _ in owners}
     tables["origins"] = Origins(locate=lambda ref, path: new.locate(ref, path) if ref in laid else old.where(ref, path))
     return msgspec.structs.replace(mesh, **tables, notes=tuple(dict.fromkeys(notes)))
+
+
+def _objects(documents: Iterable[Document], namespace: str) -> Iterator[tuple[o.Object, Document]]:
+    """What of the documents belongs to a mesh, each in its namespace."""
+    for document in documents:
+        obj = decode(document)
+        if obj is None:
+            continue
+        obj = _placed(obj, namespace, document)
+        if not isinstance(obj, o.ConfigMap) or _is_istio(obj):
+            yield obj, document
 
 
 def _places(found: dict[str, dict[tuple[str, str], Read]], text: Callable[[str], str]) -> Places:
