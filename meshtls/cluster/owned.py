@@ -88,16 +88,25 @@ class Owned:
     def __init__(self, client: Client, run: Run, keep: bool = False, gone_s: float = 15.0) -> None:
         self._client, self._run, self._keep, self._gone_s = client, run, keep, gone_s
         self._made: list[tuple[str, str, str]] = []
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._over, self._under_way = False, 0
         self.left: list[str] = []
 
     def create(self, obj: dict[str, Any]) -> dict[str, Any]:
         """Create a stamped object that names its namespace; may be called from several threads."""
         obj = stamp(obj, self._run)
         meta = obj["metadata"]
-        with self._lock:
+        with self._changed:
+            if self._over:
+                raise ClusterError(f"create {obj['kind']} {meta['namespace']}/{meta['name']}: the run is over")
             self._made.append((obj["kind"], meta["namespace"], meta["name"]))
-        return self._client.create(obj)
+            self._under_way += 1
+        try:
+            return self._client.create(obj)
+        finally:
+            with self._changed:
+                self._under_way -= 1
+                self._changed.notify_all()
 
     def __enter__(self) -> Self:
         return self
@@ -118,6 +127,9 @@ class Owned:
             raise later
 
     def _remove(self) -> None:
+        with self._changed:  # what another thread is just creating would come after its deletion, and stay
+            self._over = True
+            self._changed.wait_for(lambda: not self._under_way, self._gone_s)
         pending: dict[tuple[str, str, str], str] = {}
         while self._made:
             item = self._made[-1]

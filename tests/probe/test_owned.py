@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import threading
 
 import pytest
 from click.testing import CliRunner
@@ -10,8 +11,8 @@ from world import Cluster
 from meshtls.cli.cleanup import cleanup
 from meshtls.cluster import client as client_module
 from meshtls.cluster import owned
-from meshtls.cluster.owned import Run, stamp
-from meshtls.errors import Forbidden
+from meshtls.cluster.owned import Owned, Run, stamp
+from meshtls.errors import ClusterError, Forbidden, NotFound
 
 NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)
 PAST, FUTURE = NOW - datetime.timedelta(hours=1), NOW + datetime.timedelta(days=36500)
@@ -109,3 +110,36 @@ def test_an_empty_cluster_is_said_to_be_empty(run, cluster):
     cluster.objects.clear()
 
     assert run("-A").output == "Nothing of ours is left in the cluster.\n"
+
+
+def test_what_another_thread_is_just_creating_is_removed_too():
+    asked, served = threading.Event(), threading.Event()
+
+    class Slow:
+        there: list[str] = []
+
+        def create(self, obj):
+            asked.set()
+            assert served.wait(10)
+            self.there.append(obj["metadata"]["name"])
+            return obj
+
+        def delete(self, kind, name, namespace, uid=None, grace_s=None):
+            if name not in self.there:
+                raise NotFound("gone")
+            self.there.remove(name)
+
+        def list(self, kind, namespace, labels=""):
+            return []
+
+    client = Slow()
+    with Owned(client, Run("r1", "probe", datetime.datetime.now(datetime.UTC))) as owned:
+        thread = threading.Thread(target=owned.create, args=({"kind": "Pod", "metadata": {"name": "late", "namespace": "a"}},))
+        thread.start()
+        assert asked.wait(10)
+        threading.Timer(0.05, served.set).start()
+    thread.join()
+
+    assert client.there == [] and owned.left == []
+    with pytest.raises(ClusterError, match="the run is over"):
+        owned.create({"kind": "Pod", "metadata": {"name": "later", "namespace": "a"}})
