@@ -1,6 +1,6 @@
 """Recorded requests and answers of a real API server, replayed: a case's request, and what of its answer is compared.
 
-Values that differ every time (uids, times, addresses) are masked. A case may use earlier answers as {{case.path}}.
+Values that differ every time (uids, times, addresses) or every day (ages of fixed dates) are masked. A case may use earlier answers as {{case.path}}.
 """
 import json
 import re
@@ -11,7 +11,8 @@ import httpx
 Case = dict[str, Any]
 MASKS = ((r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "<uid>"),
          (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z\b", "<time>"),
-         (r"(https?://)[^/\s\"]*(:\d+)?", r"\1<host>"), (r"dial tcp[^\"]*", "dial tcp <failure>"))
+         (r"(https?://)[^/\s\"]*(:\d+)?", r"\1<host>"), (r"dial tcp[^\"]*", "dial tcp <failure>"),
+         (r"^\d+y(\d+d)?$", "<years>"))
 
 
 def at(value: Any, path: str) -> Any:
