@@ -266,7 +266,7 @@ class Agent:
         """Connect and wait: what a server that speaks first would say, or how a connection is refused before any byte."""
         try:
             data = await asyncio.wait_for(conn.read(512), float(case.get("wait_s", 1.5)))
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise Result("STALLED", "SILENCE", "stays open, nothing came") from None
         if not data:
             raise Result("REFUSED", "EOF", "closed before any byte")
@@ -287,7 +287,7 @@ class Agent:
             first = await asyncio.wait_for(conn.read(1), max(self.settle, 3 * conn.connect_ms / 1000))
             if not first:
                 raise Result("REFUSED", "EOF", "closed after the handshake")
-        except asyncio.TimeoutError:
+        except TimeoutError:
             first = b""
         except ssl.SSLError as error:
             raise self.tls_failure(error, conn) from None
@@ -351,7 +351,7 @@ class Agent:
             await asyncio.wait_for(do(case, conn), timeout)
         except Result as result:
             line.update(outcome=result.outcome, reason=result.reason, detail=result.detail, **result.facts)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             line.update(outcome="STALLED", reason="TIMEOUT", detail="no answer and no end after %gs" % timeout)
         except ConnectionError as error:
             line.update(outcome="REFUSED", reason="RESET", detail=text(error))

@@ -77,7 +77,7 @@ class Echo:
         async def serve(reader, writer):
             try:
                 await asyncio.wait_for(handler(reader, writer), IDLE_S)
-            except (OSError, EOFError, ValueError, asyncio.TimeoutError, asyncio.LimitOverrunError, ssl.SSLError):
+            except (TimeoutError, OSError, EOFError, ValueError, asyncio.LimitOverrunError, ssl.SSLError):
                 pass  # the peer went away, or sent what is no request: its own probe says so
             finally:
                 writer.close()

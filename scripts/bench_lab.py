@@ -100,7 +100,7 @@ def pods_up(client: Client, count: int) -> float:
 
 def switch(lab: Lab, client: Client) -> tuple[float, float]:
     """Median seconds of a write that makes the namespace STRICT, and from its answer until that is enforced, seen from a pod beside."""
-    config = yaml.safe_load(open(lab.kubeconfig, encoding="utf-8"))
+    config = yaml.safe_load(Path(lab.kubeconfig).read_text(encoding="utf-8"))
     client.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "api", "namespace": "bench"}, "data": {
         "ca.crt": config["clusters"][0]["cluster"]["certificate-authority-data"],
         "token": base64.b64encode(config["users"][0]["user"]["token"].encode()).decode()}})

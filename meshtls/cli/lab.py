@@ -57,7 +57,7 @@ def _fill(name: str, kubeconfig: str, objects: list[dict[str, object]], wait_s: 
                 manifests.wait(client, wait_s)
                 click.echo(f"{len(client.list('Pod'))} pods ready", err=True)
     except MeshtlsError as error:
-        if isinstance(error, InputError) or getattr(error, "status", 0):
+        if isinstance(error, InputError) or getattr(error, "status", None):
             state.clear(name)
         raise
 

@@ -35,7 +35,8 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
             return None
-        return getattr(importlib.import_module(f"meshtls.cli.{VERBS[name][0]}"), name)
+        command: click.Command = getattr(importlib.import_module(f"meshtls.cli.{VERBS[name][0]}"), name)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

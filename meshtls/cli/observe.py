@@ -30,47 +30,46 @@ def observe(options: Options, since: float, follow: bool, for_s: float | None) -
     Exit codes: 0 everything logged was mTLS, 1 plaintext found, 3 nothing was logged or logs could not be read.
     """
     from meshtls import sources
-    from meshtls.cluster.client import Client
     from meshtls.cli.meshes import chosen, exists
+    from meshtls.cluster.client import Client
     from meshtls.observe import run
     from meshtls.observe.senders import Sender, finding
 
-    with session(options, kind="ObserveReport", title="Who sends plaintext") as draft:
-        with Client.connect(options.kubeconfig, options.context) as client:
-            mesh = sources.load(client=client)
-            names = sorted({pod.namespace for pod in mesh.pods}) if options.all_namespaces else (
-                options.namespaces or (client.namespace,)
-            )
-            for name in names:
-                exists(client, name)
-            refs = chosen(options, mesh)
-            heard = run.start(mesh, names)
-            began = datetime.datetime.now(datetime.UTC)
-            since_time = _rfc3339(began - datetime.timedelta(seconds=since))
+    with session(options, kind="ObserveReport", title="Who sends plaintext") as draft, Client.connect(options.kubeconfig, options.context) as client:
+        mesh = sources.load(client=client)
+        names = sorted({pod.namespace for pod in mesh.pods}) if options.all_namespaces else (
+            options.namespaces or (client.namespace,)
+        )
+        for name in names:
+            exists(client, name)
+        refs = chosen(options, mesh)
+        heard = run.start(mesh, names)
+        began = datetime.datetime.now(datetime.UTC)
+        since_time = _rfc3339(began - datetime.timedelta(seconds=since))
 
-            said: set[tuple[str, str, int, str]] = set()
+        said: set[tuple[str, str, int, str]] = set()
 
-            def tell(sender: Sender) -> None:
-                key = (sender.client.ref or sender.client.address, sender.server, sender.port, sender.verdict)
-                if key not in said and (refs is None or sender.server in refs) and (found := finding(sender)):
-                    said.add(key)
-                    click.echo(f"{sender.last}  {found.message}", err=True)
+        def tell(sender: Sender) -> None:
+            key = (sender.client.ref or sender.client.address, sender.server, sender.port, sender.verdict)
+            if key not in said and (refs is None or sender.server in refs) and (found := finding(sender)):
+                said.add(key)
+                click.echo(f"{sender.last}  {found.message}", err=True)
 
-            draft.facts += [
-                ("namespaces", ", ".join(names)), ("proxies", str(len(heard.proxies))), ("since", since_time),
-                ("not visible", run.OPEN_CONNECTIONS),
-            ]
-            try:
-                if follow or for_s is not None:
-                    run.follow(client, heard, since_time, for_s, tell)
-                else:
-                    run.read(client, heard, since_time)
-            except (KeyboardInterrupt, DeadlineError):
-                # what was heard until then is told; that it may be nothing is not what ended it
-                with contextlib.suppress(NoData):
-                    _told(draft, heard, mesh, names, refs)
-                raise
-            _told(draft, heard, mesh, names, refs)
+        draft.facts += [
+            ("namespaces", ", ".join(names)), ("proxies", str(len(heard.proxies))), ("since", since_time),
+            ("not visible", run.OPEN_CONNECTIONS),
+        ]
+        try:
+            if follow or for_s is not None:
+                run.follow(client, heard, since_time, for_s, tell)
+            else:
+                run.read(client, heard, since_time)
+        except (KeyboardInterrupt, DeadlineError):
+            # what was heard until then is told; that it may be nothing is not what ended it
+            with contextlib.suppress(NoData):
+                _told(draft, heard, mesh, names, refs)
+            raise
+        _told(draft, heard, mesh, names, refs)
 
 
 def _told(draft: Draft, heard: "Heard", mesh: "Mesh", names: Sequence[str], refs: "frozenset[str] | None") -> None:

@@ -162,7 +162,8 @@ def _webhooks(mesh: Mesh, plan: Plan) -> tuple[str, ...]:
     return tuple(
         f"{config.ref} ({hook.name}) is served by {plan.namespace}/{hook.client_config.service.name}: "
         "STRICT would cut it off, and then it would refuse the way back"
-        for config in (*mesh.validating_webhooks, *mesh.mutating_webhooks)
+        for configs in (mesh.validating_webhooks, mesh.mutating_webhooks)
+        for config in configs
         for hook in config.webhooks
         if hook.client_config.service and hook.client_config.service.namespace == plan.namespace
         and hook.failure_policy != "Ignore" and matches(hook.namespace_selector, labels)

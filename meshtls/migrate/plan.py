@@ -18,8 +18,8 @@ from meshtls.errors import InputError
 from meshtls.model.mesh import Mesh
 from meshtls.model.objects import PeerAuthentication, Pod, Service
 from meshtls.model.workload import Workload
-from meshtls.policy.select import subset
 from meshtls.policy.authn import DISABLE, PERMISSIVE, STRICT, UNSET, Authn, mode_of, ports_of
+from meshtls.policy.select import subset
 
 CANARY_PREFIX = "meshtls-canary-"
 # labels that differ between pods of one workload, or that others write
@@ -174,7 +174,10 @@ def _as_canary(mesh: Mesh, authn: Authn, workload: Workload) -> Stage | str:
     def alone(selector: Mapping[str, str]) -> bool:
         return bool(selector) and not any(subset(selector, pod.labels) for other in others for pod in other.faces)
 
-    common = {"id": "canary", "mode": STRICT, "temporary": True, "workloads": (workload.ref,)}
+    def stage(policy: str, create: bool, selector: dict[str, str], uid: str = "", found: str = "") -> Stage:
+        return Stage(id="canary", policy=policy, create=create, mode=STRICT, uid=uid, found=found, selector=selector, temporary=True,
+                     workloads=(workload.ref,))
+
     policies = authn.selects(workload.namespace, labels)
     if policies:
         oldest = policies[0]
@@ -183,12 +186,12 @@ def _as_canary(mesh: Mesh, authn: Authn, workload: Workload) -> Stage | str:
             return f"is DISABLE by {oldest.name}: it would have to be PERMISSIVE first"
         if not alone(selector):
             return f"is selected by {oldest.name} together with other workloads"
-        return Stage(**common, policy=oldest.name, create=False, uid=oldest.metadata.uid, found=mode_of(oldest), selector=selector)
+        return stage(oldest.name, False, selector, uid=oldest.metadata.uid, found=mode_of(oldest))
     own = getattr(getattr(workload.owner, "spec", None), "selector", None)
-    selector = own.match_labels if hasattr(own, "match_labels") and own.match_labels else labels
+    selector = getattr(own, "match_labels", None) or labels
     if not alone(selector):
         return "has no labels of its own"
-    return Stage(**common, policy=f"{CANARY_PREFIX}{workload.name}"[:253], create=True, selector=selector)
+    return stage(f"{CANARY_PREFIX}{workload.name}"[:253], True, selector)
 
 
 def _listens(mesh: Mesh, workload: Workload, labels: Mapping[str, str]) -> bool:

@@ -81,7 +81,7 @@ class Runner:
                     raise
                 except (MeshtlsError, KeyboardInterrupt) as error:
                     interrupted = isinstance(error, (KeyboardInterrupt, DeadlineError))
-                    if not interrupted and self._last.going is Going.BACK:
+                    if isinstance(error, MeshtlsError) and not interrupted and self._last.going is Going.BACK:
                         raise self._left(error) from turned or error
                     turned = turned or error
                     journal = self._turned(error)

@@ -18,7 +18,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False, 
     """What every part of an object has in common."""
 
 
-class OwnerReference(Base):
+class OwnerReference(Base, frozen=True):
     kind: str
     name: str
     api_version: str = ""
@@ -26,7 +26,7 @@ class OwnerReference(Base):
     controller: bool | None = None
 
 
-class Metadata(Base):
+class Metadata(Base, frozen=True):
     """`creation_timestamp` is RFC 3339 in whole seconds ("" or None in manifests); it sorts as text."""
 
     name: str = ""
@@ -42,7 +42,7 @@ class Metadata(Base):
     generation: int = 0
 
 
-class Object(Base):
+class Object(Base, frozen=True):
     """A top-level object. `kind` is what the API calls it (a class attribute, except where a subclass says otherwise)."""
 
     KIND: ClassVar[str] = ""
@@ -76,7 +76,7 @@ class Object(Base):
         return f"{self.kind}/{meta.namespace}/{meta.name}" if meta.namespace else f"{self.kind}/{meta.name}"
 
 
-class Requirement(Base):
+class Requirement(Base, frozen=True):
     """One of `matchExpressions`. Operators: In, NotIn, Exists, DoesNotExist."""
 
     key: str
@@ -84,7 +84,7 @@ class Requirement(Base):
     values: tuple[str, ...] = ()
 
 
-class LabelSelector(Base):
+class LabelSelector(Base, frozen=True):
     match_labels: dict[str, str] = {}
     match_expressions: tuple[Requirement, ...] = ()
 
@@ -92,23 +92,23 @@ class LabelSelector(Base):
 # --- core: namespaces, pods and what makes them -----------------------------------------------------------------------
 
 
-class Namespace(Object):
+class Namespace(Object, frozen=True):
     pass
 
 
-class ContainerPort(Base):
+class ContainerPort(Base, frozen=True):
     container_port: int = 0
     name: str = ""
     protocol: str = "TCP"
     host_port: int = 0
 
 
-class HttpHeader(Base):
+class HttpHeader(Base, frozen=True):
     name: str = ""
     value: str = ""
 
 
-class HttpGet(Base):
+class HttpGet(Base, frozen=True):
     port: int | str = 0
     path: str = ""
     scheme: str = "HTTP"
@@ -116,49 +116,49 @@ class HttpGet(Base):
     http_headers: tuple[HttpHeader, ...] = ()
 
 
-class TcpSocket(Base):
+class TcpSocket(Base, frozen=True):
     port: int | str = 0
     host: str = ""
 
 
-class GrpcCheck(Base):
+class GrpcCheck(Base, frozen=True):
     port: int = 0
     service: str | None = None
 
 
-class ExecAction(Base):
+class ExecAction(Base, frozen=True):
     command: tuple[str, ...] = ()
 
 
-class Probe(Base):
+class Probe(Base, frozen=True):
     http_get: HttpGet | None = None
     tcp_socket: TcpSocket | None = None
     grpc: GrpcCheck | None = None
     exec: ExecAction | None = None
 
 
-class Lifecycle(Base):
+class Lifecycle(Base, frozen=True):
     post_start: Probe | None = None
     pre_stop: Probe | None = None
 
 
-class Capabilities(Base):
+class Capabilities(Base, frozen=True):
     add: tuple[str, ...] = ()
 
 
-class SecurityContext(Base):
+class SecurityContext(Base, frozen=True):
     run_as_user: int | None = None
     run_as_group: int | None = None
     privileged: bool = False
     capabilities: Capabilities | None = None
 
 
-class EnvVar(Base):
+class EnvVar(Base, frozen=True):
     name: str = ""
     value: str = ""
 
 
-class Container(Base):
+class Container(Base, frozen=True):
     name: str = ""
     image: str = ""
     command: tuple[str, ...] = ()
@@ -173,7 +173,7 @@ class Container(Base):
     security_context: SecurityContext | None = None
 
 
-class PodSpec(Base):
+class PodSpec(Base, frozen=True):
     containers: tuple[Container, ...] = ()
     init_containers: tuple[Container, ...] = ()
     service_account_name: str = ""
@@ -186,17 +186,17 @@ class PodSpec(Base):
     security_context: SecurityContext | None = None
 
 
-class PodIP(Base):
+class PodIP(Base, frozen=True):
     ip: str = ""
 
 
-class Condition(Base):
+class Condition(Base, frozen=True):
     type: str = ""
     status: str = ""
     reason: str = ""
 
 
-class PodStatus(Base):
+class PodStatus(Base, frozen=True):
     phase: str = ""
     pod_ip: str = msgspec.field(name="podIP", default="")
     pod_ips: tuple[PodIP, ...] = msgspec.field(name="podIPs", default=())
@@ -204,17 +204,17 @@ class PodStatus(Base):
     conditions: tuple[Condition, ...] = ()
 
 
-class Pod(Object):
+class Pod(Object, frozen=True):
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
 
 
-class PodTemplate(Base):
+class PodTemplate(Base, frozen=True):
     metadata: Metadata = Metadata()
     spec: PodSpec = PodSpec()
 
 
-class WorkloadSpec(Base):
+class WorkloadSpec(Base, frozen=True):
     """`replicas` None: not set, which means 1."""
 
     replicas: int | None = None
@@ -223,7 +223,7 @@ class WorkloadSpec(Base):
     service_name: str = ""
 
 
-class Templated(Object):
+class Templated(Object, frozen=True):
     """Base of the kinds that make pods from a template; `template` is that template wherever it sits."""
 
     spec: WorkloadSpec = WorkloadSpec()
@@ -233,29 +233,29 @@ class Templated(Object):
         return self.spec.template
 
 
-class Deployment(Templated):
+class Deployment(Templated, frozen=True):
     pass
 
 
-class StatefulSet(Templated):
+class StatefulSet(Templated, frozen=True):
     pass
 
 
-class DaemonSet(Templated):
+class DaemonSet(Templated, frozen=True):
     pass
 
 
-class ReplicaSet(Templated):
+class ReplicaSet(Templated, frozen=True):
     pass
 
 
-class ReplicationControllerSpec(Base):
+class ReplicationControllerSpec(Base, frozen=True):
     replicas: int | None = None
     selector: dict[str, str] = {}
     template: PodTemplate = PodTemplate()
 
 
-class ReplicationController(Object):
+class ReplicationController(Object, frozen=True):
     spec: ReplicationControllerSpec = ReplicationControllerSpec()
 
     @property
@@ -263,19 +263,19 @@ class ReplicationController(Object):
         return self.spec.template
 
 
-class JobSpec(Base):
+class JobSpec(Base, frozen=True):
     template: PodTemplate = PodTemplate()
     suspend: bool = False
     parallelism: int | None = None
 
 
-class JobStatus(Base):
+class JobStatus(Base, frozen=True):
     active: int = 0
     completion_time: str | None = None
     conditions: tuple[Condition, ...] = ()
 
 
-class Job(Object):
+class Job(Object, frozen=True):
     spec: JobSpec = JobSpec()
     status: JobStatus = JobStatus()
 
@@ -284,18 +284,18 @@ class Job(Object):
         return self.spec.template
 
 
-class JobTemplate(Base):
+class JobTemplate(Base, frozen=True):
     metadata: Metadata = Metadata()
     spec: JobSpec = JobSpec()
 
 
-class CronJobSpec(Base):
+class CronJobSpec(Base, frozen=True):
     schedule: str = ""
     suspend: bool = False
     job_template: JobTemplate = JobTemplate()
 
 
-class CronJob(Object):
+class CronJob(Object, frozen=True):
     spec: CronJobSpec = CronJobSpec()
 
     @property
@@ -306,7 +306,7 @@ class CronJob(Object):
 # --- services ---------------------------------------------------------------------------------------------------------
 
 
-class ServicePort(Base):
+class ServicePort(Base, frozen=True):
     port: int = 0
     name: str = ""
     target_port: int | str | None = None
@@ -315,7 +315,7 @@ class ServicePort(Base):
     node_port: int = 0
 
 
-class ServiceSpec(Base):
+class ServiceSpec(Base, frozen=True):
     type: str = "ClusterIP"
     cluster_ip: str = msgspec.field(name="clusterIP", default="")
     cluster_ips: tuple[str, ...] = msgspec.field(name="clusterIPs", default=())
@@ -327,23 +327,23 @@ class ServiceSpec(Base):
     load_balancer_class: str = ""
 
 
-class Service(Object):
+class Service(Object, frozen=True):
     spec: ServiceSpec = ServiceSpec()
 
 
-class ObjectReference(Base):
+class ObjectReference(Base, frozen=True):
     kind: str = ""
     name: str = ""
     namespace: str = ""
 
 
-class EndpointConditions(Base):
+class EndpointConditions(Base, frozen=True):
     ready: bool | None = None
     serving: bool | None = None
     terminating: bool | None = None
 
 
-class Endpoint(Base):
+class Endpoint(Base, frozen=True):
     addresses: tuple[str, ...] = ()
     conditions: EndpointConditions = EndpointConditions()
     target_ref: ObjectReference | None = None
@@ -351,13 +351,13 @@ class Endpoint(Base):
     node_name: str = ""
 
 
-class EndpointPort(Base):
+class EndpointPort(Base, frozen=True):
     name: str = ""
     port: int = 0
     protocol: str = "TCP"
 
 
-class EndpointSlice(Object):
+class EndpointSlice(Object, frozen=True):
     address_type: str = "IPv4"
     endpoints: tuple[Endpoint, ...] = ()
     ports: tuple[EndpointPort, ...] = ()
@@ -366,21 +366,21 @@ class EndpointSlice(Object):
 # --- Istio: security --------------------------------------------------------------------------------------------------
 
 
-class MutualTls(Base):
+class MutualTls(Base, frozen=True):
     mode: MtlsMode = "UNSET"
 
 
-class PeerAuthenticationSpec(Base):
+class PeerAuthenticationSpec(Base, frozen=True):
     selector: LabelSelector | None = None
     mtls: MutualTls | None = None
     port_level_mtls: dict[str, MutualTls] = {}
 
 
-class PeerAuthentication(Object):
+class PeerAuthentication(Object, frozen=True):
     spec: PeerAuthenticationSpec = PeerAuthenticationSpec()
 
 
-class TargetRef(Base):
+class TargetRef(Base, frozen=True):
     group: str = ""
     kind: str = ""
     name: str = ""
@@ -388,7 +388,7 @@ class TargetRef(Base):
     section_name: str = ""
 
 
-class AuthorizationSource(Base):
+class AuthorizationSource(Base, frozen=True):
     principals: tuple[str, ...] = ()
     not_principals: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
@@ -402,11 +402,11 @@ class AuthorizationSource(Base):
     remote_ip_blocks: tuple[str, ...] = ()
 
 
-class AuthorizationFrom(Base):
+class AuthorizationFrom(Base, frozen=True):
     source: AuthorizationSource = AuthorizationSource()
 
 
-class AuthorizationOperation(Base):
+class AuthorizationOperation(Base, frozen=True):
     hosts: tuple[str, ...] = ()
     not_hosts: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
@@ -417,23 +417,23 @@ class AuthorizationOperation(Base):
     not_paths: tuple[str, ...] = ()
 
 
-class AuthorizationTo(Base):
+class AuthorizationTo(Base, frozen=True):
     operation: AuthorizationOperation = AuthorizationOperation()
 
 
-class AuthorizationCondition(Base):
+class AuthorizationCondition(Base, frozen=True):
     key: str = ""
     values: tuple[str, ...] = ()
     not_values: tuple[str, ...] = ()
 
 
-class AuthorizationRule(Base):
+class AuthorizationRule(Base, frozen=True):
     from_: tuple[AuthorizationFrom, ...] = msgspec.field(name="from", default=())
     to: tuple[AuthorizationTo, ...] = ()
     when: tuple[AuthorizationCondition, ...] = ()
 
 
-class AuthorizationPolicySpec(Base):
+class AuthorizationPolicySpec(Base, frozen=True):
     selector: LabelSelector | None = None
     target_ref: TargetRef | None = None
     target_refs: tuple[TargetRef, ...] = ()
@@ -441,14 +441,14 @@ class AuthorizationPolicySpec(Base):
     rules: tuple[AuthorizationRule, ...] = ()
 
 
-class AuthorizationPolicy(Object):
+class AuthorizationPolicy(Object, frozen=True):
     spec: AuthorizationPolicySpec = AuthorizationPolicySpec()
 
 
 # --- Istio: traffic ---------------------------------------------------------------------------------------------------
 
 
-class ClientTls(Base):
+class ClientTls(Base, frozen=True):
     """`said` is the mode as written; None, like DISABLE, is plaintext: the enumeration's zero value."""
 
     said: ClientTlsMode | None = msgspec.field(name="mode", default=None)
@@ -462,33 +462,33 @@ class ClientTls(Base):
         return self.said or "DISABLE"
 
 
-class PortSelector(Base):
+class PortSelector(Base, frozen=True):
     number: int = 0
 
 
-class LoadBalancer(Base):
+class LoadBalancer(Base, frozen=True):
     simple: str = ""
 
 
-class PortPolicy(Base):
+class PortPolicy(Base, frozen=True):
     port: PortSelector | None = None
     tls: ClientTls | None = None
     load_balancer: LoadBalancer | None = None
 
 
-class TrafficPolicy(Base):
+class TrafficPolicy(Base, frozen=True):
     tls: ClientTls | None = None
     port_level_settings: tuple[PortPolicy, ...] = ()
     load_balancer: LoadBalancer | None = None
 
 
-class Subset(Base):
+class Subset(Base, frozen=True):
     name: str = ""
     labels: dict[str, str] = {}
     traffic_policy: TrafficPolicy | None = None
 
 
-class DestinationRuleSpec(Base):
+class DestinationRuleSpec(Base, frozen=True):
     host: str = ""
     traffic_policy: TrafficPolicy | None = None
     subsets: tuple[Subset, ...] = ()
@@ -496,28 +496,28 @@ class DestinationRuleSpec(Base):
     workload_selector: LabelSelector | None = None
 
 
-class DestinationRule(Object):
+class DestinationRule(Object, frozen=True):
     spec: DestinationRuleSpec = DestinationRuleSpec()
 
 
-class Destination(Base):
+class Destination(Base, frozen=True):
     host: str = ""
     subset: str = ""
     port: PortSelector | None = None
 
 
-class RouteDestination(Base):
+class RouteDestination(Base, frozen=True):
     destination: Destination = Destination()
     weight: int = 0
 
 
-class StringMatch(Base):
+class StringMatch(Base, frozen=True):
     exact: str | None = None
     prefix: str | None = None
     regex: str | None = None
 
 
-class HttpMatch(Base):
+class HttpMatch(Base, frozen=True):
     name: str = ""
     uri: StringMatch | None = None
     scheme: StringMatch | None = None
@@ -533,12 +533,12 @@ class HttpMatch(Base):
     ignore_uri_case: bool = False
 
 
-class Delegate(Base):
+class Delegate(Base, frozen=True):
     name: str = ""
     namespace: str = ""
 
 
-class HttpRoute(Base):
+class HttpRoute(Base, frozen=True):
     name: str = ""
     match: tuple[HttpMatch, ...] = ()
     route: tuple[RouteDestination, ...] = ()
@@ -547,7 +547,7 @@ class HttpRoute(Base):
     delegate: Delegate | None = None
 
 
-class L4Match(Base):
+class L4Match(Base, frozen=True):
     """A match of `tcp` or `tls` routes."""
 
     sni_hosts: tuple[str, ...] = ()
@@ -558,12 +558,12 @@ class L4Match(Base):
     gateways: tuple[str, ...] = ()
 
 
-class L4Route(Base):
+class L4Route(Base, frozen=True):
     match: tuple[L4Match, ...] = ()
     route: tuple[RouteDestination, ...] = ()
 
 
-class VirtualServiceSpec(Base):
+class VirtualServiceSpec(Base, frozen=True):
     hosts: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
     http: tuple[HttpRoute, ...] = ()
@@ -572,27 +572,27 @@ class VirtualServiceSpec(Base):
     export_to: tuple[str, ...] = ()
 
 
-class VirtualService(Object):
+class VirtualService(Object, frozen=True):
     spec: VirtualServiceSpec = VirtualServiceSpec()
 
 
-class WorkloadSelector(Base):
+class WorkloadSelector(Base, frozen=True):
     labels: dict[str, str] = {}
 
 
-class SidecarPort(Base):
+class SidecarPort(Base, frozen=True):
     number: int = 0
     protocol: str = ""
     name: str = ""
 
 
-class ServerTls(Base):
+class ServerTls(Base, frozen=True):
     mode: str = ""
     credential_name: str = ""
     https_redirect: bool = False
 
 
-class SidecarIngress(Base):
+class SidecarIngress(Base, frozen=True):
     port: SidecarPort | None = None
     bind: str = ""
     capture_mode: str = "DEFAULT"
@@ -600,39 +600,39 @@ class SidecarIngress(Base):
     tls: ServerTls | None = None
 
 
-class SidecarEgress(Base):
+class SidecarEgress(Base, frozen=True):
     hosts: tuple[str, ...] = ()
     port: SidecarPort | None = None
     bind: str = ""
     capture_mode: str = "DEFAULT"
 
 
-class OutboundTrafficPolicy(Base):
+class OutboundTrafficPolicy(Base, frozen=True):
     """Mode "" means that none is written; Istio then takes the mesh's."""
 
     mode: str = ""
     egress_proxy: Destination | None = None
 
 
-class SidecarSpec(Base):
+class SidecarSpec(Base, frozen=True):
     workload_selector: WorkloadSelector | None = None
     ingress: tuple[SidecarIngress, ...] = ()
     egress: tuple[SidecarEgress, ...] = ()
     outbound_traffic_policy: OutboundTrafficPolicy | None = None
 
 
-class Sidecar(Object):
+class Sidecar(Object, frozen=True):
     spec: SidecarSpec = SidecarSpec()
 
 
-class ServiceEntryPort(Base):
+class ServiceEntryPort(Base, frozen=True):
     number: int = 0
     protocol: str = ""
     name: str = ""
     target_port: int = 0
 
 
-class WorkloadEntrySpec(Base):
+class WorkloadEntrySpec(Base, frozen=True):
     address: str = ""
     ports: dict[str, int] = {}
     labels: dict[str, str] = {}
@@ -642,11 +642,11 @@ class WorkloadEntrySpec(Base):
     weight: int = 0
 
 
-class WorkloadEntry(Object):
+class WorkloadEntry(Object, frozen=True):
     spec: WorkloadEntrySpec = WorkloadEntrySpec()
 
 
-class ServiceEntrySpec(Base):
+class ServiceEntrySpec(Base, frozen=True):
     hosts: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     ports: tuple[ServiceEntryPort, ...] = ()
@@ -657,70 +657,70 @@ class ServiceEntrySpec(Base):
     export_to: tuple[str, ...] = ()
 
 
-class ServiceEntry(Object):
+class ServiceEntry(Object, frozen=True):
     spec: ServiceEntrySpec = ServiceEntrySpec()
 
 
-class GatewayServer(Base):
+class GatewayServer(Base, frozen=True):
     port: SidecarPort = SidecarPort()
     hosts: tuple[str, ...] = ()
     tls: ServerTls | None = None
 
 
-class GatewaySpec(Base):
+class GatewaySpec(Base, frozen=True):
     selector: dict[str, str] = {}
     servers: tuple[GatewayServer, ...] = ()
 
 
-class Gateway(Object):
+class Gateway(Object, frozen=True):
     """networking.istio.io Gateway."""
 
     spec: GatewaySpec = GatewaySpec()
 
 
-class EnvoyFilterMatch(Base):
+class EnvoyFilterMatch(Base, frozen=True):
     context: str = "ANY"
     listener: dict[str, Any] | None = None
     cluster: dict[str, Any] | None = None
 
 
-class EnvoyFilterPatchValue(Base):
+class EnvoyFilterPatchValue(Base, frozen=True):
     operation: str = ""
     value: dict[str, Any] | None = None
 
 
-class EnvoyFilterPatch(Base):
+class EnvoyFilterPatch(Base, frozen=True):
     apply_to: str = ""
     match: EnvoyFilterMatch | None = None
     patch: EnvoyFilterPatchValue | None = None
 
 
-class EnvoyFilterSpec(Base):
+class EnvoyFilterSpec(Base, frozen=True):
     workload_selector: WorkloadSelector | None = None
     target_refs: tuple[TargetRef, ...] = ()
     config_patches: tuple[EnvoyFilterPatch, ...] = ()
     priority: int = 0
 
 
-class EnvoyFilter(Object):
+class EnvoyFilter(Object, frozen=True):
     spec: EnvoyFilterSpec = EnvoyFilterSpec()
 
 
-class TelemetrySpec(Base):
+class TelemetrySpec(Base, frozen=True):
     selector: LabelSelector | None = None
     target_refs: tuple[TargetRef, ...] = ()
     access_logging: tuple[dict[str, Any], ...] = ()
     metrics: tuple[dict[str, Any], ...] = ()
 
 
-class Telemetry(Object):
+class Telemetry(Object, frozen=True):
     spec: TelemetrySpec = TelemetrySpec()
 
 
 # --- Gateway API ------------------------------------------------------------------------------------------------------
 
 
-class BackendRef(Base):
+class BackendRef(Base, frozen=True):
     group: str = ""
     kind: str = "Service"
     name: str = ""
@@ -729,7 +729,7 @@ class BackendRef(Base):
     weight: int = 1
 
 
-class ParentRef(Base):
+class ParentRef(Base, frozen=True):
     group: str = "gateway.networking.k8s.io"
     kind: str = "Gateway"
     name: str = ""
@@ -738,41 +738,41 @@ class ParentRef(Base):
     port: int = 0
 
 
-class RouteRule(Base):
+class RouteRule(Base, frozen=True):
     matches: tuple[dict[str, Any], ...] = ()
     filters: tuple[dict[str, Any], ...] = ()
     backend_refs: tuple[BackendRef, ...] = ()
 
 
-class RouteSpec(Base):
+class RouteSpec(Base, frozen=True):
     parent_refs: tuple[ParentRef, ...] = ()
     hostnames: tuple[str, ...] = ()
     rules: tuple[RouteRule, ...] = ()
 
 
-class Route(Object):
+class Route(Object, frozen=True):
     """Base of the Gateway API's routes."""
 
     spec: RouteSpec = RouteSpec()
 
 
-class HTTPRoute(Route):
+class HTTPRoute(Route, frozen=True):
     pass
 
 
-class GRPCRoute(Route):
+class GRPCRoute(Route, frozen=True):
     pass
 
 
-class TCPRoute(Route):
+class TCPRoute(Route, frozen=True):
     pass
 
 
-class TLSRoute(Route):
+class TLSRoute(Route, frozen=True):
     pass
 
 
-class K8sGatewayListener(Base):
+class K8sGatewayListener(Base, frozen=True):
     name: str = ""
     port: int = 0
     protocol: str = ""
@@ -780,12 +780,12 @@ class K8sGatewayListener(Base):
     tls: dict[str, Any] | None = None
 
 
-class K8sGatewaySpec(Base):
+class K8sGatewaySpec(Base, frozen=True):
     gateway_class_name: str = ""
     listeners: tuple[K8sGatewayListener, ...] = ()
 
 
-class K8sGateway(Object):
+class K8sGateway(Object, frozen=True):
     """gateway.networking.k8s.io Gateway."""
 
     KIND: ClassVar[str] = "Gateway"
@@ -793,42 +793,42 @@ class K8sGateway(Object):
     spec: K8sGatewaySpec = K8sGatewaySpec()
 
 
-class BackendTLSValidation(Base):
+class BackendTLSValidation(Base, frozen=True):
     hostname: str = ""
     well_known_ca_certificates: str = msgspec.field(name="wellKnownCACertificates", default="")
 
 
-class BackendTLSPolicySpec(Base):
+class BackendTLSPolicySpec(Base, frozen=True):
     target_refs: tuple[TargetRef, ...] = ()
     validation: BackendTLSValidation = BackendTLSValidation()
 
 
-class BackendTLSPolicy(Object):
+class BackendTLSPolicy(Object, frozen=True):
     spec: BackendTLSPolicySpec = BackendTLSPolicySpec()
 
 
 # --- what the API server calls, and the rest --------------------------------------------------------------------------
 
 
-class ConfigMap(Object):
+class ConfigMap(Object, frozen=True):
     """Only Istio's own ConfigMaps are kept; `data` values may be None in a broken manifest."""
 
     data: dict[str, str] = {}
 
 
-class ServiceReference(Base):
+class ServiceReference(Base, frozen=True):
     name: str = ""
     namespace: str = ""
     path: str = ""
     port: int = 443
 
 
-class WebhookClientConfig(Base):
+class WebhookClientConfig(Base, frozen=True):
     service: ServiceReference | None = None
     url: str = ""
 
 
-class RuleWithOperations(Base):
+class RuleWithOperations(Base, frozen=True):
     operations: tuple[str, ...] = ()
     api_groups: tuple[str, ...] = ()
     api_versions: tuple[str, ...] = ()
@@ -836,7 +836,7 @@ class RuleWithOperations(Base):
     scope: str = "*"
 
 
-class Webhook(Base):
+class Webhook(Base, frozen=True):
     name: str = ""
     client_config: WebhookClientConfig = WebhookClientConfig()
     rules: tuple[RuleWithOperations, ...] = ()
@@ -849,97 +849,97 @@ class Webhook(Base):
     side_effects: str = ""
 
 
-class MutatingWebhookConfiguration(Object):
+class MutatingWebhookConfiguration(Object, frozen=True):
     webhooks: tuple[Webhook, ...] = ()
 
 
-class ValidatingWebhookConfiguration(Object):
+class ValidatingWebhookConfiguration(Object, frozen=True):
     webhooks: tuple[Webhook, ...] = ()
 
 
-class APIServiceSpec(Base):
+class APIServiceSpec(Base, frozen=True):
     service: ServiceReference | None = None
     group: str = ""
     version: str = ""
     insecure_skip_tls_verify: bool = msgspec.field(name="insecureSkipTLSVerify", default=False)
 
 
-class APIService(Object):
+class APIService(Object, frozen=True):
     spec: APIServiceSpec = APIServiceSpec()
 
 
-class ConversionWebhook(Base):
+class ConversionWebhook(Base, frozen=True):
     client_config: WebhookClientConfig = WebhookClientConfig()
 
 
-class Conversion(Base):
+class Conversion(Base, frozen=True):
     strategy: str = "None"
     webhook: ConversionWebhook | None = None
 
 
-class CRDNames(Base):
+class CRDNames(Base, frozen=True):
     kind: str = ""
     plural: str = ""
 
 
-class CRDSpec(Base):
+class CRDSpec(Base, frozen=True):
     group: str = ""
     names: CRDNames = CRDNames()
     conversion: Conversion | None = None
 
 
-class CustomResourceDefinition(Object):
+class CustomResourceDefinition(Object, frozen=True):
     spec: CRDSpec = CRDSpec()
 
 
-class IPBlock(Base):
+class IPBlock(Base, frozen=True):
     cidr: str = ""
     except_: tuple[str, ...] = msgspec.field(name="except", default=())
 
 
-class NetworkPolicyPeer(Base):
+class NetworkPolicyPeer(Base, frozen=True):
     pod_selector: LabelSelector | None = None
     namespace_selector: LabelSelector | None = None
     ip_block: IPBlock | None = None
 
 
-class NetworkPolicyPort(Base):
+class NetworkPolicyPort(Base, frozen=True):
     port: int | str | None = None
     end_port: int = 0
     protocol: str = "TCP"
 
 
-class NetworkPolicyIngress(Base):
+class NetworkPolicyIngress(Base, frozen=True):
     from_: tuple[NetworkPolicyPeer, ...] = msgspec.field(name="from", default=())
     ports: tuple[NetworkPolicyPort, ...] = ()
 
 
-class NetworkPolicyEgress(Base):
+class NetworkPolicyEgress(Base, frozen=True):
     to: tuple[NetworkPolicyPeer, ...] = ()
     ports: tuple[NetworkPolicyPort, ...] = ()
 
 
-class NetworkPolicySpec(Base):
+class NetworkPolicySpec(Base, frozen=True):
     pod_selector: LabelSelector = LabelSelector()
     policy_types: tuple[str, ...] = ()
     ingress: tuple[NetworkPolicyIngress, ...] = ()
     egress: tuple[NetworkPolicyEgress, ...] = ()
 
 
-class NetworkPolicy(Object):
+class NetworkPolicy(Object, frozen=True):
     spec: NetworkPolicySpec = NetworkPolicySpec()
 
 
-class RuntimeClass(Object):
+class RuntimeClass(Object, frozen=True):
     handler: str = ""
 
 
-class MonitorNamespaces(Base):
+class MonitorNamespaces(Base, frozen=True):
     any: bool = False
     match_names: tuple[str, ...] = ()
 
 
-class MonitorEndpoint(Base):
+class MonitorEndpoint(Base, frozen=True):
     """An entry of ServiceMonitor `endpoints` or PodMonitor `podMetricsEndpoints`."""
 
     port: str = ""
@@ -950,89 +950,89 @@ class MonitorEndpoint(Base):
     tls_config: dict[str, Any] | None = None
 
 
-class ServiceMonitorSpec(Base):
+class ServiceMonitorSpec(Base, frozen=True):
     selector: LabelSelector = LabelSelector()
     namespace_selector: MonitorNamespaces = MonitorNamespaces()
     endpoints: tuple[MonitorEndpoint, ...] = ()
 
 
-class ServiceMonitor(Object):
+class ServiceMonitor(Object, frozen=True):
     spec: ServiceMonitorSpec = ServiceMonitorSpec()
 
 
-class PodMonitorSpec(Base):
+class PodMonitorSpec(Base, frozen=True):
     selector: LabelSelector = LabelSelector()
     namespace_selector: MonitorNamespaces = MonitorNamespaces()
     pod_metrics_endpoints: tuple[MonitorEndpoint, ...] = ()
 
 
-class PodMonitor(Object):
+class PodMonitor(Object, frozen=True):
     spec: PodMonitorSpec = PodMonitorSpec()
 
 
-class IngressServicePort(Base):
+class IngressServicePort(Base, frozen=True):
     number: int = 0
     name: str = ""
 
 
-class IngressService(Base):
+class IngressService(Base, frozen=True):
     name: str = ""
     port: IngressServicePort = IngressServicePort()
 
 
-class IngressBackend(Base):
+class IngressBackend(Base, frozen=True):
     service: IngressService | None = None
 
 
-class IngressPath(Base):
+class IngressPath(Base, frozen=True):
     path: str = ""
     backend: IngressBackend = IngressBackend()
 
 
-class IngressHttp(Base):
+class IngressHttp(Base, frozen=True):
     paths: tuple[IngressPath, ...] = ()
 
 
-class IngressRule(Base):
+class IngressRule(Base, frozen=True):
     host: str = ""
     http: IngressHttp | None = None
 
 
-class IngressSpec(Base):
+class IngressSpec(Base, frozen=True):
     ingress_class_name: str = ""
     default_backend: IngressBackend | None = None
     rules: tuple[IngressRule, ...] = ()
 
 
-class Ingress(Object):
+class Ingress(Object, frozen=True):
     spec: IngressSpec = IngressSpec()
 
 
-class IngressClassSpec(Base):
+class IngressClassSpec(Base, frozen=True):
     controller: str = ""
 
 
-class IngressClass(Object):
+class IngressClass(Object, frozen=True):
     spec: IngressClassSpec = IngressClassSpec()
 
 
-class GatewayClassSpec(Base):
+class GatewayClassSpec(Base, frozen=True):
     controller_name: str = ""
 
 
-class GatewayClass(Object):
+class GatewayClass(Object, frozen=True):
     spec: GatewayClassSpec = GatewayClassSpec()
 
 
-class ProxyConfigSpec(Base):
+class ProxyConfigSpec(Base, frozen=True):
     selector: WorkloadSelector | None = None
     concurrency: int | None = None
     environment_variables: dict[str, str] = {}
 
 
-class ProxyConfig(Object):
+class ProxyConfig(Object, frozen=True):
     spec: ProxyConfigSpec = ProxyConfigSpec()
 
 
-class Node(Object):
+class Node(Object, frozen=True):
     """Only counted and named: whether a mesh runs on one node decides how far a node-local result reaches."""

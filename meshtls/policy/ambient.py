@@ -19,9 +19,9 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from meshtls.model.objects import PeerAuthentication
+from meshtls.policy.authn import DISABLE, PERMISSIVE, STRICT, UNSET, Effective, is_wide, mode_of, ports_of
 from meshtls.policy.because import Because
 from meshtls.policy.select import age, subset
-from meshtls.policy.authn import DISABLE, PERMISSIVE, STRICT, UNSET, Effective, is_wide, mode_of, ports_of
 
 OPEN = (PERMISSIVE, DISABLE)
 
@@ -85,9 +85,9 @@ class Ambient:
                     shadowed.append(Because(policy.ref, "spec.selector", "an empty selector in the root namespace counts for nothing in ambient"))
         strict = False
         winner = ""
-        for policy in (mesh, own):
-            if policy is not None and (mode_of(policy) != UNSET or policy is mesh):
-                strict, winner = mode_of(policy) == STRICT, policy.ref
+        for wide in (mesh, own):
+            if wide is not None and (mode_of(wide) != UNSET or wide is mesh):
+                strict, winner = mode_of(wide) == STRICT, wide.ref
                 because.append(Because(policy.ref, "spec.mtls.mode", _says(mode_of(policy))))
         if narrow is None:
             return self._answer(strict, None, winner, because, shadowed)

@@ -10,6 +10,7 @@
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import msgspec
 
@@ -17,7 +18,10 @@ from meshtls.model.objects import PeerAuthentication
 from meshtls.policy.because import Because
 from meshtls.policy.select import age, subset
 
-UNSET, DISABLE, PERMISSIVE, STRICT = "UNSET", "DISABLE", "PERMISSIVE", "STRICT"
+UNSET: Final = "UNSET"
+DISABLE: Final = "DISABLE"
+PERMISSIVE: Final = "PERMISSIVE"
+STRICT: Final = "STRICT"
 
 
 class Effective(msgspec.Struct, frozen=True):

@@ -270,7 +270,7 @@ class Calls:
         if found is None:
             found = self._declared[id(pod)] = {}
             registry = self.servers.of(pod).control.registry
-            for host, port, target in registry.serving(pod):
+            for _, port, target in registry.serving(pod):
                 found.setdefault(target, port.protocol)
         return found
 

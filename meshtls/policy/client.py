@@ -17,13 +17,13 @@ from functools import cached_property
 import msgspec
 
 from meshtls.model.objects import ClientTls, DestinationRule, PortPolicy, TrafficPolicy
+from meshtls.policy.authn import DISABLE, Authn
 from meshtls.policy.because import Because
+from meshtls.policy.outbound import Cluster
 from meshtls.policy.registry import Registry
 from meshtls.policy.rules import Rule, Rules
-from meshtls.policy.outbound import Cluster
 from meshtls.policy.scope import Scope
 from meshtls.policy.select import subset
-from meshtls.policy.authn import DISABLE, Authn
 from meshtls.policy.service import DNS, PASSTHROUGH, UDP, Endpoint, Host, answering
 
 MTLS, TLS, PLAINTEXT, NONE = "mtls", "tls", "plaintext", "none"

@@ -160,7 +160,7 @@ def _scalar(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[]"
     text = str(value)
-    plain = text and all(c.isalnum() or c in "-._/" for c in text) and not text[0] in "-." and not text.replace(".", "").isdigit()
+    plain = text and all(c.isalnum() or c in "-._/" for c in text) and text[0] not in "-." and not text.replace(".", "").isdigit()
     if plain and text.lower() not in ("true", "false", "null", "yes", "no", "on", "off", "y", "n"):
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

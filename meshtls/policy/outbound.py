@@ -287,7 +287,8 @@ class Outbound:
         self, vs: Virtual, listener: Listener, offered: dict[str, tuple[Host, Port]]
     ) -> tuple[list[str], list[str]]:
         """(services of this port that a VirtualService speaks for, hosts of it that are no services)."""
-        mine, others = [], []
+        mine: list[str] = []
+        others: list[str] = []
         for name in vs.hosts:
             name = name.lower()
             if not is_wild(name):
@@ -327,7 +328,7 @@ def _choose(chains: list[Chain], address: str, sni: str, speaks: str) -> Chain |
                 for i, c in enumerate(rest)
             }
         except ValueError:
-            hits = {i: -1 for i in range(len(rest))}
+            hits = dict.fromkeys(range(len(rest)), -1)
         best = max(hits.values())
         rest = [c for i, c in enumerate(rest) if (hits[i] == best if best >= 0 else not c.cidrs)]
     if any(c.snis for c in rest):

@@ -233,7 +233,9 @@ class Registry:
             if not host.kubernetes and not host.selector:
                 for number, endpoints in self.endpoints(host).items():
                     port = host.port(number)
-                    for e in endpoints if port is not None else ():
+                    if port is None:
+                        continue
+                    for e in endpoints:
                         found.setdefault(e.address, []).append((host, port, e.port))
         return found
 

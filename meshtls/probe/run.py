@@ -125,7 +125,7 @@ def _admit(cluster: Cluster, settings: Settings, collected: Collected) -> None:
         cluster.create(pod, dry_run=True)
 
     refused: dict[str, list[Who]] = {}
-    for who, answer in zip(everyone, gather(ask, everyone)):
+    for who, answer in zip(everyone, gather(ask, everyone), strict=True):
         if isinstance(answer, (Forbidden, Invalid)) and "cannot create resource" not in answer.message:
             refused.setdefault(answer.message, []).append(who)
         elif isinstance(answer, ClusterError):
@@ -245,7 +245,7 @@ def _close(cluster: Cluster, key: tuple[str, str], reader: Reader, collected: Co
     reading = reader.reading(why)
     collected.foreign += reading.foreign
     collected.agent_s = max(collected.agent_s, reading.seconds)
-    collected.observations.update({case: seen for case, seen in reading.observations.items()})
+    collected.observations.update(reading.observations)
 
 
 def _prove_tcp(cluster: Cluster, collected: Collected) -> None:

@@ -13,7 +13,7 @@ from meshtls.model.check import Report
 
 def _format(module: str) -> Callable[[Report], str]:
     def render(report: Report) -> str:
-        return importlib.import_module(f"meshtls.report.{module}").render(report)
+        return str(importlib.import_module(f"meshtls.report.{module}").render(report))
 
     return render
 

@@ -32,8 +32,8 @@ def load(
     kept = files.Texts()
     mesh = memory.bounded(lambda: build(files.read(paths, dumped, kept), overlay=files.read(overlay), text=kept.text))
     absent = {kind: reason for head in dumped for kind, reason in head.absent.items()}
-    live = len(paths) == len(dumped) == 1 and dumped[0].live
-    return msgspec.structs.replace(mesh, absent=absent, live=live) if dumped else mesh
+    as_live = len(paths) == len(dumped) == 1 and dumped[0].live
+    return msgspec.structs.replace(mesh, absent=absent, live=as_live) if dumped else mesh
 
 
 def over(mesh: Mesh, overlay: Sequence[str]) -> Mesh:

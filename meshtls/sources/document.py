@@ -71,7 +71,7 @@ def _resolvers() -> dict[str, list[tuple[str, Any]]]:
 
 
 _Loader.yaml_implicit_resolvers = _resolvers()
-_Loader.add_constructor("tag:yaml.org,2002:value", yaml.CSafeLoader.construct_yaml_str)
+_Loader.add_constructor("tag:yaml.org,2002:value", yaml.CSafeLoader.construct_yaml_str)  # type: ignore[type-var]
 
 
 def dump_head(data: bytes) -> DumpHead | None:
@@ -289,17 +289,17 @@ def split(text: str) -> Iterator[tuple[int, str]]:
         yield before, text[start:end]
 
 
-_DASHES = {str: re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE), bytes: re.compile(rb"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)}
-_NOTHING = {str: re.compile(r"\s*(?:---)?\s*"), bytes: re.compile(rb"\s*(?:---)?\s*")}
+_DASHES: dict[type, re.Pattern[Any]] = {str: re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE), bytes: re.compile(rb"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)}
+_NOTHING: dict[type, re.Pattern[Any]] = {str: re.compile(r"\s*(?:---)?\s*"), bytes: re.compile(rb"\s*(?:---)?\s*")}
 
 
 def _cuts(text: str | bytes) -> Iterator[tuple[int, int, int]]:
     """(lines before it, start, end) of each document in YAML that holds something."""
     newline: Any = "\n" if isinstance(text, str) else b"\n"
-    nothing = _NOTHING[type(text)]
+    dashes, nothing = _DASHES[type(text)], _NOTHING[type(text)]
     start = before = 0
-    for end in chain((m.start() for m in _DASHES[type(text)].finditer(text)), (len(text),)):  # type: ignore[call-overload]
-        if nothing.fullmatch(text, start, end) is None:  # type: ignore[call-overload]
+    for end in chain((m.start() for m in dashes.finditer(text)), (len(text),)):
+        if nothing.fullmatch(text, start, end) is None:
             yield before, start, end
         before += text.count(newline, start, end)
         start = end

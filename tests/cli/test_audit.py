@@ -63,7 +63,7 @@ def test_a_selector_keeps_objects_with_such_labels():
 
 
 def test_equal_input_gives_equal_output():
-    strip = [f for f in _findings(SHOP)]
+    strip = _findings(SHOP)
 
     assert strip == _findings(SHOP) == sorted(strip, key=lambda f: (["critical", "error", "warning", "info"].index(f["severity"]), f["code"], f["subject"]))
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from meshtls.cli import main
 
 sys.path.insert(0, str(Path(__file__).parent))
-import documents  # noqa: E402
+import documents
 
 SHOP = str(Path(__file__).parents[2] / "examples/shop")
 STRICT = """
@@ -234,7 +234,7 @@ def test_a_proposed_policy_is_younger_than_those_that_exist(tmp_path):
     items = json.loads(_run("modes", str(base), "--apply", str(file), "-n", "shop", "-o", "json"))["items"]
 
     assert {i["mode"] for i in items if i["dataplane"] == "sidecar"} == {"PERMISSIVE"}
-    assert any("PeerAuthentication/shop/aaa" == b["object"] for i in items for b in i["shadowed"])
+    assert any(b["object"] == "PeerAuthentication/shop/aaa" for i in items for b in i["shadowed"])
 
 
 # --- namespaces and labels on files --------------------------------------------------------------------------------------

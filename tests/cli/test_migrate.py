@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import msgspec
 import click
+import msgspec
 import pytest
 
 from meshtls.cli.main import main

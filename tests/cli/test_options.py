@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from meshtls.cli.options import Options, duration, shared, same_cluster
+from meshtls.cli.options import Options, duration, same_cluster, shared
 from meshtls.model.check import Severity
 
 

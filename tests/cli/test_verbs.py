@@ -16,7 +16,7 @@ from meshtls.errors import InputError, MeshtlsError
 class _Empty(http.server.BaseHTTPRequestHandler):
     """An API server that holds nothing."""
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         named = self.path.split("?")[0].rsplit("/", 2)[-2:]
         found = named[0] != "namespaces"
         body = {"kind": "List", "apiVersion": "v1", "items": []} if found else {

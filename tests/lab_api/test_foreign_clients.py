@@ -7,7 +7,7 @@ from meshtls.lab.api.standalone import Standalone
 
 
 @pytest.fixture
-def core(api: Standalone):  # noqa: ANN201
+def core(api: Standalone):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import kubernetes
@@ -17,7 +17,7 @@ def core(api: Standalone):  # noqa: ANN201
         yield kubernetes.client.CoreV1Api(client)
 
 
-def test_the_official_client_creates_lists_watches_and_patches(core) -> None:  # noqa: ANN001
+def test_the_official_client_creates_lists_watches_and_patches(core) -> None:
     from kubernetes import client, watch
     body = client.V1ConfigMap(metadata=client.V1ObjectMeta(name="official", labels={"by": "official"}), data={"a": "1"})
     made = core.create_namespaced_config_map("default", body)
@@ -35,7 +35,7 @@ def test_the_official_client_creates_lists_watches_and_patches(core) -> None:  #
     assert not core.list_namespaced_config_map("default", label_selector="by=official").items
 
 
-def test_the_official_client_reads_logs_and_custom_objects(core, api: Standalone, log) -> None:  # noqa: ANN001
+def test_the_official_client_reads_logs_and_custom_objects(core, api: Standalone, log) -> None:
     from kubernetes import client
     api.run(api.store.create, "pods",
             {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "said", "namespace": "default"},

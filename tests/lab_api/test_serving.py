@@ -128,7 +128,7 @@ def test_initial_events_end_with_a_bookmark(http: httpx.Client) -> None:
 def test_a_watch_sees_what_is_written_while_it_is_open(http: httpx.Client, api: Standalone) -> None:
     start = http.get(MAPS).json()["metadata"]["resourceVersion"]
     found: list[dict] = []
-    with httpx.Client(base_url=api.server, verify=False, headers=http.headers) as other:  # noqa: S501
+    with httpx.Client(base_url=api.server, verify=False, headers=http.headers) as other:
         reader = threading.Thread(target=lambda: found.extend(events(other, 50, labelSelector="open=yes",
                                                                      resourceVersion=start)))
         reader.start()

@@ -55,7 +55,7 @@ def test_it_waits_for_pods_and_says_what_is_left(slow):
         == "Some resources are remaining: pods has 2 resource instances"
     )
     for pod in slow.names("pods"):
-        slow.do(lambda: slow.store.remove("pods", "shop", pod))
+        slow.do(lambda pod=pod: slow.store.remove("pods", "shop", pod))
     assert slow.store.get("namespaces", "", "shop") is None
 
 

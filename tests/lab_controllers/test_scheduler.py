@@ -64,7 +64,7 @@ def test_taints_need_tolerations(two):
         two.change(
             "nodes",
             node,
-            lambda one: one["spec"].update(taints=[{"key": "only", "value": node, "effect": "NoSchedule"}]),
+            lambda one, node=node: one["spec"].update(taints=[{"key": "only", "value": node, "effect": "NoSchedule"}]),
             namespace="",
         )
     two.create("pods", pod("plain"))

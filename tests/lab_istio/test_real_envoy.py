@@ -250,8 +250,7 @@ def test_two_handshakes_tell_the_mode(mode, alpn, mesh_certificate, tmp_path):
     shown = b""
     with (
         running(tmp_path, "http", mode) as rig,
-        socket.create_connection(("127.0.0.1", rig.server), timeout=10) as client,
+        socket.create_connection(("127.0.0.1", rig.server), timeout=10) as client,contextlib.suppress(OSError), context.wrap_socket(client) as tls
     ):
-        with contextlib.suppress(OSError), context.wrap_socket(client) as tls:
-            shown = tls.getpeercert(binary_form=True) or b""
+        shown = tls.getpeercert(binary_form=True) or b""
     assert (b"spiffe://cluster.local/ns/my/sa/foo" in shown) is mesh_certificate

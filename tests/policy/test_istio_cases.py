@@ -16,8 +16,8 @@ from meshtls.policy.authn import Authn
 from meshtls.policy.calls import Calls
 from meshtls.policy.client import Client
 from meshtls.policy.engine import Engine
-from meshtls.policy.outbound import Cluster
 from meshtls.policy.inject import Injector
+from meshtls.policy.outbound import Cluster
 from meshtls.policy.scope import Scope
 from meshtls.policy.server import Servers, modes
 

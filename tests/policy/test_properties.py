@@ -225,5 +225,5 @@ def test_the_verb_agrees_on_files(tmp_path, number):
     for file, content in ((before, objects), (after, _edited(objects, namespace))):
         file.write_text(yaml.safe_dump_all([{"apiVersion": f"{meshes.GROUPS[o['kind']]}/v1".lstrip("/"), **o} for o in content]))
     assert sorted(run(str(before), "--strict", namespace, "--all")) == sorted(run(str(after))), name
-    changes = {i for i in run(str(after))} - {i for i in run(str(before))}
-    assert {i for i in run(str(before), "--strict", namespace)} == changes
+    changes = set(run(str(after))) - set(run(str(before)))
+    assert set(run(str(before), "--strict", namespace)) == changes

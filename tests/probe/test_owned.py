@@ -3,6 +3,7 @@
 import datetime
 import json
 import threading
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
@@ -116,7 +117,7 @@ def test_what_another_thread_is_just_creating_is_removed_too():
     asked, served = threading.Event(), threading.Event()
 
     class Slow:
-        there: list[str] = []
+        there: ClassVar[list[str]] = []
 
         def create(self, obj):
             asked.set()

@@ -151,5 +151,5 @@ class Cluster:
                 "seconds": 0.1,
             }
         )
-        for i, entry in enumerate(self.faults.get("lines", lambda lines, follow: lines)(lines, follow)):
+        for entry in self.faults.get("lines", lambda lines, follow: lines)(lines, follow):
             yield entry if isinstance(entry, str) else json.dumps(entry)

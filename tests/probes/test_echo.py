@@ -41,9 +41,8 @@ def test_a_kept_connection_is_answered_again():
 def test_tls_of_its_own_is_told(pki):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with echo("--tls", f"0:{pki.server}") as (port,):
-        with urllib.request.urlopen(f"https://{HOST}:{port}/", context=context) as response:
-            answer = json.load(response)
+    with echo("--tls", f"0:{pki.server}") as (port,), urllib.request.urlopen(f"https://{HOST}:{port}/", context=context) as response:
+        answer = json.load(response)
 
     assert answer["tls"]["version"] == "TLSv1.3"
 
