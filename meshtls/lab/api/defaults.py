@@ -1,302 +1,195 @@
-"""What the API server fills in: one function a kind, each changing the object in place.
+"""What the API server fills in: for each structure a table of plain values, and a function where it depends.
 
-Only defaults of the type itself stand here; what admission adds to pods (service account, tolerations) stands in
-`admission`.
+A value is filled in where there is nothing, null or an empty text; a structure before those inside it. Only defaults of
+the type itself stand here; what admission adds to pods (service account, tolerations) stands in `admission`.
 """
 import base64
 from collections.abc import Callable
 from typing import Any
 
+from meshtls.lab.api import schema
+from meshtls.lab.api.parts import Part, walk
+from meshtls.lab.api.resources import Resource
+from meshtls.lab.api.store import clone
+
 Object = dict[str, Any]
+_MATCH: Object = {"matchPolicy": "Equivalent", "namespaceSelector": {}, "objectSelector": {}}
+_HOOK: Object = {"failurePolicy": "Fail", "timeoutSeconds": 10, **_MATCH}
+_CONTAINER: Object = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
+                      "resources": {}}
+_FILES: Object = {"defaultMode": 0o644}
+
+PLAIN: dict[str, Object] = {
+    "V1Pod": {"spec": {}}, "V1PodTemplate": {"template": {}}, "V1PodTemplateSpec": {"spec": {}},
+    "V1PodSpec": {"restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "terminationGracePeriodSeconds": 30,
+                  "schedulerName": "default-scheduler", "securityContext": {}},
+    "V1Container": _CONTAINER, "V1EphemeralContainer": _CONTAINER, "V1ContainerPort": {"protocol": "TCP"},
+    "V1Probe": {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3},
+    "V1HTTPGetAction": {"path": "/", "scheme": "HTTP"}, "V1GRPCAction": {"service": ""},
+    "V1ObjectFieldSelector": {"apiVersion": "v1"}, "V1HostPathVolumeSource": {"type": ""},
+    "V1ConfigMapVolumeSource": _FILES, "V1SecretVolumeSource": _FILES, "V1DownwardAPIVolumeSource": _FILES,
+    "V1ProjectedVolumeSource": _FILES, "V1ServiceAccountTokenProjection": {"expirationSeconds": 3600},
+    "V1Deployment": {"spec": {}}, "V1ReplicaSet": {"spec": {}}, "V1StatefulSet": {"spec": {}},
+    "V1DaemonSet": {"spec": {}}, "V1Job": {"spec": {}}, "V1CronJob": {"spec": {}},
+    "V1DeploymentSpec": {"replicas": 1, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600, "strategy": {},
+                         "template": {}},
+    "V1DeploymentStrategy": {"type": "RollingUpdate"},
+    "V1ReplicaSetSpec": {"replicas": 1, "template": {}}, "V1ReplicationControllerSpec": {"replicas": 1},
+    "V1StatefulSetSpec": {
+        "replicas": 1, "revisionHistoryLimit": 10, "podManagementPolicy": "OrderedReady", "updateStrategy": {},
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"}, "template": {}},
+    "V1StatefulSetUpdateStrategy": {"type": "RollingUpdate"},
+    "V1DaemonSetSpec": {"revisionHistoryLimit": 10, "updateStrategy": {}, "template": {}},
+    "V1DaemonSetUpdateStrategy": {"type": "RollingUpdate"},
+    "V1CronJobSpec": {"concurrencyPolicy": "Allow", "suspend": False, "successfulJobsHistoryLimit": 3,
+                      "failedJobsHistoryLimit": 1, "jobTemplate": {}},
+    "V1JobTemplateSpec": {"spec": {}}, "V1JobSpec": {"template": {}},
+    "V1Service": {"spec": {}}, "V1ServiceSpec": {"type": "ClusterIP", "sessionAffinity": "None"},
+    "V1ServicePort": {"protocol": "TCP"}, "V1ClientIPConfig": {"timeoutSeconds": 10800},
+    "V1Secret": {"type": "Opaque"}, "V1NetworkPolicy": {"spec": {}}, "V1NetworkPolicyPort": {"protocol": "TCP"},
+    "V1RoleBinding": {"roleRef": {}}, "V1ClusterRoleBinding": {"roleRef": {}},
+    "V1RoleRef": {"apiGroup": "rbac.authorization.k8s.io"},
+    "V1MutatingWebhook": {**_HOOK, "reinvocationPolicy": "Never"}, "V1ValidatingWebhook": _HOOK,
+    "V1RuleWithOperations": {"scope": "*"}, "V1NamedRuleWithOperations": {"scope": "*"},
+    "AdmissionregistrationV1ServiceReference": {"port": 443}, "V1MatchResources": _MATCH,
+    "V1ValidatingAdmissionPolicySpec": {"failurePolicy": "Fail"},
+    "V1CustomResourceDefinitionSpec": {"conversion": {"strategy": "None"}, "names": {}},
+    "DiscoveryV1EndpointPort": {"name": "", "protocol": "TCP"}, "CoreV1EndpointPort": {"protocol": "TCP"},
+    "V1PersistentVolumeClaim": {"spec": {}}, "V1PersistentVolumeClaimSpec": {"volumeMode": "Filesystem"},
+    "V1PersistentVolumeSpec": {"persistentVolumeReclaimPolicy": "Retain", "volumeMode": "Filesystem"},
+    "V2HorizontalPodAutoscalerSpec": {"minReplicas": 1, "metrics": [{"type": "Resource", "resource": {
+        "name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]},
+    "V1StorageClass": {"reclaimPolicy": "Delete", "volumeBindingMode": "Immediate"},
+    "V1PriorityClass": {"preemptionPolicy": "PreemptLowerPriority"}}
 
 
-def _set(holder: Object, **values: Any) -> None:
-    """Where there is nothing, null or an empty text."""
+_ROLLING: dict[str, Object] = {
+    "V1DeploymentStrategy": {"maxUnavailable": "25%", "maxSurge": "25%"},
+    "V1StatefulSetUpdateStrategy": {"partition": 0},
+    "V1DaemonSetUpdateStrategy": {"maxUnavailable": 1, "maxSurge": 0}}
+
+
+def apply(resource: Resource, version: str, obj: Object) -> None:
+    """Defaults of a built-in kind, on every write, in place."""
+    for part in walk(schema.of(resource, version), obj):
+        _set(part.value, PLAIN.get(part.model, {}))
+        if part.model in DEPENDENT:
+            DEPENDENT[part.model](part)
+
+
+def _set(holder: Object, values: Object) -> None:
     for key, value in values.items():
         if holder.get(key) in (None, ""):
-            holder[key] = value
+            holder[key] = clone(value)
 
 
-def apply(kind: str, obj: Object) -> None:
-    """Defaults of a built-in kind, on every write."""
-    change = BY_KIND.get(kind)
-    if change is not None:
-        change(obj)
+def _pod(part: Part) -> None:
+    _set(part.value["spec"], {"enableServiceLinks": True})
 
 
-def _pod(obj: Object) -> None:
-    spec = obj.setdefault("spec", {})
-    _set(spec, enableServiceLinks=True)
-    pod_spec(spec)
+def _pod_spec(part: Part) -> None:
+    account = part.value.get("serviceAccountName") or part.value.get("serviceAccount")
+    if account:
+        part.value["serviceAccountName"] = part.value["serviceAccount"] = account
 
 
-def pod_spec(spec: Object) -> None:
-    _set(spec, restartPolicy="Always", dnsPolicy="ClusterFirst", terminationGracePeriodSeconds=30,
-         schedulerName="default-scheduler",
-         securityContext={})
-    if spec.get("serviceAccountName") or spec.get("serviceAccount"):
-        account = spec.get("serviceAccountName") or spec["serviceAccount"]
-        spec["serviceAccountName"] = spec["serviceAccount"] = account
-    for volume in spec.get("volumes") or ():
-        _volume(volume)
-    for group in ("initContainers", "containers", "ephemeralContainers"):
-        for container in spec.get(group) or ():
-            if isinstance(container, dict):
-                _container(container, bool(spec.get("hostNetwork")))
-
-
-def _container(container: Object, host_network: bool) -> None:
+def _container(part: Part) -> None:
+    container = part.value
     image = container.get("image") or ""
-    tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
-    fresh = "@" not in image and tag in ("", "latest")
-    _set(container, terminationMessagePath="/dev/termination-log", terminationMessagePolicy="File", resources={},
-         imagePullPolicy="Always" if fresh else "IfNotPresent")
-    for port in container.get("ports") or ():
-        _set(port, protocol="TCP")
-        if host_network and "containerPort" in port:
-            _set(port, hostPort=port["containerPort"])
-    for variable in container.get("env") or ():
-        field = (variable.get("valueFrom") or {}).get("fieldRef")
-        if field is not None:
-            _set(field, apiVersion="v1")
-    limits = container["resources"].get("limits") or {}
-    if limits:
-        container["resources"]["requests"] = {**limits, **(container["resources"].get("requests") or {})}
-    for name in ("livenessProbe", "readinessProbe", "startupProbe"):
-        if probe := container.get(name):
-            _set(probe, timeoutSeconds=1, periodSeconds=10, successThreshold=1, failureThreshold=3)
-            _http_get(probe)
-            if "grpc" in probe:
-                _set(probe["grpc"], service="")
-    for handler in (container.get("lifecycle") or {}).values():
-        if isinstance(handler, dict):
-            _http_get(handler)
+    fresh = "@" not in image and image.rpartition("/")[2].partition(":")[2] in ("", "latest")
+    _set(container, {"imagePullPolicy": "Always" if fresh else "IfNotPresent"})
+    if limits := container["resources"].get("limits"):
+        container["resources"]["requests"] = {**limits, **part.held("resources", "requests")}
 
 
-def _http_get(handler: Object) -> None:
-    if "httpGet" in handler:
-        _set(handler["httpGet"], path="/", scheme="HTTP")
+def _container_port(part: Part) -> None:
+    pod = part.above.above if part.above else None
+    if pod and pod.value.get("hostNetwork") and "containerPort" in part.value:
+        _set(part.value, {"hostPort": part.value["containerPort"]})
 
 
-def _volume(volume: Object) -> None:
-    if not set(volume) - {"name"}:
-        volume["emptyDir"] = {}
-    for source in ("configMap", "secret", "downwardAPI", "projected"):
-        if isinstance(volume.get(source), dict):
-            _set(volume[source], defaultMode=420)
-    for source in (volume.get("projected") or {}).get("sources") or ():
-        if "serviceAccountToken" in source:
-            _set(source["serviceAccountToken"], expirationSeconds=3600)
-    for holder in [volume.get("downwardAPI") or {}, *[source.get("downwardAPI") or {} for source in
-                                                      (volume.get("projected") or {}).get("sources") or ()]]:
-        for item in holder.get("items") or ():
-            if "fieldRef" in item:
-                _set(item["fieldRef"], apiVersion="v1")
-    if isinstance(volume.get("hostPath"), dict):
-        _set(volume["hostPath"], type="")
+def _volume(part: Part) -> None:
+    if not set(part.value) - {"name"}:
+        part.value["emptyDir"] = {}
 
 
-def _template(spec: Object) -> None:
-    pod_spec(spec.setdefault("template", {}).setdefault("spec", {}))
+def _rolling(part: Part) -> None:
+    if part.value["type"] == "RollingUpdate":
+        _set(part.value.setdefault("rollingUpdate", {}), _ROLLING[part.model])
 
 
-def _deployment(obj: Object) -> None:
-    spec = obj.setdefault("spec", {})
-    _set(spec, replicas=1, revisionHistoryLimit=10, progressDeadlineSeconds=600)
-    strategy = spec.setdefault("strategy", {})
-    _set(strategy, type="RollingUpdate")
-    if strategy["type"] == "RollingUpdate":
-        _set(strategy.setdefault("rollingUpdate", {}), maxUnavailable="25%", maxSurge="25%")
-    _template(spec)
+def _statefulset(part: Part) -> None:
+    for claim in part.items("volumeClaimTemplates"):
+        _set(claim, {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "status": {"phase": "Pending"}})
 
 
-def _replicaset(obj: Object) -> None:
-    spec = obj.setdefault("spec", {})
-    _set(spec, replicas=1)
-    _template(spec)
+def _daemonset(part: Part) -> None:
+    annotations = part.value.setdefault("metadata", {}).setdefault("annotations", {})
+    annotations.setdefault("deprecated.daemonset.template.generation", str(part.value["metadata"].get("generation", 0)))
 
 
-def _replication_controller(obj: Object) -> None:
-    spec = obj.setdefault("spec", {})
-    _set(spec, replicas=1)
-    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
-    if spec.get("template"):
-        _template(spec)
-    if labels:
-        _set(spec, selector=dict(labels))
-        _set(obj.setdefault("metadata", {}), labels=dict(labels))
-
-
-def _volume_of_cluster(obj: Object) -> None:
-    _set(obj.setdefault("spec", {}), persistentVolumeReclaimPolicy="Retain", volumeMode="Filesystem")
-    if isinstance(obj["spec"].get("hostPath"), dict):
-        _set(obj["spec"]["hostPath"], type="")
-
-
-def _autoscaler(obj: Object) -> None:
-    _set(obj.setdefault("spec", {}), minReplicas=1, metrics=[{
-        "type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}])
-
-
-def _statefulset(obj: Object) -> None:
-    spec = obj.setdefault("spec", {})
-    _set(spec, replicas=1, revisionHistoryLimit=10, podManagementPolicy="OrderedReady",
-         persistentVolumeClaimRetentionPolicy={"whenDeleted": "Retain", "whenScaled": "Retain"})
-    strategy = spec.setdefault("updateStrategy", {})
-    _set(strategy, type="RollingUpdate")
-    if strategy["type"] == "RollingUpdate":
-        _set(strategy.setdefault("rollingUpdate", {}), partition=0)
-    for claim in spec.get("volumeClaimTemplates") or ():
-        _set(claim, apiVersion="v1", kind="PersistentVolumeClaim", status={"phase": "Pending"})
-        _set(claim.setdefault("spec", {}), volumeMode="Filesystem")
-    _template(spec)
-
-
-def _daemonset(obj: Object) -> None:
-    spec = obj.setdefault("spec", {})
-    annotations = obj.setdefault("metadata", {}).setdefault("annotations", {})
-    annotations.setdefault("deprecated.daemonset.template.generation",
-                           str(obj["metadata"].get("generation", 0)))
-    _set(spec, revisionHistoryLimit=10)
-    strategy = spec.setdefault("updateStrategy", {})
-    _set(strategy, type="RollingUpdate")
-    if strategy["type"] == "RollingUpdate":
-        _set(strategy.setdefault("rollingUpdate", {}), maxUnavailable=1, maxSurge=0)
-    _template(spec)
-
-
-def _job_spec(spec: Object) -> None:
+def _job(part: Part) -> None:
+    spec = part.value["spec"]
     if "completions" not in spec and "parallelism" not in spec:
-        _set(spec, completions=1)
-    _set(spec, parallelism=1, backoffLimit=6, completionMode="NonIndexed", suspend=False, manualSelector=False,
-         podReplacementPolicy="TerminatingOrFailed")
-    _template(spec)
+        spec["completions"] = 1
+    _set(spec, {"parallelism": 1, "backoffLimit": 6, "completionMode": "NonIndexed", "suspend": False,
+                "manualSelector": False, "podReplacementPolicy": "TerminatingOrFailed"})
 
 
-def _job(obj: Object) -> None:
-    _job_spec(obj.setdefault("spec", {}))
+def _replication_controller(part: Part) -> None:
+    if labels := part.held("spec", "template", "metadata", "labels"):
+        _set(part.value["spec"], {"selector": labels})
+        _set(part.value.setdefault("metadata", {}), {"labels": labels})
 
 
-def _cronjob(obj: Object) -> None:
-    spec = obj.setdefault("spec", {})
-    _set(spec, concurrencyPolicy="Allow", suspend=False, successfulJobsHistoryLimit=3, failedJobsHistoryLimit=1)
-    template = spec.setdefault("jobTemplate", {}).setdefault("spec", {})
-    pod_spec(template.setdefault("template", {}).setdefault("spec", {}))
-
-
-def _service(obj: Object) -> None:
-    spec = obj.setdefault("spec", {})
-    _set(spec, type="ClusterIP", sessionAffinity="None")
+def _service(part: Part) -> None:
+    spec, outside = part.value, part.value["type"] in ("NodePort", "LoadBalancer")
     if spec["sessionAffinity"] == "ClientIP":
-        _set(spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {}), timeoutSeconds=10800)
-    for port in spec.get("ports") or ():
-        _set(port, protocol="TCP")
-        if port.get("targetPort") in (0, "", None):
-            port["targetPort"] = port.get("port", 0)
-    if spec["type"] != "ExternalName":
-        _set(spec, internalTrafficPolicy="Cluster")
-    if spec["type"] in ("NodePort", "LoadBalancer"):
-        _set(spec, externalTrafficPolicy="Cluster")
-    if spec["type"] == "LoadBalancer":
-        _set(spec, allocateLoadBalancerNodePorts=True)
+        spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {})
+    _set(spec, {**({"internalTrafficPolicy": "Cluster"} if spec["type"] != "ExternalName" else {}),
+                **({"externalTrafficPolicy": "Cluster"} if outside else {}),
+                **({"allocateLoadBalancerNodePorts": True} if spec["type"] == "LoadBalancer" else {})})
 
 
-def _secret(obj: Object) -> None:
-    _set(obj, type="Opaque")
-    texts = obj.pop("stringData", None)
-    if texts:
-        obj["data"] = {**(obj.get("data") or {}),
-                       **{key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}}
+def _service_port(part: Part) -> None:
+    if part.value.get("targetPort") in (0, "", None):
+        part.value["targetPort"] = part.value.get("port", 0)
 
 
-def _namespace(obj: Object) -> None:
-    metadata = obj.setdefault("metadata", {})
+def _secret(part: Part) -> None:
+    if texts := part.value.pop("stringData", None):
+        part.value["data"] = {**part.held("data"),
+                              **{key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}}
+
+
+def _namespace(part: Part) -> None:
+    metadata = part.value.setdefault("metadata", {})
     if metadata.get("name"):
         metadata.setdefault("labels", {})["kubernetes.io/metadata.name"] = metadata["name"]
 
 
-def _network_policy(obj: Object) -> None:
-    spec = obj.setdefault("spec", {})
-    _set(spec, policyTypes=["Ingress", "Egress"] if spec.get("egress") else ["Ingress"])
-    for rule in [*(spec.get("ingress") or ()), *(spec.get("egress") or ())]:
-        for port in rule.get("ports") or ():
-            _set(port, protocol="TCP")
+def _network_policy(part: Part) -> None:
+    _set(part.value, {"policyTypes": ["Ingress", "Egress"] if part.value.get("egress") else ["Ingress"]})
 
 
-def _binding(obj: Object) -> None:
-    _set(obj.setdefault("roleRef", {}), apiGroup="rbac.authorization.k8s.io")
-    for subject in obj.get("subjects") or ():
-        if subject.get("kind") in ("User", "Group"):
-            _set(subject, apiGroup="rbac.authorization.k8s.io")
+def _subject(part: Part) -> None:
+    if part.value.get("kind") in ("User", "Group"):
+        _set(part.value, {"apiGroup": "rbac.authorization.k8s.io"})
 
 
-def _webhooks(obj: Object) -> None:
-    for hook in obj.get("webhooks") or ():
-        _set(hook, failurePolicy="Fail", matchPolicy="Equivalent", namespaceSelector={}, objectSelector={},
-             timeoutSeconds=10)
-        if obj.get("kind") == "MutatingWebhookConfiguration":
-            _set(hook, reinvocationPolicy="Never")
-        for rule in hook.get("rules") or ():
-            _set(rule, scope="*")
-        if service := (hook.get("clientConfig") or {}).get("service"):
-            _set(service, port=443)
-
-
-def _admission_policy(obj: Object) -> None:
-    spec = obj.setdefault("spec", {})
-    _set(spec, failurePolicy="Fail")
-    _match_resources(spec.get("matchConstraints"))
-
-
-def _admission_binding(obj: Object) -> None:
-    _match_resources(obj.setdefault("spec", {}).get("matchResources"))
-
-
-def _match_resources(match: Object | None) -> None:
-    if match is None:
-        return
-    _set(match, matchPolicy="Equivalent", namespaceSelector={}, objectSelector={})
-    for rule in match.get("resourceRules") or ():
-        _set(rule, scope="*")
-
-
-def _definition(obj: Object) -> None:
-    spec = obj.setdefault("spec", {})
-    _set(spec, conversion={"strategy": "None"})
-    names = spec.setdefault("names", {})
+def _definition(part: Part) -> None:
+    names = part.value["names"]
     if names.get("kind"):
-        _set(names, singular=names["kind"].lower(), listKind=names["kind"] + "List")
+        _set(names, {"singular": names["kind"].lower(), "listKind": names["kind"] + "List"})
 
 
-def _endpoint_slice(obj: Object) -> None:
-    for port in obj.get("ports") or ():
-        _set(port, name="", protocol="TCP")
-
-
-def _endpoints(obj: Object) -> None:
-    for subset in obj.get("subsets") or ():
-        for port in subset.get("ports") or ():
-            _set(port, protocol="TCP")
-
-
-def _claim(obj: Object) -> None:
-    _set(obj.setdefault("spec", {}), volumeMode="Filesystem")
-
-
-BY_KIND: dict[str, Callable[[Object], None]] = {
-    "Pod": _pod, "Deployment": _deployment, "ReplicaSet": _replicaset, "StatefulSet": _statefulset,
-    "DaemonSet": _daemonset, "Job": _job,
-    "CronJob": _cronjob, "Service": _service, "Secret": _secret, "Namespace": _namespace,
-    "NetworkPolicy": _network_policy,
-    "RoleBinding": _binding, "ClusterRoleBinding": _binding, "MutatingWebhookConfiguration": _webhooks,
-    "ValidatingWebhookConfiguration": _webhooks, "ValidatingAdmissionPolicy": _admission_policy,
-    "ValidatingAdmissionPolicyBinding": _admission_binding, "CustomResourceDefinition": _definition,
-    "EndpointSlice": _endpoint_slice,
-    "Endpoints": _endpoints, "PersistentVolumeClaim": _claim, "PodTemplate": _template,
-    "ReplicationController": _replication_controller, "PersistentVolume": _volume_of_cluster,
-    "HorizontalPodAutoscaler": _autoscaler,
-    "StorageClass": lambda obj: _set(obj, reclaimPolicy="Delete", volumeBindingMode="Immediate"),
-    "PriorityClass": lambda obj: _set(obj, preemptionPolicy="PreemptLowerPriority")}
+DEPENDENT: dict[str, Callable[[Part], None]] = {
+    "V1Pod": _pod, "V1PodSpec": _pod_spec, "V1Container": _container, "V1EphemeralContainer": _container,
+    "V1ContainerPort": _container_port, "V1Volume": _volume, "V1DeploymentStrategy": _rolling,
+    "V1StatefulSetUpdateStrategy": _rolling, "V1DaemonSetUpdateStrategy": _rolling, "V1StatefulSetSpec": _statefulset,
+    "V1DaemonSet": _daemonset, "V1Job": _job, "V1ReplicationController": _replication_controller,
+    "V1ServiceSpec": _service, "V1ServicePort": _service_port, "V1Secret": _secret, "V1Namespace": _namespace,
+    "V1NetworkPolicySpec": _network_policy, "RbacV1Subject": _subject, "V1CustomResourceDefinitionSpec": _definition}
 
 
 def quality_of_service(spec: Object) -> str:

@@ -6,6 +6,7 @@ Values are written as Go writes them: text quoted, lists and objects as JSON.
 import ipaddress
 import json
 import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -78,6 +79,18 @@ def too_long(path: str, limit: int, unit: str = "byte") -> FieldError:
 
 def too_many(path: str, count: int, limit: int) -> FieldError:
     return FieldError(path, "FieldValueTooMany", count, f"must have at most {limit} item{'' if limit == 1 else 's'}")
+
+
+def told(path: str, value: Any, check: Callable[[Any], list[str]]) -> Iterator[FieldError]:
+    """What a check of a name or number says of a value."""
+    return (invalid(path, value, text) for text in check(value))
+
+
+def labels(path: str, given: dict[str, str]) -> Iterator[FieldError]:
+    """What is wrong with labels, or with a selector by them."""
+    for key, value in given.items():
+        yield from told(path, key, qualified)
+        yield from told(path, value, label_value)
 
 
 def shown(value: Any) -> str:

@@ -360,7 +360,7 @@ class Writes:
         if target.resource.custom:
             custom.apply_defaults(schema.of(target.resource, target.version), obj)
         else:
-            defaults.apply(target.resource.kind, obj)
+            defaults.apply(target.resource, target.version, obj)
 
     def _errors(self, target: Target, obj: Object, old: Object | None) -> list[FieldError]:
         resource = target.resource
