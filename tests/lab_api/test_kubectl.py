@@ -172,6 +172,26 @@ def test_can_i_and_as_ask_rbac(kubectl: Kubectl, shop: str) -> None:
         "get", "pods", "-n", shop, "--as", "bob", code=1)
 
 
+STORE = """
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: store}
+spec:
+  serviceName: store
+  selector: {matchLabels: {app: store}}
+  volumeClaimTemplates: [{metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}]
+  template:
+    metadata: {labels: {app: store}}
+    spec: {containers: [{name: app, image: "example/app:1", volumeMounts: [{name: data, mountPath: /data}]}]}
+"""
+
+
+def test_a_stateful_sets_claims_are_volumes_of_its_template(kubectl: Kubectl, shop: str) -> None:
+    kubectl("apply", "-n", shop, "-f", "-", stdin=STORE)
+    other = STORE.replace("name: store}", "name: other}").replace("{metadata: {name: data}", "{metadata: {name: absent}")
+    assert 'volumeMounts[0].name: Not found: "data"' in kubectl("apply", "-n", shop, "-f", "-", stdin=other, code=1)
+
+
 def test_explain_and_api_resources_know_istio(kubectl: Kubectl) -> None:
     assert "PERMISSIVE\n    STRICT" in kubectl("explain", "peerauthentication.spec.mtls.mode")
     assert "peerauthentications" in kubectl("api-resources", "--api-group=security.istio.io")

@@ -59,6 +59,16 @@ def test_a_pod_that_fits_nowhere_says_why_and_waits(two):
     assert two.get("pods", "picky")["spec"]["nodeName"] == "lab-1"
 
 
+def test_a_pod_waits_for_its_claim_which_it_binds(two):
+    volume = {"name": "data", "persistentVolumeClaim": {"claimName": "kept"}}
+    two.create("pods", pod("storing", volumes=[volume]))
+    assert two.events("storing") == [("FailedScheduling", '0/2 nodes are available: persistentvolumeclaim "kept" not found.')]
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    two.create("persistentvolumeclaims", {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "kept", "namespace": "shop"}, "spec": spec})
+    assert two.get("pods", "storing")["spec"]["nodeName"]
+    assert two.get("persistentvolumeclaims", "kept")["status"] == {"phase": "Bound", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}}
+
+
 def test_taints_need_tolerations(two):
     for node in ("lab-1", "lab-2"):
         two.change(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import scene
+import trustme
 from scene import SERVER, Json, container, pod, policy, service, told, until
 
 from meshtls.cluster.client import Client
@@ -26,6 +27,42 @@ while True:
             said[host] = type(error).__name__
     print(json.dumps(said), flush=True)
     time.sleep(0.05)
+"""
+# gRPC's health service, by hand: answers every call with the status that it is told (1 is SERVING, 2 NOT_SERVING)
+HEALTH = """
+import os, signal, socketserver, sys
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+
+def frame(kind, flags, stream, body=b""):
+    return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
+
+class Handler(socketserver.BaseRequestHandler):
+    def handle(self):
+        data = b""
+        while not data.endswith(b"\\0\\0\\0\\0\\0"):  # the question is empty, and the last that comes
+            more = self.request.recv(65536)
+            if not more:
+                return
+            data += more
+        if not data.startswith(b"PRI * HTTP/2.0"):
+            return
+        ends = b"\\x00\\x0bgrpc-status\\x010"
+        self.request.sendall(frame(4, 0, 0) + frame(4, 1, 0) + frame(1, 4, 1, b"\\x88") + frame(0, 0, 1, b"\\0\\0\\0\\0\\2\\x08" + bytes([int(sys.argv[1])]))
+                             + frame(1, 5, 1, ends))
+        self.request.recv(65536)
+
+socketserver.ThreadingTCPServer(("", 8080), Handler).serve_forever()
+"""
+HTTPS = """
+import http.server, os, signal, ssl
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+with open("/tmp/pem", "w") as file:
+    file.write(os.environ["PEM"])
+server = http.server.ThreadingHTTPServer(("", 8443), http.server.SimpleHTTPRequestHandler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/tmp/pem")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
 """
 PROBE = {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 1}
 
@@ -62,6 +99,39 @@ def test_a_probe_that_is_not_rewritten_fails_under_strict(lab: Lab) -> None:
                                    if one["reason"] == "Unhealthy" and one["involvedObject"]["name"] == "raw"])  # fmt: skip
         assert not ready(client, "raw")
     assert any("Readiness probe failed" in message for message in unhealthy)
+
+
+def unhealthy(client: Client, where: str, name: str) -> list[str]:
+    return [one["message"] for one in client.list("Event", where) if one["reason"] == "Unhealthy" and one["involvedObject"]["name"] == name]
+
+
+def test_a_grpc_probe_asks_the_service_and_not_whether_the_port_is_open(lab: Lab) -> None:
+    probe, off = {"grpc": {"port": 8080}, "periodSeconds": 1, "timeoutSeconds": 5}, {"sidecar.istio.io/rewriteAppHTTPProbers": "false"}
+    lab.apply(pod("well", "mesh", container(HEALTH, "1", readinessProbe=probe)), pod("raw", "mesh", container(HEALTH, "1", readinessProbe=probe), annotations=off),
+              pod("other", "mesh", container(SERVER, readinessProbe=probe)), pod("sick", "bare", container(HEALTH, "2", readinessProbe=probe)))  # fmt: skip
+    with lab.client() as client:
+        until(lambda: ready(client, "well"))
+        until(lambda: any('service unhealthy (responded with "NOT_SERVING")' in one for one in unhealthy(client, "bare", "sick")))
+        for name in ("raw", "other"):
+            until(lambda name=name: unhealthy(client, "mesh", name))
+            assert not ready(client, name)
+
+
+def test_a_probe_over_https_is_asked_over_https_when_it_is_rewritten(lab: Lab) -> None:
+    pem = trustme.CA().issue_cert("app").private_key_and_cert_chain_pem.bytes().decode()
+    probe = {"httpGet": {"path": "/", "port": 8443, "scheme": "HTTPS"}, "periodSeconds": 1, "timeoutSeconds": 5}
+    lab.apply(pod("secure", "mesh", container(HTTPS, readinessProbe=probe, env=[{"name": "PEM", "value": pem}])))
+    with lab.client() as client:
+        until(lambda: ready(client, "secure"))
+
+
+def test_a_node_says_where_and_what_it_is_and_a_pod_on_it_names_it(lab: Lab) -> None:
+    lab.apply(pod("placed", "bare", container(SERVER), nodeName="lab-1"))
+    with lab.client() as client:
+        status = client.get("Node", "lab-1", "")["status"]
+        placed = until(lambda: (one := client.get("Pod", "placed", "bare"))["status"].get("hostIP") and one)
+    assert {"type": "InternalIP", "address": placed["status"]["hostIP"]} in status["addresses"]
+    assert status["nodeInfo"]["kubeletVersion"].startswith("v1.") and int(status["allocatable"]["cpu"]) > 0
 
 
 def test_an_excluded_port_answers_plaintext_under_strict(lab: Lab) -> None:

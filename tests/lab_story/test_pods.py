@@ -112,6 +112,28 @@ def test_volumes_and_variables_hold_what_they_refer_to(lab: Lab, client: Client)
     assert found == {**expected, "ADDRESS": address}
 
 
+def test_a_secret_for_its_owner_alone_is_read_by_the_pods_group_too(lab: Lab, client: Client) -> None:
+    secret = [{"name": "secret", "secret": {"secretName": "hidden", "defaultMode": 0o400}}]
+    mount = [{"name": "secret", "mountPath": "/etc/secret"}]
+    lab.apply(pod("member", "bare", container(TELL, "/etc/secret/word", volumeMounts=mount), volumes=secret, securityContext={"runAsUser": 1000, "fsGroup": 2000}))
+
+    assert first(client, "bare", "member") == {"/etc/secret/word": "sesame"}
+
+
+def test_what_a_stateful_sets_pod_has_kept_outlives_it(lab: Lab, client: Client) -> None:
+    keep = "open('/data/kept', 'a').write('again ')\n" + TELL
+    claim = {"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
+    template = pod("keeper", "bare", container(keep, "/data/kept", volumeMounts=[{"name": "data", "mountPath": "/data"}]))
+    lab.apply({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "keeper", "namespace": "bare"}, "spec": {
+        "serviceName": "keeper", "selector": {"matchLabels": {"app": "keeper"}}, "volumeClaimTemplates": [claim],
+        "template": {"metadata": {"labels": {"app": "keeper"}}, "spec": template["spec"]}}})  # fmt: skip
+
+    assert first(client, "bare", "keeper-0") == {"/data/kept": "again "}
+    assert client.get("PersistentVolumeClaim", "data-keeper-0", "bare")["status"]["phase"] == "Bound"
+    client.delete("Pod", "keeper-0", "bare")
+    until(lambda: told(client, "bare", "keeper-0") == [{"/data/kept": "again again "}])
+
+
 def test_an_init_container_is_in_the_mesh_with_a_native_sidecar_and_outside_with_a_classic_one(lab: Lab, client: Client) -> None:
     ask = container(ASK, name="ask")
     lab.apply(pod("native", "mesh", container(STAY), initContainers=[ask]),

@@ -84,13 +84,25 @@ def errors(resource: Resource, version: str, obj: Object, old: Object | None) ->
     found = list(metadata(resource, obj, old))
     node = schema.of(resource, version)
     rest = {key: value for key, value in obj.items() if key not in ("metadata", "status", "apiVersion", "kind")}
-    spec_rules = list(_walk(node, rest, "", skip=("metadata",)))
+    spec_rules = list(_walk(node, _claimed(rest) if resource.kind == "StatefulSet" else rest, "", skip=("metadata",)))
     special = validate_kinds.KINDS.get(resource.kind)
     if special is not None:
         spec_rules += list(special(obj, old))
     if resource.kind in SELECTED:
         spec_rules = [*validate_work.workload(obj, old), *spec_rules]
     return found + spec_rules
+
+
+def _claimed(body: Object) -> Object:
+    """A StatefulSet with its claims among the volumes of its template, as its pods will have them."""
+    spec = body.get("spec") or {}
+    template = spec.get("template") or {}
+    pod, names = template.get("spec"), [(claim.get("metadata") or {}).get("name") for claim in spec.get("volumeClaimTemplates") or ()]
+    if not pod or not names:
+        return body
+    volumes = [one for one in pod.get("volumes") or () if one.get("name") not in names]
+    volumes += [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in names]
+    return {**body, "spec": {**spec, "template": {**template, "spec": {**pod, "volumes": volumes}}}}
 
 
 def _walk(node: Object, value: Any, path: str, skip: tuple[str, ...] = ()) -> Iterator[FieldError]:

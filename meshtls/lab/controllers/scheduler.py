@@ -1,5 +1,5 @@
-"""Scheduler: every pod without a node gets the feasible node with the fewest pods; one that fits nowhere says why,
-and waits.
+"""Scheduler: every pod without a node gets the feasible node with the fewest pods, and its claims count as bound; one that
+fits nowhere, or whose claim does not exist, says why and waits.
 
 It also does what the pod garbage collector does: a pod that is to go and whose node does not exist is removed, since
 nobody else will.
@@ -14,16 +14,18 @@ from meshtls.lab.controllers.objects import Obj, condition, is_deleting, key_of,
 from meshtls.lab.controllers.placement import why_not
 from meshtls.lab.controllers.queue import Key
 
+CLAIMS = "persistentvolumeclaims"
+
 
 class Scheduler:
     name = "default-scheduler"
-    watches = frozenset({"pods", "nodes"})
+    watches = frozenset({"pods", "nodes", CLAIMS})
 
     def __init__(self, hands: Hands) -> None:
         self._hands = hands
 
     def keys(self, event: Event) -> list[Key]:
-        if event.resource == "nodes":
+        if event.resource != "pods":
             return [key_of(pod) for pod in self._hands.store.list("pods") if self._is_ours(pod)]
         return [key_of(event.object)] if event.type != "DELETED" and self._is_ours(event.object) else []
 
@@ -49,12 +51,19 @@ class Scheduler:
             ].get("finalizers"):
                 store.remove("pods", namespace, name)
             return None
+        claims = [volume["persistentVolumeClaim"]["claimName"] for volume in pod["spec"].get("volumes") or () if "persistentVolumeClaim" in volume]
+        missing = [f'persistentvolumeclaim "{claim}" not found' for claim in claims if store.get(CLAIMS, namespace, claim) is None]
         reasons = {node["metadata"]["name"]: why_not(pod, node) for node in nodes}
         feasible = [node for node, reason in reasons.items() if not reason]
-        if feasible:
+        if missing:
+            self._refuse(pod, len(nodes), missing[0])
+        elif feasible:
+            for claim in claims:
+                store.mutate(CLAIMS, namespace, claim, _bound)
             self._bind(pod, feasible[0] if len(feasible) == 1 else self._emptiest(feasible))
         else:
-            self._refuse(pod, reasons)
+            counts = Counter(reasons.values())
+            self._refuse(pod, len(nodes), ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items())) or "no nodes")
         return None
 
     def _emptiest(self, nodes: list[str]) -> str:
@@ -75,10 +84,8 @@ class Scheduler:
             pod, self.name, "Scheduled", f"Successfully assigned {'/'.join(key_of(pod))} to {node}"
         )
 
-    def _refuse(self, pod: Obj, reasons: dict[str, str]) -> None:
-        counts = Counter(reasons.values())
-        said = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items())) or "no nodes"
-        message = f"0/{len(reasons)} nodes are available: {said}."
+    def _refuse(self, pod: Obj, nodes: int, why: str) -> None:
+        message = f"0/{nodes} nodes are available: {why}."
         old = condition(pod, "PodScheduled")
         if old is not None and old.get("message") == message:
             return
@@ -91,3 +98,10 @@ class Scheduler:
             ),
         )
         self._hands.recorder.warning(pod, self.name, "FailedScheduling", message)
+
+
+def _bound(claim: Obj) -> None:
+    """As a provisioner leaves it: a volume of its own of the size that was asked for."""
+    spec = claim["spec"]
+    spec.setdefault("volumeName", f"pvc-{claim['metadata']['uid']}")
+    claim["status"] = {"phase": "Bound", "accessModes": spec.get("accessModes") or [], "capacity": (spec.get("resources") or {}).get("requests") or {}}

@@ -99,12 +99,12 @@ class Agent:
         try:
             async with asyncio.timeout(float(wish.get("timeoutSeconds") or 1)):
                 if kind != "httpGet":
-                    _, writer = await http1.connect(address, sock)
-                    writer.close()
-                    return 200, b""
+                    success, why = await probes.opened(kind, action, address, sock)
+                    return (200, b"") if success else (500, f"{why}\n".encode())
                 target = "/" + str(action.get("path") or "/").lstrip("/")
                 headers = {h["name"]: h["value"] for h in action.get("httpHeaders") or []}
-                status, _ = await http1.get(address, target, headers=headers, sock=sock)
+                tls = probes.unverified() if action.get("scheme") == "HTTPS" else None
+                status, _ = await http1.get(address, target, headers=headers, sock=sock, tls=tls)
                 return status, b""
         except (http1.NoAnswer, OSError, TimeoutError) as error:
             sock.close()

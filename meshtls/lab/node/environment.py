@@ -3,6 +3,7 @@
 What is missing (a ConfigMap, a key) is a Problem with the kubelet's wording; the pod waits and is tried again.
 """
 import base64
+import contextlib
 import json
 import os
 import re
@@ -121,7 +122,10 @@ def materialise(pod: Obj, store: Store, status: Obj, home: str, claims: str, tok
         path = f"{home}/{name}"
         claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
         if claim:
-            path = f"{claims}/{pod['metadata']['namespace']}_{claim}"
+            held = store.get("persistentvolumeclaims", pod["metadata"]["namespace"], claim)
+            if held is None:
+                raise Problem(f'persistentvolumeclaim "{claim}" not found')
+            path = f"{claims}/{held['metadata']['uid']}"
         os.makedirs(path, exist_ok=True)
         if "emptyDir" in volume or claim or "ephemeral" in volume:
             os.chmod(path, 0o777)
@@ -130,20 +134,24 @@ def materialise(pod: Obj, store: Store, status: Obj, home: str, claims: str, tok
                 files = _files(pod, store, status, volume, token)
             except Problem as problem:
                 raise Problem(f'MountVolume.SetUp failed for volume "{name}" : {problem}') from None
+            group = (pod["spec"].get("securityContext") or {}).get("fsGroup")
             for relative, (data, mode) in files.items():
-                _write(path, relative, data, mode)
+                _write(path, relative, data, mode, group)
         out[name] = path
     return out
 
 
-def _write(root: str, relative: str, data: bytes, mode: int) -> None:
+def _write(root: str, relative: str, data: bytes, mode: int, group: int | None) -> None:
     if relative.startswith("/") or ".." in relative.split("/"):
         raise Problem(f"path {relative!r} leaves the volume")
     path = f"{root}/{relative}"
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "wb") as file:
         file.write(data)
-    os.chmod(path, mode)
+    os.chmod(path, mode if group is None else mode | 0o440)
+    if group is not None:
+        with contextlib.suppress(OSError):  # an ordinary user's lab has no other groups, and all of its files are everybody's
+            os.chown(path, -1, group)
 
 
 Files = dict[str, tuple[bytes, int]]

@@ -5,9 +5,11 @@ in another network namespace is done by `network`, what must become a process by
 """
 import asyncio
 import os
+import platform
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
+from meshtls.lab.api.discovery import VERSION
 from meshtls.lab.api.identity import Tokens
 from meshtls.lab.api.store import Event, Store
 from meshtls.lab.controllers.clock import SystemClock
@@ -25,7 +27,7 @@ from meshtls.lab.node.runtime import Runtime, host_python
 Obj = dict[str, Any]
 POLICIES = "networkpolicies.networking.k8s.io"
 _SERVICES, _NETWORK_POLICIES = frozenset({"services", SLICES}), frozenset({POLICIES, "pods", "namespaces"})
-_SETTLE_S = 0.03
+_SETTLE_S, _PODS = 0.03, 1000
 
 
 class Coalesced:
@@ -122,12 +124,27 @@ class Node:
     # events
 
     def _hear(self, event: Event) -> None:
+        if event.resource == "nodes" and event.type == "ADDED" and event.object["metadata"]["name"] in self._names:
+            self.store.mutate("nodes", "", event.object["metadata"]["name"], self._introduce)
         if event.resource in _SERVICES:
             self._services.ask()
         if event.resource == POLICIES or (event.resource in _NETWORK_POLICIES and self.store.list(POLICIES) and _moved(event)):
             self._policies.ask()
         if event.resource == "pods":
             self._pod(event)
+
+    def _introduce(self, node: Obj) -> None:
+        """What a node says of itself: its addresses, and this machine, which every node of the lab shares."""
+        name = node["metadata"]["name"]
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024
+        room = {"cpu": str(os.cpu_count() or 1), "memory": f"{memory}Ki", "pods": str(_PODS)}
+        system, machine = platform.uname(), {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+        node["metadata"]["labels"]["kubernetes.io/arch"] = machine
+        node["status"] |= {
+            "addresses": [{"type": "InternalIP", "address": self.network.node_ips[self._names.index(name)]}, {"type": "Hostname", "address": name}],
+            "capacity": room, "allocatable": room,
+            "nodeInfo": {"kernelVersion": system.release, "osImage": "meshtls lab", "operatingSystem": "linux", "architecture": machine, "machineID": "",
+                         "systemUUID": "", "bootID": "", "containerRuntimeVersion": "lab://1", "kubeletVersion": VERSION["gitVersion"], "kubeProxyVersion": ""}}
 
     def _pod(self, event: Event) -> None:
         pod = event.object

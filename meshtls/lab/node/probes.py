@@ -3,11 +3,12 @@
 Until a probe first succeeds it is asked more often than its period, so that pods are ready soon; failures still count once a period.
 """
 import asyncio
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from meshtls.lab.node import http1
+from meshtls.lab.node import health, http1
 
 Obj = dict[str, Any]
 Result = tuple[bool, str]
@@ -36,15 +37,24 @@ async def attempt(probe: Obj, container: Obj, ip: str, run: Exec, source: str = 
             if "httpGet" in probe:
                 return await _http(probe["httpGet"], container, ip, source)
             kind = "tcpSocket" if "tcpSocket" in probe else "grpc"
-            number = port_number(container, probe[kind]["port"])
-            try:
-                _, writer = await http1.connect((probe[kind].get("host") or ip, number), source=source)
-            except OSError as error:
-                return False, f"dial tcp {ip}:{number}: connect: {(error.strerror or str(error)).lower()}"
-            writer.close()
-            return True, ""
+            return await opened(kind, probe[kind], (probe[kind].get("host") or ip, port_number(container, probe[kind]["port"])), source=source)
     except TimeoutError:
         return False, f"command timed out after {limit:g}s" if "exec" in probe else "context deadline exceeded"
+
+
+async def opened(kind: str, action: Obj, address: tuple[str, int], sock: socket.socket | None = None, source: str = "") -> Result:
+    """A tcpSocket or grpc probe, through `sock` or from the address `source`."""
+    try:
+        reader, writer = await http1.connect(address, sock, source=source)
+    except OSError as error:
+        return False, f"dial tcp {address[0]}:{address[1]}: connect: {(error.strerror or str(error)).lower()}"
+    try:
+        why = await health.check(reader, writer, f"{address[0]}:{address[1]}", action.get("service") or "") if kind == "grpc" else ""
+    except OSError as error:
+        why = f"error: health rpc probe failed: {(error.strerror or str(error)).lower()}"
+    finally:
+        writer.close()
+    return not why, why
 
 
 async def _http(action: Obj, container: Obj, ip: str, source: str) -> Result:
@@ -53,15 +63,18 @@ async def _http(action: Obj, container: Obj, ip: str, source: str) -> Result:
     secure = action.get("scheme") == "HTTPS"
     headers = {"User-Agent": "kube-probe/1.36", "Accept": "*/*"} | {h["name"]: h["value"] for h in action.get("httpHeaders") or []}
     url = f"{'https' if secure else 'http'}://{host}:{number}{path}"
-    tls = None
-    if secure:
-        tls = ssl.create_default_context()
-        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     try:
-        status, _ = await http1.get((host, number), path, headers=headers, tls=tls, largest=10_240, source=source)
+        status, _ = await http1.get((host, number), path, headers=headers, tls=unverified() if secure else None, largest=10_240, source=source)
     except http1.NoAnswer as error:
         return False, f'Get "{url}": {error}'
     return 200 <= status < 400, "" if status < 400 else f"HTTP probe failed with statuscode: {status}"
+
+
+def unverified() -> ssl.SSLContext:
+    """A probe asks whether anybody answers, not who."""
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    return tls
 
 
 async def watch(probe: Obj, once: Callable[[], Awaitable[Result]], tell: Callable[[bool | None, str], None]) -> None:
