@@ -5,6 +5,7 @@
 
 A lab is alive while the process with the recorded id *and* start time is: ids are used again, start times are not.
 """
+import base64
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import yaml
 
 from meshtls.errors import InputError, LabError
 
@@ -70,6 +72,16 @@ def write(path: Path, data: bytes) -> None:
         os.replace(beside, path)
     except OSError as error:
         raise LabError(f"cannot write {path}: {error.strerror}", "free space, or set XDG_STATE_HOME to another disk") from error
+
+
+def kubeconfig(server: str, ca: Path, token: str, name: str = "meshtls-lab", namespace: str = "default") -> bytes:
+    """A kubeconfig with one context, the CA embedded."""
+    authority = base64.b64encode(ca.read_bytes()).decode()
+    return yaml.safe_dump({
+        "apiVersion": "v1", "kind": "Config", "current-context": name,
+        "clusters": [{"name": name, "cluster": {"server": server, "certificate-authority-data": authority}}],
+        "users": [{"name": name, "user": {"token": token}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": namespace}}]}).encode()
 
 
 def save(state: State) -> None:

@@ -20,7 +20,6 @@ from meshtls.errors import LabError
 from meshtls.lab import istio, state
 from meshtls.lab.api.app import Api
 from meshtls.lab.api.identity import ADMIN, Tokens
-from meshtls.lab.api.standalone import kubeconfig
 from meshtls.lab.api.store import Store
 from meshtls.lab.controllers import Controllers, submitting
 from meshtls.lab.node.ca import Authority
@@ -84,7 +83,7 @@ class Supervisor:
         await controllers.start()
 
         server = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
-        state.write(self._folder / "kubeconfig", kubeconfig(server, self._folder / "ca.crt", token, f"meshtls-lab-{self._wish.name}"))
+        state.write(self._folder / "kubeconfig", state.kubeconfig(server, self._folder / "ca.crt", token, f"meshtls-lab-{self._wish.name}"))
         serving = loop.create_task(api.serve("127.0.0.1", 0, certificate, key, sockets=[self._listener, *network.api(self._listener)],
                                              started=lambda _: self._ready(report, server)))
         stopping = loop.create_task(stop.wait())

@@ -15,7 +15,7 @@ from meshtls.cli.main import main
 from meshtls.cluster import client as clients
 from meshtls.cluster import transport
 from meshtls.lab.api.identity import User
-from meshtls.lab.api.standalone import Standalone, standalone
+from tests.lone_api import Standalone, standalone
 
 NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
 WIDE = {"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": "default", "namespace": "shop"},
@@ -80,7 +80,7 @@ def unchanged(api: Standalone) -> Iterator[None]:
 
     before = held()
     yield
-    api.run(api.faults.clear)
+    api.heal()
     assert held() == before
 
 
@@ -164,7 +164,7 @@ FAILING = {500: "500", "hang": "no answer within", 429: "429", 503: "503", "clos
     *((verb, act) for verb in ("audit -n shop", "observe -n shop", *CHANGING) for act in (429, 503, "close")),
 ])  # fmt: skip
 def test_a_server_that_always_fails(ask: Ask, api: Standalone, verb: str, act: Any, unchanged: None) -> None:
-    api.run(api.faults.add, act, path="/api.*")
+    api.fail(act, path="/api.*")
     code, _, said = ask(verb, "--kubeconfig", api.kubeconfig)
     line = one_line(said, code, 3)
     assert FAILING[act] in line or (act == 429 and "too many" in line.lower()), line
@@ -175,7 +175,7 @@ def test_a_server_that_always_fails(ask: Ask, api: Standalone, verb: str, act: A
 @pytest.mark.parametrize("act", [409, 429, 500])
 def test_a_server_that_refuses_every_write(ask: Ask, api: Standalone, verb: str, act: int, unchanged: None) -> None:
     """Questions about permissions are writes too: no verb changes anything without an answer to them."""
-    api.run(api.faults.add, act, method="POST|PUT|PATCH|DELETE", path="/api.*")
+    api.fail(act, method="POST|PUT|PATCH|DELETE", path="/api.*")
     code, _, said = ask(verb, "--kubeconfig", api.kubeconfig)
     assert code in ((0,) if verb == "cleanup -n shop" else (3, 4)), said
     assert "Traceback" not in said
@@ -193,7 +193,7 @@ def test_a_namespace_that_does_not_exist(ask: Ask, api: Standalone, verb: str, u
 def test_a_deadline_is_kept_and_has_its_own_code(ask: Ask, api: Standalone, verb: str, monkeypatch: pytest.MonkeyPatch, unchanged: None) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("KUBECONFIG", api.kubeconfig)
-    api.run(api.faults.add, "hang", path="/api.*")
+    api.fail("hang", path="/api.*")
     code, _, said = ask(verb, "--timeout", "300ms")
     line = one_line(said, code, 124)
     hinted(line)
@@ -201,7 +201,7 @@ def test_a_deadline_is_kept_and_has_its_own_code(ask: Ask, api: Standalone, verb
 
 @pytest.mark.parametrize("verb", ["audit -n shop", "probe -n shop", "observe -n shop", "migrate apply -n shop --yes", "migrate status -n shop"])
 def test_a_report_exists_however_it_ends(ask: Ask, api: Standalone, home: Path, verb: str, unchanged: None) -> None:
-    api.run(api.faults.add, 500, path="/api.*")
+    api.fail(500, path="/api.*")
     code, out, _ = ask(verb, "--kubeconfig", api.kubeconfig, "-o", "json", "--report", f"junit={home}/r.xml,html={home}/r.html")
     assert code == 3
     assert [check["status"] for check in json.loads(out)["checks"]] == ["ERROR"]

@@ -10,7 +10,7 @@ import pytest
 
 from meshtls.cli.main import main
 from meshtls.cluster.client import Client
-from meshtls.lab.api.standalone import Standalone, standalone
+from tests.lone_api import Standalone, standalone
 from meshtls.migrate.journal import Outcome, State, begin
 from meshtls.migrate.plan import Plan, Stage
 from meshtls.migrate.store import Store

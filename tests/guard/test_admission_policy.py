@@ -8,7 +8,7 @@ import pytest
 
 from meshtls.errors import GateError, InputError
 from meshtls.guard.admission import Achieved, Allowance, achieved, admission
-from meshtls.lab.api.standalone import standalone
+from tests.lone_api import standalone
 from meshtls.sources import load
 
 KEPT = Achieved(

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from lone import KUBECTL, WrittenLog, node
 
-from meshtls.lab.api.standalone import Standalone, standalone
+from tests.lone_api import Standalone, standalone
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import trustme
 
-from meshtls.lab.api.standalone import Standalone, standalone
+from tests.lone_api import Standalone, standalone
 
 HOOKS = "/apis/admissionregistration.k8s.io/v1"
 MAPS = "/api/v1/namespaces/default/configmaps"

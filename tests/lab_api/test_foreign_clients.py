@@ -3,7 +3,7 @@ import warnings
 
 import pytest
 
-from meshtls.lab.api.standalone import Standalone
+from tests.lone_api import Standalone
 
 
 @pytest.fixture

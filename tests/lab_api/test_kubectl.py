@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from lone import KUBECTL, WrittenLog
 
-from meshtls.lab.api.standalone import Standalone
+from tests.lone_api import Standalone
 
 Kubectl = Callable[..., str]
 pytestmark = pytest.mark.skipif(not KUBECTL.exists(), reason="no kubectl beside this Python")

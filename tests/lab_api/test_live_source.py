@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from meshtls.cli.main import cli
 from meshtls.cluster.client import Client
 from meshtls.errors import Conflict, MeshtlsError
-from meshtls.lab.api.standalone import Standalone
+from tests.lone_api import Standalone
 
 EXAMPLES = Path(__file__).parents[2] / "examples/shop"
 INJECTOR = {

@@ -6,38 +6,31 @@ import httpx
 import pytest
 
 from meshtls.lab.api.identity import User
-from meshtls.lab.api.standalone import Standalone
+from tests.lone_api import Standalone
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 
 
 @pytest.mark.parametrize(("code", "reason"), [(409, "Conflict"), (429, "TooManyRequests"), (500, "InternalError")])
-def test_a_fault_meets_the_requests_that_it_names_and_no_more(http: httpx.Client, code: int, reason: str) -> None:
-    assert http.post("/lab/faults", json={"act": code, "method": "GET", "path": ".*/configmaps/x",
-                                          "times": 2}).status_code == 200
+def test_a_fault_meets_the_requests_that_it_names_and_no_more(http: httpx.Client, api: Standalone, code: int,
+                                                                     reason: str) -> None:
+    api.fail(code, method="GET", path=".*/configmaps/x", times=2)
     answers = [http.get(f"{MAPS}/x") for _ in range(3)]
-    http.delete("/lab/faults")
+    api.heal()
     assert [answer.status_code for answer in answers] == [code, code, 404]
     assert answers[0].json()["reason"] == reason
     assert ("Retry-After" in answers[0].headers) == (code == 429)
 
 
 def test_the_api_can_hang_and_hang_up(http: httpx.Client, api: Standalone) -> None:
-    api.run(api.faults.add, "close", path=".*/configmaps/x", times=1)
+    api.fail("close", path=".*/configmaps/x", times=1)
     with pytest.raises(httpx.TransportError):
         http.get(f"{MAPS}/x")
-    api.run(api.faults.add, "hang", path=".*/configmaps/y", times=1)
+    api.fail("hang", path=".*/configmaps/y", times=1)
     with pytest.raises(httpx.ReadTimeout):
         http.get(f"{MAPS}/y", timeout=0.2)
-    api.run(api.faults.clear)
+    api.heal()
     assert http.get(f"{MAPS}/y").status_code == 404
-
-
-def test_faults_are_the_administrators_and_must_be_readable(http: httpx.Client) -> None:
-    assert http.post("/lab/faults", json={"act": 500}, headers={"Impersonate-User": "bob"}).status_code == 403
-    assert http.post("/lab/faults", json={"act": "dance"}).status_code == 400
-    assert http.post("/lab/faults", content=b"nope").status_code == 400
-    assert http.get("/lab/faults").json() == {"faults": []}
 
 
 @pytest.mark.parametrize(("header", "code"), [

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from meshtls.lab.api.standalone import standalone
+from tests.lone_api import standalone
 from meshtls.lab.api.store import Event, Store
 from meshtls.lab.controllers import Controllers, submitting
 

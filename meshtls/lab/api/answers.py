@@ -8,7 +8,6 @@ import msgspec
 import yaml
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from meshtls.lab.api import discovery, status
 from meshtls.lab.api.field import quote
@@ -63,10 +62,3 @@ def refused(error: status.ApiError, request: Request) -> Response:
     if seconds:
         response.headers["Retry-After"] = str(seconds)
     return response
-
-
-class Cut(Response):
-    """Begins an answer and never ends it: the server then closes the connection."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000")]})

@@ -1,14 +1,12 @@
 """The API over HTTP: every request is met by the same steps, in this order.
 
-    fault on demand -> who (token, impersonation) -> what (path to resource, verb) -> may they (RBAC) -> do it -> the
-    asked form
+    who (token, impersonation) -> what (path to resource, verb) -> may they (RBAC) -> do it -> the asked form
 
 The object `Api` is an ASGI application; `serve` runs it on TLS. It lives in the event loop of the lab's process, as the
 store does.
 """
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,7 +20,6 @@ from meshtls.lab.api import (answers, authz, discovery, istio, logs, patch, prot
                              subresources, watch)
 from meshtls.lab.api.admission import Admission
 from meshtls.lab.api.authz import Attributes, Rbac
-from meshtls.lab.api.faults import Faults
 from meshtls.lab.api.field import forbidden, invalid, quote, required, too_long, unsupported
 from meshtls.lab.api.identity import ANONYMOUS, Tokens, User, impersonated
 from meshtls.lab.api.reads import Form
@@ -44,7 +41,7 @@ class Api:
 
     def __init__(self, store: Store, *, tokens: Tokens | None = None, inject: Inject | None = None,
                  log_source: logs.LogSource | None = None, dial: Dial | None = None, istio_kinds: bool = True) -> None:
-        self.store, self.tokens, self.faults = store, tokens or Tokens(store), Faults()
+        self.store, self.tokens = store, tokens or Tokens(store)
         self.registry, self.rbac = Registry(), Rbac(store)
         self.closing = asyncio.Event()
         self.address = ""
@@ -87,20 +84,14 @@ class Api:
         except Exception:
             _log.exception("%s %s", request.method, request.url.path)
             response = answers.refused(status.internal("the lab's API failed on this request; its log says how"), request)
-        if response is not None:
-            await response(scope, receive, send)
+        await response(scope, receive, send)
 
-    async def _answer(self, request: HttpRequest) -> Response | None:
+    async def _answer(self, request: HttpRequest) -> Response:
         path = request.url.path
-        fault = self.faults.hit(request.method, path)
-        if fault is not None and path != "/lab/faults":
-            return await self._fail(fault, request)
         if path in _PUBLIC or path.rstrip("/") in _PUBLIC:
             return answers.plain(discovery.VERSION,
                          request) if path.startswith("/version") else Response("ok", media_type="text/plain")
         user = self._who(request)
-        if path == "/lab/faults":
-            return await self._set_faults(request, user)
         parts = [unquote(part) for part in path.split("/") if part]
         if len(parts) >= 3 and parts[0] == "api" or len(parts) >= 4 and parts[0] == "apis":
             return await self._resource(request, user, parts)
@@ -169,7 +160,7 @@ class Api:
             raise status.unknown_resource()
         raise status.no_such_path()
 
-    async def _resource(self, request: HttpRequest, user: User, parts: list[str]) -> Response | None:
+    async def _resource(self, request: HttpRequest, user: User, parts: list[str]) -> Response:
         core = parts[0] == "api"
         group, version, rest = ("", parts[1], parts[2:]) if core else (parts[1], parts[2], parts[3:])
         known = ["v1"] if core else self.registry.groups().get(group, [])
@@ -199,18 +190,17 @@ class Api:
             raise status.not_allowed()
         return await self._do(verb, Target(resource, version, namespace, name, subresource), user, request)
 
-    async def _do(self, verb: str, target: Target, user: User, request: HttpRequest) -> Response | None:
+    async def _do(self, verb: str, target: Target, user: User, request: HttpRequest) -> Response:
         if target.resource.name != "endpoints":
             return await self._done(verb, target, user, request)
         try:
             response = await self._done(verb, target, user, request)
         except status.ApiError as error:
             response = answers.refused(error, request)
-        if response is not None:
-            response.headers.append("Warning", answers.warning(_ENDPOINTS))
+        response.headers.append("Warning", answers.warning(_ENDPOINTS))
         return response
 
-    async def _done(self, verb: str, target: Target, user: User, request: HttpRequest) -> Response | None:
+    async def _done(self, verb: str, target: Target, user: User, request: HttpRequest) -> Response:
         query, form = request.query_params, Form.of(request.headers.get("accept", ""), request.query_params)
         if target.resource.virtual:
             if verb != "create":
@@ -283,35 +273,6 @@ class Api:
         except LookupError as error:
             raise status.bad_request(str(error.args[0]) if error.args else "no log") from error
         return StreamingResponse(logs.until(self.closing, first, lines), media_type="text/plain")
-
-    async def _fail(self, fault: Any, request: HttpRequest) -> Response | None:
-        if fault.act == "hang":
-            await self.closing.wait()
-            return None
-        if fault.act == "close":
-            return answers.Cut()
-        words = {409: "Conflict", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable",
-                 401: "Unauthorized", 403: "Forbidden"}
-        error = status.ApiError(fault.act, words.get(fault.act, ""), fault.message or f"fault on demand: {fault.act}",
-                                details={"retryAfterSeconds": fault.retry_after_s} if fault.act in (429, 503) else None)
-        response = answers.refused(error, request)
-        if fault.act in (429, 503):
-            response.headers["Retry-After"] = str(fault.retry_after_s)
-        return response
-
-    async def _set_faults(self, request: HttpRequest, user: User) -> Response:
-        if "system:masters" not in user.groups:
-            raise authz.refusal(user, Attributes(request.method.lower(), path="/lab/faults"), "")
-        if request.method == "DELETE":
-            self.faults.clear()
-        elif request.method == "POST":
-            try:
-                wishes = json.loads(await request.body())
-                for wish in wishes if isinstance(wishes, list) else [wishes]:
-                    self.faults.add(**wish)
-            except (ValueError, TypeError) as error:
-                raise status.bad_request(f"no fault that can be made: {error}") from error
-        return answers.plain({"faults": self.faults.listed()}, request)
 
     async def serve(self, host: str, port: int, certfile: str, keyfile: str, *, sockets: list[Any] | None = None,
                     started: Callable[[int], None] = lambda port: None) -> None:
