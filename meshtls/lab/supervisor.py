@@ -21,7 +21,7 @@ from meshtls.lab import istio, state
 from meshtls.lab.api.app import Api
 from meshtls.lab.api.identity import ADMIN, Tokens
 from meshtls.lab.api.store import Store
-from meshtls.lab.controllers import Controllers, submitting
+from meshtls.lab.controllers import Controllers
 from meshtls.lab.node.ca import Authority
 from meshtls.lab.node.envoy import binary
 from meshtls.lab.node.loopback import Loopback
@@ -73,7 +73,7 @@ class Supervisor:
         node = Node(store, network, runtime, plane, tokens, binary(), names=names, rootless=self._rootless and not alone)
         api = Api(store, tokens=tokens, inject=lambda pod, namespace: istio.inject(pod, namespace, plane.world), log_source=node,
                   dial=_dialer(store, network))
-        controllers = Controllers(store, submitting(store), authority.root_pem, names, api_ca_pem=(self._folder / "ca.crt").read_text())
+        controllers = Controllers(store, authority.root_pem, names, api_ca_pem=(self._folder / "ca.crt").read_text())
         for name in NAMESPACES:
             store.create("namespaces", _namespace(name))
         for obj in istio.installation(mesh=mesh or None, values=settings.get("values")):

@@ -3,50 +3,46 @@ for real time."""
 
 import asyncio
 import datetime
-import random
 from collections.abc import Callable
 from typing import Any
 
 from meshtls.lab.api.store import Event, Store
-from meshtls.lab.controllers import Controllers, submitting
+from meshtls.lab.controllers import Controllers
 from meshtls.lab.controllers.clock import text
 
 START = datetime.datetime(2030, 1, 1, 12, 0, 0, tzinfo=datetime.UTC)
 
 
 class Clock:
-    """Time that moves only by `advance`."""
+    """Time that moves only when it is told to."""
 
     def __init__(self) -> None:
         self.time = START
-        self._timers: list[tuple[datetime.datetime, int, Timer]] = []
+        self._timers: dict[int, tuple[datetime.datetime, Callable[[], object]]] = {}
         self._count = 0
 
     def now(self) -> datetime.datetime:
         return self.time
 
-    def call_later(self, delay_s: float, call: Callable[[], None]) -> "Timer":
-        timer = Timer(call)
+    def call_later(self, delay_s: float, call: Callable[[], object]) -> Callable[[], object]:
         self._count += 1
-        self._timers.append((self.time + datetime.timedelta(seconds=delay_s), self._count, timer))
-        return timer
+        number = self._count
+        self._timers[number] = (self.time + datetime.timedelta(seconds=delay_s), call)
+        return lambda: self._timers.pop(number, None)
 
-    def next_due(self, until: datetime.datetime) -> "Timer | None":
+    def next_due(self, until: datetime.datetime) -> Callable[[], object] | None:
         """Move to the next timer that is due by `until` and take it."""
-        self._timers = sorted((one for one in self._timers if not one[2].cancelled), key=lambda one: one[:2])
-        if not self._timers or self._timers[0][0] > until:
+        due, number = min(((due, number) for number, (due, _) in self._timers.items()), default=(until, 0))
+        if not number or due > until:
             return None
-        due, _, timer = self._timers.pop(0)
         self.time = max(self.time, due)
-        return timer
+        return self._timers.pop(number)[1]
 
 
-class Timer:
-    def __init__(self, call: Callable[[], None]) -> None:
-        self.call, self.cancelled = call, False
-
-    def cancel(self) -> None:
-        self.cancelled = True
+async def settle() -> None:
+    """Until nothing is left to do but wait for a timer or an event: every other task of the loop has ended."""
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
 
 
 class Cluster:
@@ -60,16 +56,8 @@ class Cluster:
         """Whether pods become ready as soon as they are bound, and go as soon as they are deleted."""
         self._numbers = 0
         self._loop = asyncio.new_event_loop()
-        admitted = submitting(self.store)
-
-        async def create_pod(pod: dict[str, Any]) -> dict[str, Any]:
-            if why := self.refuse(pod):
-                raise PermissionError(why)
-            return await admitted(pod)
-
-        self.controllers = Controllers(
-            self.store, create_pod, "MESH ROOT", nodes, self.clock, api_ca_pem="API ROOT", chance=random.Random(7)
-        )
+        self.store.admitter = self._admit
+        self.controllers = Controllers(self.store, "MESH ROOT", nodes, api_ca_pem="API ROOT", clock=self.clock)
         self.store.subscribe(self._kubelet)
         self._loop.run_until_complete(self.controllers.start())
         self.namespace("shop")
@@ -83,7 +71,7 @@ class Cluster:
     def do(self, act: Callable[[], Any]) -> Any:
         async def inside() -> Any:
             outcome = act()
-            await self.controllers.settle()
+            await settle()
             return outcome
 
         return self._loop.run_until_complete(inside())
@@ -114,7 +102,7 @@ class Cluster:
     def advance(self, seconds: float) -> None:
         until = self.clock.time + datetime.timedelta(seconds=seconds)
         while (timer := self.clock.next_due(until)) is not None:
-            self.do(timer.call)
+            self.do(timer)
         self.clock.time = until
 
     def ready(self, name: str, value: bool = True) -> None:
@@ -152,7 +140,11 @@ class Cluster:
     def reasons(self, about: str = "") -> list[str]:
         return [reason for reason, _ in self.events(about)]
 
-    # the kubelet
+    # the API and the kubelet
+
+    def _admit(self, resource: str, obj: dict[str, Any], user: str, done: Callable[[Any], None]) -> None:
+        why = self.refuse(obj)
+        done(PermissionError(why) if why else self.store.create(resource, obj))
 
     def _kubelet(self, event: Event) -> None:
         if event.resource != "pods" or event.type == "DELETED" or not self.auto:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.lone_api import standalone
 from meshtls.lab.api.store import Event, Store
-from meshtls.lab.controllers import Controllers, submitting
+from meshtls.lab.controllers import Controllers
 
 DEPLOYMENT = """
 apiVersion: apps/v1
@@ -81,7 +81,7 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
     held: list[object] = []
 
     def prepare(store: Store) -> None:
-        controllers = Controllers(store, submitting(store), "MESH ROOT")
+        controllers = Controllers(store, "MESH ROOT")
         store.subscribe(kubelet(store))
         held.append(asyncio.ensure_future(controllers.start()))
 

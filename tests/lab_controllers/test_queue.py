@@ -3,7 +3,7 @@
 import asyncio
 
 from meshtls.lab.controllers.queue import Queue, Retry
-from tests.lab_controllers.cluster import START, Clock
+from tests.lab_controllers.cluster import START, Clock, settle
 
 
 def run(script):
@@ -17,10 +17,10 @@ def test_many_additions_are_one_look():
         async def look(namespace, name):
             seen.append(name)
 
-        queue = Queue("q", look, Clock())
+        queue = Queue(look, Clock())
         for _ in range(10):
             queue.add(("ns", "x"))
-        await queue.idle()
+        await settle()
         assert seen == ["x"]
 
     run(script())
@@ -38,13 +38,13 @@ def test_an_addition_while_looking_is_one_more_look_and_never_two_at_once():
             await gate.wait()
             running -= 1
 
-        queue = Queue("q", look, Clock())
+        queue = Queue(look, Clock())
         queue.add(("ns", "x"))
         await asyncio.sleep(0)
         for _ in range(5):
             queue.add(("ns", "x"))
         gate.set()
-        await queue.idle()
+        await settle()
         assert (looks, most) == (2, 1)
 
     run(script())
@@ -59,12 +59,12 @@ def test_refusals_are_tried_again_ever_later_until_one_succeeds():
             if len(looks) < 5:
                 raise Retry("no")
 
-        queue = Queue("q", look, clock)
+        queue = Queue(look, clock)
         queue.add(("ns", "x"))
-        await queue.idle()
+        await settle()
         while (timer := clock.next_due(START.replace(hour=13))) is not None:
-            timer.call()
-            await queue.idle()
+            timer()
+            await settle()
         assert looks == [0.0, 0.1, 0.3, 0.7, 1.5]
 
     run(script())
@@ -79,14 +79,14 @@ def test_a_fault_in_one_key_is_logged_and_stops_no_other(caplog):
                 raise KeyError("oops")
             seen.append(name)
 
-        queue = Queue("q", look, Clock())
+        queue = Queue(look, Clock())
         queue.add(("ns", "bad"))
         queue.add(("ns", "good"))
-        await queue.idle()
+        await settle()
         assert seen == ["good"]
 
     run(script())
-    assert "q failed on ns/bad" in caplog.text
+    assert "ns/bad failed" in caplog.text
 
 
 def test_a_closed_queue_leaves_nothing_behind():
@@ -96,11 +96,11 @@ def test_a_closed_queue_leaves_nothing_behind():
         async def look(namespace, name):
             return 60.0
 
-        queue = Queue("q", look, clock)
+        queue = Queue(look, clock)
         queue.add(("ns", "x"))
-        await queue.idle()
+        await settle()
         await queue.close()
         queue.add(("ns", "x"))
-        assert clock.next_due(START.replace(hour=23)) is None and not await queue.idle()
+        assert clock.next_due(START.replace(hour=23)) is None
 
     run(script())

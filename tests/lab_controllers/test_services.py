@@ -1,6 +1,4 @@
-"""Services: addresses, node ports and EndpointSlices."""
-
-import ipaddress
+"""Services: their EndpointSlices."""
 
 from tests.lab_controllers.cluster import workload
 
@@ -20,29 +18,6 @@ def service(name="web", **spec):
 
 def slices(cluster, name="web"):
     return cluster.store.list("endpointslices.discovery.k8s.io", "shop", {"kubernetes.io/service-name": name})
-
-
-def test_a_service_gets_an_address_of_its_own(cluster):
-    for number in range(50):
-        cluster.create("services", service(f"web-{number}"))
-    addresses = [ipaddress.ip_address(one["spec"]["clusterIP"]) for one in cluster.store.list("services")]
-    assert len(set(addresses)) == 50 and all(one in ipaddress.ip_network("10.96.0.0/16") for one in addresses)
-
-
-def test_given_addresses_stay_and_headless_and_external_names_get_none(cluster):
-    cluster.create("services", service("fixed", clusterIP="10.96.0.10"))
-    cluster.create("services", service("headless", clusterIP="None"))
-    cluster.create("services", {**service("outside"), "spec": {"type": "ExternalName", "externalName": "example.com"}})
-    assert cluster.get("services", "fixed")["spec"]["clusterIPs"] == ["10.96.0.10"]
-    assert cluster.get("services", "headless")["spec"]["clusterIPs"] == ["None"]
-    assert "clusterIP" not in cluster.get("services", "outside")["spec"]
-
-
-def test_node_ports_are_given_once(cluster):
-    for number in range(20):
-        cluster.create("services", service(f"web-{number}", type="NodePort"))
-    ports = [one["spec"]["ports"][0]["nodePort"] for one in cluster.store.list("services")]
-    assert len(set(ports)) == 20 and all(30000 <= port <= 32767 for port in ports)
 
 
 def test_a_slice_names_its_pods(cluster):

@@ -130,18 +130,18 @@ def _holds(key: str, operator: str, values: list[str], held: Labels) -> bool:
             return key not in held
     try:
         left, right = int(held[key]), int(values[0])
-    except (KeyError, ValueError):
+    except (LookupError, ValueError):
         return False
     return left > right if operator == ">" else left < right
 
 
 def selected(selector: Object | None, held: Labels) -> bool:
-    """Does a LabelSelector object match? None matches nothing, {} everything."""
+    """Does a LabelSelector object match (or a node selector's term)? None matches nothing, {} everything."""
     if selector is None:
         return False
     if not (selector.get("matchLabels") or {}).items() <= held.items():
         return False
-    words = {"In": "in", "NotIn": "notin", "Exists": "present", "DoesNotExist": "absent"}
+    words = {"In": "in", "NotIn": "notin", "Exists": "present", "DoesNotExist": "absent", "Gt": ">", "Lt": "<"}
     return all(_holds(term["key"], words.get(term["operator"], "in"), term.get("values") or [], held)
                for term in selector.get("matchExpressions") or ())
 

@@ -1,36 +1,20 @@
-"""Time as the controllers see it: one object that says what time it is and calls back later, so that tests turn it by
-hand."""
+"""Time as the controllers see it. Tests put in a clock that they turn by hand."""
 
 import asyncio
 import datetime
 from collections.abc import Callable
-from typing import Protocol
 
 
-class Timer(Protocol):
-    """A call that is still to come."""
-
-    def cancel(self) -> None: ...
-
-
-class Clock(Protocol):
-    """What the controllers need of time."""
-
-    def now(self) -> datetime.datetime:
-        """The time, with UTC as its zone."""
-
-    def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
-        """Call once, `delay_s` seconds from now, in the event loop's thread."""
-
-
-class SystemClock:
+class Clock:
     """The machine's own time and the running event loop's timers."""
 
     def now(self) -> datetime.datetime:
+        """The time, with UTC as its zone."""
         return datetime.datetime.now(datetime.UTC)
 
-    def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
-        return asyncio.get_running_loop().call_later(max(delay_s, 0), call)
+    def call_later(self, delay_s: float, call: Callable[[], object]) -> Callable[[], object]:
+        """Call once, `delay_s` seconds from now, in the event loop's thread. What comes back takes it back."""
+        return asyncio.get_running_loop().call_later(max(delay_s, 0), call).cancel
 
 
 def text(when: datetime.datetime) -> str:

@@ -13,15 +13,13 @@ import zoneinfo
 from croniter import croniter
 from croniter.croniter import CroniterError
 
-from meshtls.lab.api.store import Event, Exists, clone
+from meshtls.lab.api.store import Exists, clone
 from meshtls.lab.controllers.clock import parse, text
-from meshtls.lab.controllers.hands import Hands
+from meshtls.lab.controllers.controller import Workload
 from meshtls.lab.controllers.job import finished_at
-from meshtls.lab.controllers.objects import Obj, condition, is_deleting, key_of, owner_reference, says_new
-from meshtls.lab.controllers.queue import Key
-from meshtls.lab.controllers.replicaset import owner_keys
+from meshtls.lab.controllers.objects import Obj, child, condition, is_deleting, key_of, name_of, status_of, surplus
 
-RESOURCE, JOBS = "cronjobs.batch", "jobs.batch"
+JOBS = "jobs.batch"
 
 
 class Unparseable(ValueError):
@@ -48,143 +46,100 @@ def _iterator(schedule: str, zone: str, start: datetime.datetime) -> croniter:
         raise Unparseable(str(error)) from error
 
 
-class CronJobs:
-    name = "cronjob-controller"
-    watches = frozenset({RESOURCE, JOBS})
+class CronJobs(Workload):
+    name, resource, kind = "cronjob-controller", "cronjobs.batch", "CronJob"
+    watches = frozenset({resource, JOBS})
 
-    def __init__(self, hands: Hands) -> None:
-        self._hands = hands
-
-    def keys(self, event: Event) -> list[Key]:
-        if event.resource == RESOURCE:
-            return [key_of(event.object)] if says_new(event.object, event.old) else []
-        return owner_keys(event, "CronJob")
-
-    async def reconcile(self, namespace: str, name: str) -> float | None:
-        cron = self._hands.store.get(RESOURCE, namespace, name)
-        if cron is None or is_deleting(cron):
-            return None
-        jobs = self._hands.owners.owned(cron, JOBS)
-        self._note_finished(cron, jobs)
-        self._forget(cron, jobs)
-        spec, now = cron["spec"], self._hands.clock.now()
+    async def sync(self, cron: Obj) -> float | None:
+        self._note(cron)
+        self._forget(cron)
+        spec, now = cron["spec"], self.clock.now()
         if spec.get("suspend"):
             return None
         try:
             due = latest(spec["schedule"], spec.get("timeZone", ""), self._since(cron, now), now)
-            if due is not None:
-                self._start(cron, due)
             following = upcoming(spec["schedule"], spec.get("timeZone", ""), now)
         except Unparseable as error:
-            self._hands.recorder.warning(cron, self.name, "UnparseableSchedule", f"unparseable schedule: {error}")
+            self.warn(cron, "UnparseableSchedule", f"unparseable schedule: {error}")
             return None
+        if due is not None:
+            self._start(cron, due)
         return (following - now).total_seconds()
 
     def _since(self, cron: Obj, now: datetime.datetime) -> datetime.datetime:
         """Times up to here are done with, or too old to start."""
-        started = (cron.get("status") or {}).get("lastScheduleTime") or cron["metadata"]["creationTimestamp"]
+        since = parse(status_of(cron).get("lastScheduleTime") or cron["metadata"]["creationTimestamp"])
         deadline = cron["spec"].get("startingDeadlineSeconds")
-        since = parse(started)
         return since if deadline is None else max(since, now - datetime.timedelta(seconds=deadline))
 
     def _start(self, cron: Obj, due: datetime.datetime) -> None:
-        hands, (namespace, name) = self._hands, key_of(cron)
-        running = [job for job in hands.owners.owned(cron, JOBS) if finished_at(job) is None and not is_deleting(job)]
+        running = [job for job in self.owners.owned(cron, JOBS) if _is_running(job)]
         policy = cron["spec"].get("concurrencyPolicy", "Allow")
         if running and policy == "Forbid":
-            hands.recorder.normal(
-                cron,
-                self.name,
-                "JobAlreadyActive",
-                "Not starting job because prior execution is running and concurrency policy is Forbid",
-            )
+            why = "prior execution is running and concurrency policy is Forbid"
+            self.say(cron, "JobAlreadyActive", f"Not starting job because {why}")
             return
-        if policy == "Replace":
-            for job in running:
-                hands.store.delete(JOBS, *key_of(job))
-                hands.recorder.normal(cron, self.name, "SuccessfulDelete", f"Deleted job {job['metadata']['name']}")
+        for job in running if policy == "Replace" else ():
+            self._delete(cron, job)
         try:
-            job = hands.store.create(JOBS, make_job(cron, due))
+            made = self.store.create(JOBS, make_job(cron, due))
         except Exists:
-            job = None
-        if job is not None:
-            hands.recorder.normal(cron, self.name, "SuccessfulCreate", f"Created job {job['metadata']['name']}")
-        hands.store.mutate(
-            RESOURCE, namespace, name, lambda obj: obj.setdefault("status", {}).update(lastScheduleTime=text(due))
-        )
-        self._note_finished(cron, hands.owners.owned(cron, JOBS))
+            pass
+        else:
+            self.say(cron, "SuccessfulCreate", f"Created job {name_of(made)}")
+        with self.changing(cron) as draft:
+            draft["status"]["lastScheduleTime"] = text(due)
+        self._note(cron)
 
-    def _note_finished(self, cron: Obj, jobs: list[Obj]) -> None:
+    def _note(self, cron: Obj) -> None:
         """status.active and lastSuccessfulTime; an event for each Job seen to end."""
-        old = {ref["uid"] for ref in (cron.get("status") or {}).get("active") or ()}
-        active = [
-            {
-                "apiVersion": job["apiVersion"],
-                "kind": job["kind"],
-                "namespace": job["metadata"]["namespace"],
-                "name": job["metadata"]["name"],
-                "uid": job["metadata"]["uid"],
-                "resourceVersion": job["metadata"]["resourceVersion"],
-            }
-            for job in jobs
-            if finished_at(job) is None and not is_deleting(job)
-        ]
-        known = {ref["uid"]: ref for ref in (cron.get("status") or {}).get("active") or ()}
+        jobs = self.owners.owned(cron, JOBS)
+        known = {ref["uid"]: ref for ref in status_of(cron).get("active") or ()}
         for job in jobs:
-            if job["metadata"]["uid"] in old and finished_at(job) is not None:
+            if job["metadata"]["uid"] in known and finished_at(job) is not None:
                 end = "Complete" if condition(job, "Complete") else "Failed"
-                self._hands.recorder.normal(
-                    cron,
-                    self.name,
-                    "SawCompletedJob",
-                    f"Saw completed job: {job['metadata']['name']}, condition: {end}",
-                )
-        succeeded = [job["status"]["completionTime"] for job in jobs if (job.get("status") or {}).get("completionTime")]
-
-        def write(obj: Obj) -> None:
-            status = obj.setdefault("status", {})
-            # a reference keeps the version it was first written with: a Job's own progress is no write here
-            status["active"] = [known.get(ref["uid"], ref) for ref in active]
+                self.say(cron, "SawCompletedJob", f"Saw completed job: {name_of(job)}, condition: {end}")
+        # a reference keeps the version it was first written with: a Job's own progress is no write here
+        active = [known.get(job["metadata"]["uid"], _reference(job)) for job in jobs if _is_running(job)]
+        times = [status_of(job)["completionTime"] for job in jobs if status_of(job).get("completionTime")]
+        with self.changing(cron) as draft:
+            status = draft["status"]
+            status["active"] = active
             if not active:
                 del status["active"]
-            if succeeded:
-                status["lastSuccessfulTime"] = max([*succeeded, status.get("lastSuccessfulTime", "")])
+            if times:
+                status["lastSuccessfulTime"] = max(*times, status.get("lastSuccessfulTime", ""))
 
-        self._hands.store.mutate(RESOURCE, *key_of(cron), write)
-
-    def _forget(self, cron: Obj, jobs: list[Obj]) -> None:
-        for kind, limit in (
-            ("Complete", cron["spec"].get("successfulJobsHistoryLimit", 3)),
-            ("Failed", cron["spec"].get("failedJobsHistoryLimit", 1)),
+    def _forget(self, cron: Obj) -> None:
+        jobs, spec = self.owners.owned(cron, JOBS), cron["spec"]
+        for kind, field, usual in (
+            ("Complete", "successfulJobsHistoryLimit", 3),
+            ("Failed", "failedJobsHistoryLimit", 1),
         ):
-            ended = sorted(
-                (job for job in jobs if condition(job, kind) and not is_deleting(job)),
-                key=lambda job: ((job.get("status") or {}).get("startTime", ""), job["metadata"]["name"]),
-            )
-            for job in ended[: max(len(ended) - limit, 0)]:
-                self._hands.store.delete(JOBS, *key_of(job))
-                self._hands.recorder.normal(
-                    cron, self.name, "SuccessfulDelete", f"Deleted job {job['metadata']['name']}"
-                )
+            ended = [job for job in jobs if condition(job, kind) and not is_deleting(job)]
+            for job in surplus(
+                ended, spec.get(field, usual), lambda job: (status_of(job).get("startTime", ""), name_of(job))
+            ):
+                self._delete(cron, job)
+
+    def _delete(self, cron: Obj, job: Obj) -> None:
+        self.store.delete(JOBS, *key_of(job))
+        self.say(cron, "SuccessfulDelete", f"Deleted job {name_of(job)}")
+
+
+def _is_running(job: Obj) -> bool:
+    return finished_at(job) is None and not is_deleting(job)
+
+
+def _reference(job: Obj) -> Obj:
+    about = {key: job["metadata"][key] for key in ("namespace", "name", "uid", "resourceVersion")}
+    return {"apiVersion": job["apiVersion"], "kind": job["kind"], **about}
 
 
 def make_job(cron: Obj, due: datetime.datetime) -> Obj:
     """The Job of one scheduled time."""
-    namespace, name = key_of(cron)
     template = cron["spec"]["jobTemplate"]
-    metadata = template.get("metadata") or {}
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": f"{name}-{int(due.timestamp()) // 60}",
-            "namespace": namespace,
-            "labels": dict(metadata.get("labels") or {}),
-            "annotations": {
-                **(metadata.get("annotations") or {}),
-                "batch.kubernetes.io/cronjob-scheduled-timestamp": text(due),
-            },
-            "ownerReferences": [owner_reference(cron)],
-        },
-        "spec": clone(template["spec"]),
-    }
+    job = child(cron, "batch/v1", "Job", template, name=f"{name_of(cron)}-{int(due.timestamp()) // 60}")
+    stamp = {"batch.kubernetes.io/cronjob-scheduled-timestamp": text(due)}
+    job["metadata"].setdefault("annotations", {}).update(stamp)
+    return {**job, "spec": clone(template["spec"])}

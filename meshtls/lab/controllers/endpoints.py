@@ -3,21 +3,17 @@ left to its owner."""
 
 from meshtls.lab.api.store import Event
 from meshtls.lab.controllers import slices
-from meshtls.lab.controllers.hands import Hands
-from meshtls.lab.controllers.objects import Obj, is_deleting, key_of, labels_of
-from meshtls.lab.controllers.queue import Key
+from meshtls.lab.controllers.controller import Controller
+from meshtls.lab.controllers.objects import Obj, is_deleting, key_of, labels_of, name_of
 
 RESOURCE = "endpointslices.discovery.k8s.io"
 
 
-class EndpointSlices:
+class EndpointSlices(Controller):
     name = "endpointslice-controller"
     watches = frozenset({"services", "pods", RESOURCE})
 
-    def __init__(self, hands: Hands) -> None:
-        self._hands = hands
-
-    def keys(self, event: Event) -> list[Key]:
+    def keys(self, event: Event) -> list[tuple[str, str]]:
         if event.resource == "services":
             return [key_of(event.object)]
         namespace = event.object["metadata"]["namespace"]
@@ -28,38 +24,33 @@ class EndpointSlices:
         label_sets = [labels_of(obj) for obj in (event.object, event.old) if obj is not None]
         return [
             key_of(service)
-            for service in self._hands.store.list("services", namespace)
+            for service in self.store.list("services", namespace)
             if (wanted := service["spec"].get("selector"))
             and any(wanted.items() <= labels.items() for labels in label_sets)
         ]
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
-        store = self._hands.store
-        service = store.get("services", namespace, name)
+        service = self.store.get("services", namespace, name)
         if service is None or is_deleting(service) or service["spec"].get("type") == "ExternalName":
             return None
         selector = service["spec"].get("selector")
         if not selector:
             return None
         stale = {
-            obj["metadata"]["name"]
-            for obj in self._hands.owners.owned(service, RESOURCE)
+            name_of(obj)
+            for obj in self.owners.owned(service, RESOURCE)
             if labels_of(obj).get(slices.MANAGED_BY) == slices.CONTROLLER
         }
-        for wanted in slices.build(service, store.list("pods", namespace, selector)):
-            stale.discard(wanted["metadata"]["name"])
-            if (
-                store.mutate(RESOURCE, namespace, wanted["metadata"]["name"], lambda obj, new=wanted: _copy(new, obj))
-                is None
-            ):
-                store.create(RESOURCE, wanted)
+        for wanted in slices.build(service, self.store.list("pods", namespace, selector)):
+            stale.discard(name_of(wanted))
+            if self.store.mutate(RESOURCE, *key_of(wanted), lambda obj, new=wanted: _copy(new, obj)) is None:
+                self.store.create(RESOURCE, wanted)
         for old in stale:
-            store.delete(RESOURCE, namespace, old)
+            self.store.delete(RESOURCE, namespace, old)
         return None
 
 
 def _copy(wanted: Obj, obj: Obj) -> None:
     """Make `obj` say what `wanted` says, keeping what the store added."""
-    for field in ("endpoints", "ports", "addressType"):
-        obj[field] = wanted[field]
+    obj.update({field: wanted[field] for field in ("endpoints", "ports", "addressType")})
     obj["metadata"]["labels"] = wanted["metadata"]["labels"]

@@ -10,105 +10,80 @@ Laws (pkg/controller/garbagecollector):
 The API turns a request's propagationPolicy into those finalizers.
 """
 
+from collections.abc import Callable
+
 from meshtls.lab.api.store import Event
-from meshtls.lab.controllers.hands import Hands
+from meshtls.lab.controllers.controller import Controller
 from meshtls.lab.controllers.objects import Obj, is_deleting, key_of
-from meshtls.lab.controllers.owners import Ref
-from meshtls.lab.controllers.queue import Key
+from meshtls.lab.controllers.owners import disown
 
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 
 
-class GarbageCollector:
+class GarbageCollector(Controller):
     name = "garbage-collector"
-    watches: frozenset[str] = frozenset()
 
-    def __init__(self, hands: Hands) -> None:
-        self._hands = hands
-
-    def keys(self, event: Event) -> list[Key]:
+    def keys(self, event: Event) -> list[tuple[str, str]]:
         """Keys are uids here: ("", uid)."""
         metadata = event.object["metadata"]
-        found = []
+        owners = metadata.get("ownerReferences") or ()
         if event.type == "DELETED":
-            found += [self._uid(ref) for ref in self._hands.owners.dependents(metadata["uid"])]
-            found += [owner["uid"] for owner in metadata.get("ownerReferences") or () if self._waits(owner["uid"])]
-        elif is_deleting(event.object) and {FOREGROUND, ORPHAN} & set(metadata.get("finalizers") or ()):
-            found.append(metadata["uid"])
-        elif metadata.get("ownerReferences"):
-            found += (
-                [metadata["uid"]]
-                if any(not self._owns(owner, event.object) for owner in metadata["ownerReferences"])
-                else []
-            )
-        return [("", uid) for uid in found if uid]
+            waiting = [owner["uid"] for owner in owners if self._waits(owner["uid"])]
+            return [("", uid) for uid in (*self.owners.dependents(metadata["uid"]), *waiting)]
+        if _holder(event.object) or not all(self._owns(owner, event.object) for owner in owners):
+            return [("", metadata["uid"])]
+        return []
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
-        ref = self._hands.owners.where(name)
-        obj = self._hands.store.get(*ref) if ref else None
-        if ref is None or obj is None:
+        obj = self.owners.find(name)
+        holder = _holder(obj) if obj else ""
+        if not holder:
+            self._collect(name)
             return None
-        finalizers = obj["metadata"].get("finalizers") or ()
-        if is_deleting(obj) and ORPHAN in finalizers:
-            self._orphan(ref, obj)
-        elif is_deleting(obj) and FOREGROUND in finalizers:
-            self._delete_dependents(ref, obj)
-        elif obj["metadata"].get("ownerReferences"):
-            self._collect(ref, obj)
+        for dependent in self.owners.dependents(name):
+            if holder == ORPHAN:
+                self._change(dependent, lambda one: disown(one, name))
+            else:
+                self._collect(dependent)
+        if not any(self._blocks(dependent, name) for dependent in self.owners.dependents(name)):
+            self._change(name, lambda one: one["metadata"]["finalizers"].remove(holder))
         return None
-
-    def _uid(self, ref: Ref) -> str:
-        obj = self._hands.store.get(*ref)
-        return obj["metadata"]["uid"] if obj else ""
 
     def _waits(self, uid: str) -> bool:
         """Whether that object is being deleted in the foreground."""
-        ref = self._hands.owners.where(uid)
-        obj = self._hands.store.get(*ref) if ref else None
-        return obj is not None and is_deleting(obj) and FOREGROUND in (obj["metadata"].get("finalizers") or ())
+        obj = self.owners.find(uid)
+        return obj is not None and _holder(obj) == FOREGROUND
 
     def _owns(self, owner: Obj, dependent: Obj) -> bool:
         """Whether the reference leads to an object that stays."""
-        ref = self._hands.owners.where(owner.get("uid", ""))
+        ref = self.owners.where(owner.get("uid", ""))
         return ref is not None and ref[1] in ("", key_of(dependent)[0]) and not self._waits(owner["uid"])
 
-    def _collect(self, ref: Ref, obj: Obj) -> None:
-        references = obj["metadata"]["ownerReferences"]
-        staying = [owner for owner in references if self._owns(owner, obj)]
-        if not staying:
-            self._delete(ref, obj, foreground=any(self._waits(owner.get("uid", "")) for owner in references))
-        elif len(staying) < len(references):
-            self._hands.store.mutate(*ref, lambda one: one["metadata"].update(ownerReferences=staying))
+    def _blocks(self, uid: str, owner: str) -> bool:
+        """Whether a dependent holds its owner's deletion up."""
+        references = ((self.owners.find(uid) or {}).get("metadata") or {}).get("ownerReferences") or ()
+        return any(ref.get("blockOwnerDeletion") for ref in references if ref["uid"] == owner)
 
-    def _delete(self, ref: Ref, obj: Obj, *, foreground: bool) -> None:
-        if is_deleting(obj):
+    def _collect(self, uid: str) -> None:
+        """Delete what has lost its owners; take away the references to some that are gone."""
+        ref, obj = self.owners.where(uid), self.owners.find(uid)
+        if ref is None or obj is None:
             return
-        if foreground and self._hands.owners.dependents(obj["metadata"]["uid"]):
-            self._hands.store.mutate(*ref, lambda one: one["metadata"].setdefault("finalizers", []).append(FOREGROUND))
-        self._hands.store.delete(*ref)
+        references = obj["metadata"].get("ownerReferences") or ()
+        staying = [owner for owner in references if self._owns(owner, obj)]
+        if staying:
+            self._change(uid, lambda one: one["metadata"].update(ownerReferences=staying))
+        elif references and not is_deleting(obj):
+            if self.owners.dependents(uid) and any(self._waits(owner["uid"]) for owner in references):
+                self._change(uid, lambda one: one["metadata"].setdefault("finalizers", []).append(FOREGROUND))
+            self.store.delete(*ref)
 
-    def _delete_dependents(self, ref: Ref, owner: Obj) -> None:
-        uid = owner["metadata"]["uid"]
-        for dependent in self._hands.owners.dependents(uid):
-            if (obj := self._hands.store.get(*dependent)) is not None and not is_deleting(obj):
-                self._collect(dependent, obj)
-        left = (self._hands.store.get(*dependent) for dependent in self._hands.owners.dependents(uid))
-        if not any(
-            one.get("blockOwnerDeletion")
-            for obj in left
-            if obj
-            for one in obj["metadata"]["ownerReferences"]
-            if one["uid"] == uid
-        ):
-            self._hands.store.mutate(*ref, lambda one: one["metadata"]["finalizers"].remove(FOREGROUND))
+    def _change(self, uid: str, change: Callable[[Obj], None]) -> None:
+        if ref := self.owners.where(uid):
+            self.store.mutate(*ref, change)
 
-    def _orphan(self, ref: Ref, owner: Obj) -> None:
-        uid = owner["metadata"]["uid"]
-        for dependent in self._hands.owners.dependents(uid):
-            self._hands.store.mutate(
-                *dependent,
-                lambda one: one["metadata"].update(
-                    ownerReferences=[kept for kept in one["metadata"]["ownerReferences"] if kept["uid"] != uid]
-                ),
-            )
-        self._hands.store.mutate(*ref, lambda one: one["metadata"]["finalizers"].remove(ORPHAN))
+
+def _holder(obj: Obj) -> str:
+    """The finalizer that keeps an object in being for its dependents' sake; "" for none."""
+    finalizers = obj["metadata"].get("finalizers") or () if is_deleting(obj) else ()
+    return next((one for one in (ORPHAN, FOREGROUND) if one in finalizers), "")

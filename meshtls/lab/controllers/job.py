@@ -6,233 +6,175 @@ real cluster.
 """
 
 import datetime
+from collections.abc import Iterator
 
 from meshtls.lab.api.store import Event
 from meshtls.lab.controllers import jobstate, pods
-from meshtls.lab.controllers.clock import parse, text
-from meshtls.lab.controllers.hands import Hands
-from meshtls.lab.controllers.jobstate import INDEX, Tally, Verdict
-from meshtls.lab.controllers.objects import Obj, condition, is_deleting, key_of, says_new, set_condition
-from meshtls.lab.controllers.queue import Key
-from meshtls.lab.controllers.replicaset import owner_keys
+from meshtls.lab.controllers.clock import parse
+from meshtls.lab.controllers.controller import Hands, Workload
+from meshtls.lab.controllers.jobstate import INDEX, End, Tally, Verdict
+from meshtls.lab.controllers.objects import (
+    Obj,
+    condition,
+    controller_of,
+    holds,
+    name_of,
+    set_condition,
+    set_counts,
+    status_of,
+)
 
-RESOURCE = "jobs.batch"
 UID_LABELS = ("batch.kubernetes.io/controller-uid", "controller-uid")
 NAME_LABELS = ("batch.kubernetes.io/job-name", "job-name")
 
 
-class Jobs:
-    name = "job-controller"
-    watches = frozenset({RESOURCE, "pods"})
+class Jobs(Workload):
+    name, resource, kind = "job-controller", "jobs.batch", "Job"
+    watches = frozenset({resource, "pods"})
 
     def __init__(self, hands: Hands) -> None:
-        self._hands = hands
-        self._counted: dict[str, set[str]] = {}
-        self._tallies: dict[str, Tally] = {}
+        super().__init__(hands)
+        self._ends: dict[str, dict[str, End | None]] = {}
+        """How each pod of a job ended, by their uids; None for one that was not wanted any more."""
 
-    def keys(self, event: Event) -> list[Key]:
-        if event.resource == RESOURCE:
-            if event.type == "DELETED":
-                self._counted.pop(event.object["metadata"]["uid"], None)
-                self._tallies.pop(event.object["metadata"]["uid"], None)
-            return [key_of(event.object)] if says_new(event.object, event.old) else []
-        found = owner_keys(event, "Job")
-        if found:
-            self._count(event.object, gone=event.type == "DELETED")
-        return found
+    def keys(self, event: Event) -> list[tuple[str, str]]:
+        if event.resource == "pods":
+            self._note(event.object, gone=event.type == "DELETED")
+        elif event.type == "DELETED":
+            self._ends.pop(event.object["metadata"]["uid"], None)
+        return super().keys(event)
 
-    async def reconcile(self, namespace: str, name: str) -> float | None:
-        job = self._hands.store.get(RESOURCE, namespace, name)
-        if job is None or is_deleting(job):
-            return None
-        now = self._hands.clock.now()
+    async def sync(self, job: Obj) -> float | None:
+        now = self.clock.now()
         if finished := finished_at(job):
             return self._remove_when_due(job, finished, now)
-        job = self._start(job, now)
+        job = self._start(job)
         active = self._active(job)
-        tally = self._tally(job)
-        over = jobstate.verdict(job, tally, active, now)
+        done = self._tally(job)
+        over = jobstate.verdict(job, done, active, now)
         wait = None
         try:
             if over.kind:
                 for pod in active:
                     self._dismiss(job, pod, failed=over.kind == "Failed")
             else:
-                wait = await self._balance(job, tally, active, now)
+                wait = await self._balance(job, done, active, now)
         finally:
             self._write_status(job, over)
         return self._remove_when_due(job, now, now) if over.kind else wait
 
-    def _start(self, job: Obj, now: datetime.datetime) -> Obj:
-        """Set the start time, or take it away from a suspended job; say so."""
-        job = self._with_selector(job)
-        suspended, status = bool(job["spec"].get("suspend")), job.get("status") or {}
-        old = condition(job, "Suspended")
-        was = old is not None and old["status"] == "True"
-        if suspended == was and (suspended or status.get("startTime")):
-            return job
-
-        def write(obj: Obj) -> None:
-            fresh = obj.setdefault("status", {})
+    def _start(self, job: Obj) -> Obj:
+        """The job with what the API would have given it (a CronJob's comes in past it), and with a start time, which a
+        suspended one has not."""
+        suspended, was = bool(job["spec"].get("suspend")), holds(job, "Suspended")
+        now, said = self.store.now(), "Suspended" if suspended else "Resumed"
+        with self.changing(job) as draft:
+            status, spec = draft["status"], draft["spec"]
+            if not spec.get("selector"):
+                spec["selector"] = {"matchLabels": {UID_LABELS[0]: job["metadata"]["uid"]}}
+                spec["template"].setdefault("metadata", {}).setdefault("labels", {}).update(_labels(job))
             if suspended:
-                fresh.pop("startTime", None)
-                set_condition(fresh, "Suspended", "True", "JobSuspended", "Job suspended", text(now))
-                return
-            fresh["startTime"] = text(now)
-            if was:
-                set_condition(fresh, "Suspended", "False", "JobResumed", "Job resumed", text(now))
-
-        written = self._hands.store.mutate(RESOURCE, *key_of(job), write) or job
-        if suspended or was:
-            reason = "Suspended" if suspended else "Resumed"
-            self._hands.recorder.normal(job, self.name, reason, f"Job {reason.lower()}")
-        return written
-
-    def _with_selector(self, job: Obj) -> Obj:
-        """A Job that came in past the API (a CronJob's) gets the selector and labels that the API would have given
-        it."""
-        if job["spec"].get("selector"):
-            return job
-
-        def write(obj: Obj) -> None:
-            obj["spec"]["selector"] = _selector(job)
-            obj["spec"]["template"].setdefault("metadata", {}).setdefault("labels", {}).update(_labels(job))
-
-        return self._hands.store.mutate(RESOURCE, *key_of(job), write) or job
+                status.pop("startTime", None)
+            else:
+                status.setdefault("startTime", now)
+            if suspended != was:
+                set_condition(status, "Suspended", str(suspended), f"Job{said}", f"Job {said.lower()}", now)
+        if suspended != was:
+            self.say(job, said, f"Job {said.lower()}")
+        return draft
 
     def _active(self, job: Obj) -> list[Obj]:
-        owned = self._hands.owners.claimed(job, "pods", job["spec"].get("selector"))
+        owned = self.owners.claimed(job, "pods")
         for pod in owned:
-            self._count(pod, gone=False)
+            self._note(pod, gone=False)
         return [pod for pod in owned if pods.is_active(pod)]
 
-    def _count(self, pod: Obj, *, gone: bool) -> None:
+    def _note(self, pod: Obj, *, gone: bool) -> None:
         """Count a pod once it has ended; one that vanishes unfinished has failed."""
-        owner = next((ref for ref in pod["metadata"].get("ownerReferences") or () if ref.get("controller")), None)
-        if owner is None or not (gone or pods.is_done(pod) or is_deleting(pod)):
-            return
-        counted = self._counted.setdefault(owner["uid"], set())
-        if pod["metadata"]["uid"] in counted:
-            return
-        counted.add(pod["metadata"]["uid"])
-        failed = pods.phase(pod) != "Succeeded"
-        old = self._tallies.get(owner["uid"], Tally())
-        self._tallies[owner["uid"]] = Tally(
-            succeeded=old.succeeded + (not failed),
-            failed=old.failed + failed,
-            indexes=old.indexes | {jobstate.index_of(pod)}
-            if not failed and jobstate.index_of(pod) is not None
-            else old.indexes,
-            last_failure=self._hands.clock.now() if failed else old.last_failure,
-        )
+        owner = controller_of(pod)
+        if owner is not None and owner["kind"] == self.kind and (gone or not pods.is_active(pod)):
+            end = End(pods.phase(pod) == "Succeeded", jobstate.index_of(pod), self.clock.now())
+            self._ends.setdefault(owner["uid"], {}).setdefault(pod["metadata"]["uid"], end)
+
+    def _tally(self, job: Obj) -> Tally:
+        ends = self._ends.get(job["metadata"]["uid"], {}).values()
+        return jobstate.tally(job["spec"], [end for end in ends if end])
 
     def _dismiss(self, job: Obj, pod: Obj, *, failed: bool) -> None:
         """Delete a pod that is no longer wanted: it counts as failed only when the job itself has failed."""
         if not failed:
-            self._counted.setdefault(job["metadata"]["uid"], set()).add(pod["metadata"]["uid"])
-        pods.delete(self._hands, job, self.name, pod)
+            self._ends.setdefault(job["metadata"]["uid"], {})[pod["metadata"]["uid"]] = None
+        self.delete_pod(job, pod)
 
-    def _tally(self, job: Obj) -> Tally:
-        return self._tallies.get(job["metadata"]["uid"], Tally())
-
-    async def _balance(self, job: Obj, tally: Tally, active: list[Obj], now: datetime.datetime) -> float | None:
+    async def _balance(self, job: Obj, done: Tally, active: list[Obj], now: datetime.datetime) -> float | None:
         """Add or remove pods; seconds until the backoff or the deadline is over."""
-        spec, waits = job["spec"], []
-        missing = jobstate.missing(job, tally, active)
+        missing, end = jobstate.missing(job, done, active), jobstate.deadline(job)
         for pod in pods.expendable_first(active)[: max(-missing, 0)]:
             self._dismiss(job, pod, failed=False)
-        if missing > 0:
-            backoff_s = jobstate.backoff_left_s(tally, now)
-            if backoff_s:
-                waits.append(backoff_s)
-            else:
-                await pods.create(self._hands, job, self.name, self._new_pods(job, tally, active, missing))
-        if spec.get("activeDeadlineSeconds") is not None and not spec.get("suspend"):
-            end = parse(job["status"]["startTime"]) + datetime.timedelta(seconds=spec["activeDeadlineSeconds"])
-            waits.append(max((end - now).total_seconds(), 0))
-        return min(waits, default=None)
+        backoff_s = jobstate.backoff_left_s(done, now) if missing > 0 else 0
+        if missing > 0 and not backoff_s:
+            await self.create_pods(job, list(self._new_pods(job, done, active, missing)))
+        waits = [backoff_s, (end - now).total_seconds() if end else 0]
+        return min((wait for wait in waits if wait), default=None)
 
-    def _new_pods(self, job: Obj, tally: Tally, active: list[Obj], count: int) -> list[Obj]:
-        if not jobstate.is_indexed(job["spec"]):
-            return [self._pod(job, None) for _ in range(count)]
-        taken = {jobstate.index_of(pod) for pod in active} | tally.indexes
-        free = (number for number in range(jobstate.completions(job["spec"]) or 0) if number not in taken)
-        return [self._pod(job, number) for number, _ in zip(free, range(count), strict=False)]
-
-    def _pod(self, job: Obj, index: int | None) -> Obj:
-        base = job["metadata"]["name"] + ("" if index is None else f"-{index}")
-        pod = pods.make(job, job["spec"]["template"], f"{base}-{self._hands.suffix()}")
-        pod["metadata"]["generateName"] = f"{base}-"
-        labels = pod["metadata"]["labels"]
-        labels |= _labels(job)
-        if index is not None:
-            labels[INDEX] = pod["metadata"]["annotations"][INDEX] = str(index)
-            pod["spec"]["hostname"] = base
-            for container in (*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]):
-                container.setdefault("env", []).append(
-                    {
-                        "name": "JOB_COMPLETION_INDEX",
-                        "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.labels['{INDEX}']"}},
-                    }
-                )
-        return pod
+    def _new_pods(self, job: Obj, done: Tally, active: list[Obj], count: int) -> Iterator[Obj]:
+        taken = {jobstate.index_of(pod) for pod in active} | done.indexes
+        free = [number for number in range(job["spec"].get("completions") or 0) if number not in taken]
+        indexes: list[int | None] = [*free] if jobstate.is_indexed(job["spec"]) else [None] * count
+        for index in indexes[:count]:
+            base = name_of(job) if index is None else f"{name_of(job)}-{index}"
+            pod = pods.make(job, job["spec"]["template"], generateName=f"{base}-")
+            pod["metadata"]["labels"] |= _labels(job)
+            if index is not None:
+                _number(pod, index, base)
+            yield pod
 
     def _write_status(self, seen: Obj, over: Verdict) -> None:
-        now = text(self._hands.clock.now())
-        active, tally = self._active(seen), self._tally(seen)
-        counts = {
-            "active": len(active),
-            "succeeded": len(tally.indexes) if jobstate.is_indexed(seen["spec"]) else tally.succeeded,
-            "failed": tally.failed,
-        }
-
-        def write(obj: Obj) -> None:
-            status = obj.setdefault("status", {})
-            for field, count in counts.items():
-                if count:
-                    status[field] = count
-                else:
-                    status.pop(field, None)
+        now, active, done = self.store.now(), self._active(seen), self._tally(seen)
+        with self.changing(seen) as job:
+            status = job["status"]
+            set_counts(status, {"active": len(active), "succeeded": done.succeeded, "failed": done.failed})
             status.update(ready=sum(map(pods.is_ready, active)), terminating=0, uncountedTerminatedPods={})
-            if tally.indexes:
-                status["completedIndexes"] = jobstate.indexes_text(tally.indexes)
+            if done.indexes:
+                status["completedIndexes"] = jobstate.indexes_text(done.indexes)
             if over.kind:
                 first = "SuccessCriteriaMet" if over.kind == "Complete" else "FailureTarget"
                 for kind in (first, over.kind):
                     set_condition(status, kind, "True", over.reason, over.message, now, lastProbeTime=now)
-                if over.kind == "Complete":
-                    status["completionTime"] = now
-
-        self._hands.store.mutate(RESOURCE, *key_of(seen), write)
+            if over.kind == "Complete":
+                status["completionTime"] = now
         if over.kind == "Complete":
-            self._hands.recorder.normal(seen, self.name, "Completed", "Job completed")
+            self.say(seen, "Completed", "Job completed")
         elif over.kind:
-            self._hands.recorder.warning(seen, self.name, over.reason, over.message)
+            self.warn(seen, over.reason, over.message)
 
     def _remove_when_due(self, job: Obj, finished: datetime.datetime, now: datetime.datetime) -> float | None:
         """ttlSecondsAfterFinished: seconds left, or the job deleted."""
-        ttl = job["spec"].get("ttlSecondsAfterFinished")
-        if ttl is None:
+        ttl_s = job["spec"].get("ttlSecondsAfterFinished")
+        if ttl_s is None:
             return None
-        left_s = (finished + datetime.timedelta(seconds=ttl) - now).total_seconds()
+        left_s = (finished + datetime.timedelta(seconds=ttl_s) - now).total_seconds()
         if left_s > 0:
             return left_s
-        self._hands.store.delete(RESOURCE, *key_of(job))
+        self.store.delete(self.resource, job["metadata"]["namespace"], name_of(job))
         return None
 
 
-def _selector(job: Obj) -> Obj:
-    return {"matchLabels": {UID_LABELS[0]: job["metadata"]["uid"]}}
+def _number(pod: Obj, index: int, base: str) -> None:
+    """Tell an Indexed job's pod which it is."""
+    for field in ("labels", "annotations"):
+        pod["metadata"].setdefault(field, {})[INDEX] = str(index)
+    pod["spec"]["hostname"] = base
+    source = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.labels['{INDEX}']"}}
+    for container in (*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]):
+        container.setdefault("env", []).append({"name": "JOB_COMPLETION_INDEX", "valueFrom": source})
 
 
 def _labels(job: Obj) -> dict[str, str]:
-    return dict.fromkeys(UID_LABELS, job["metadata"]["uid"]) | dict.fromkeys(NAME_LABELS, job["metadata"]["name"])
+    return dict.fromkeys(UID_LABELS, job["metadata"]["uid"]) | dict.fromkeys(NAME_LABELS, name_of(job))
 
 
 def finished_at(job: Obj) -> datetime.datetime | None:
     """When the job became Complete or Failed."""
-    for kind in ("Complete", "Failed"):
-        found = condition(job, kind)
-        if found is not None and found["status"] == "True":
-            return parse(found["lastTransitionTime"])
-    return None
+    found = next((condition(job, kind) for kind in ("Complete", "Failed") if holds(job, kind)), None)
+    return parse(found["lastTransitionTime"]) if found else None

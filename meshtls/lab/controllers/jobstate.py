@@ -9,24 +9,33 @@ Laws (pkg/controller/job/job_controller.go, batch/v1):
 """
 
 import datetime
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Sequence
 
 import msgspec
 
 from meshtls.lab.controllers.clock import parse
-from meshtls.lab.controllers.objects import Obj, annotations_of
+from meshtls.lab.controllers.objects import Obj, annotations_of, status_of
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 10.0, 600.0
 
 
+class End(msgspec.Struct, frozen=True):
+    """How a pod ended, and when that was seen."""
+
+    succeeded: bool
+    index: int | None
+    at: datetime.datetime
+
+
 class Tally(msgspec.Struct, frozen=True):
     """What has ended so far. `last_failure` is when the youngest failure was seen."""
 
-    succeeded: int = 0
-    failed: int = 0
-    indexes: frozenset[int] = frozenset()
-    last_failure: datetime.datetime | None = None
+    succeeded: int
+    failed: int
+    indexes: frozenset[int]
+    last_failure: datetime.datetime | None
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -35,12 +44,6 @@ class Verdict(msgspec.Struct, frozen=True):
     kind: str = ""
     reason: str = ""
     message: str = ""
-
-
-def completions(spec: Obj) -> int | None:
-    """How many successes are asked for; None for a work queue."""
-    value = spec.get("completions")
-    return None if value is None else int(value)
 
 
 def is_indexed(spec: Obj) -> bool:
@@ -52,68 +55,65 @@ def index_of(pod: Obj) -> int | None:
     return int(written) if written.isdigit() else None
 
 
-def verdict(job: Obj, tally: Tally, active: Sequence[Obj], now: datetime.datetime) -> Verdict:
+def tally(spec: Obj, ends: Collection[End]) -> Tally:
+    """An Indexed job's successes are its indexes'."""
+    good, bad = ([end for end in ends if end.succeeded is value] for value in (True, False))
+    indexes = frozenset(end.index for end in good if end.index is not None)
+    last = max((end.at for end in bad), default=None)
+    return Tally(len(indexes) if is_indexed(spec) else len(good), len(bad), indexes, last)
+
+
+def deadline(job: Obj) -> datetime.datetime | None:
+    """When activeDeadlineSeconds are over; None for a job without, or suspended."""
+    seconds, started = job["spec"].get("activeDeadlineSeconds"), status_of(job).get("startTime")
+    if seconds is None or not started or job["spec"].get("suspend"):
+        return None
+    return parse(started) + datetime.timedelta(seconds=seconds)
+
+
+def verdict(job: Obj, done: Tally, active: Sequence[Obj], now: datetime.datetime) -> Verdict:
     """Whether the job is over, by laws 2 and 3."""
-    spec = job["spec"]
-    started = (job.get("status") or {}).get("startTime")
-    limit = spec.get("backoffLimit", 6)
+    spec, end = job["spec"], deadline(job)
+    limit, asked = spec.get("backoffLimit", 6), spec.get("completions")
     restarts = sum(map(_restarts, active)) if spec["template"]["spec"].get("restartPolicy") == "OnFailure" else 0
-    if tally.failed > limit or (restarts and restarts >= max(limit, 1)):
+    if done.failed > limit or (restarts and restarts >= max(limit, 1)):
         return Verdict("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
-    deadline = spec.get("activeDeadlineSeconds")
-    if (
-        deadline is not None
-        and started
-        and now >= parse(started) + datetime.timedelta(seconds=deadline)
-        and not spec.get("suspend")
-    ):
+    if end is not None and now >= end:
         return Verdict("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
-    asked = completions(spec)
-    if is_indexed(spec):
-        done = asked is not None and len(tally.indexes) >= asked
-    elif asked is None:
-        done = tally.succeeded > 0 and not active
-    else:
-        done = tally.succeeded >= asked
-    return Verdict("Complete", "CompletionsReached", "Reached expected number of succeeded pods") if done else Verdict()
+    if done.succeeded >= asked if asked is not None else done.succeeded and not active:
+        return Verdict("Complete", "CompletionsReached", "Reached expected number of succeeded pods")
+    return Verdict()
 
 
-def missing(job: Obj, tally: Tally, active: Sequence[Obj]) -> int:
+def missing(job: Obj, done: Tally, active: Sequence[Obj]) -> int:
     """Pods to add (negative: to remove) so that the job goes on in parallel as declared."""
     spec = job["spec"]
+    parallel, asked = int(spec.get("parallelism", 1)), spec.get("completions")
     if spec.get("suspend"):
         return -len(active)
-    parallel, asked = spec.get("parallelism", 1), completions(spec)
-    if asked is None:
-        wanted = len(active) if tally.succeeded and len(active) <= parallel else parallel
-    else:
-        wanted = min(parallel, asked - (len(tally.indexes) if is_indexed(spec) else tally.succeeded))
-    return int(wanted) - len(active)
+    if asked is not None:
+        return int(min(parallel, asked - done.succeeded)) - len(active)
+    # a work queue that one pod found empty gets no more
+    return min(parallel - len(active), 0) if done.succeeded else parallel - len(active)
 
 
-def backoff_left_s(tally: Tally, now: datetime.datetime) -> float:
+def backoff_left_s(done: Tally, now: datetime.datetime) -> float:
     """Seconds for which no further pod is made, by law 4."""
-    if tally.last_failure is None:
+    if done.last_failure is None:
         return 0.0
-    delay_s = min(FIRST_BACKOFF_S * 2.0 ** min(tally.failed - 1, 10), LONGEST_BACKOFF_S)
-    return max((tally.last_failure + datetime.timedelta(seconds=delay_s) - now).total_seconds(), 0.0)
+    delay_s = min(FIRST_BACKOFF_S * 2.0 ** min(done.failed - 1, 10), LONGEST_BACKOFF_S)
+    return max((done.last_failure + datetime.timedelta(seconds=delay_s) - now).total_seconds(), 0.0)
 
 
 def indexes_text(indexes: frozenset[int]) -> str:
     """Completed indexes as the API writes them: 0-2,5."""
-    spans: list[list[int]] = []
-    for number in sorted(indexes):
-        if spans and spans[-1][1] == number - 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ",".join(str(a) if a == b else f"{a}-{b}" if b > a + 1 else f"{a},{b}" for a, b in spans)
+    runs = (
+        [number for _, number in run]
+        for _, run in itertools.groupby(enumerate(sorted(indexes)), lambda pair: pair[1] - pair[0])
+    )
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs)
 
 
 def _restarts(pod: Obj) -> int:
-    status = pod.get("status") or {}
-    return sum(
-        one.get("restartCount", 0)
-        for field in ("initContainerStatuses", "containerStatuses")
-        for one in status.get(field) or ()
-    )
+    fields = ("initContainerStatuses", "containerStatuses")
+    return sum(one.get("restartCount", 0) for field in fields for one in status_of(pod).get(field) or ())

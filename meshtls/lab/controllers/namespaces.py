@@ -10,107 +10,78 @@ Laws:
 from collections import Counter
 
 from meshtls.lab.api.store import Event
-from meshtls.lab.controllers.clock import text
-from meshtls.lab.controllers.hands import Hands
-from meshtls.lab.controllers.objects import Obj, is_deleting, set_condition
-from meshtls.lab.controllers.queue import Key
+from meshtls.lab.controllers.controller import Controller, Hands
+from meshtls.lab.controllers.objects import Obj, is_deleting, name_of, set_condition
 
 WITHOUT_MESH_ROOT = frozenset({"kube-public", "kube-node-lease", "local-path-storage"})
 
 
-class Namespaces:
+class Namespaces(Controller):
     name = "namespace-controller"
-    watches: frozenset[str] = frozenset()
 
     def __init__(self, hands: Hands, mesh_root_pem: str, api_root_pem: str) -> None:
-        self._hands = hands
-        self._mesh_root_pem = mesh_root_pem
-        self._api_root_pem = api_root_pem
+        super().__init__(hands)
+        self._mesh_root_pem, self._api_root_pem = mesh_root_pem, api_root_pem
 
-    def keys(self, event: Event) -> list[Key]:
+    def keys(self, event: Event) -> list[tuple[str, str]]:
         metadata = event.object["metadata"]
-        if event.resource == "namespaces":
-            return [("", metadata["name"])]
-        namespace = metadata.get("namespace")
-        if not namespace:
-            return []
-        if event.resource in ("configmaps", "serviceaccounts") and event.type != "ADDED":
-            return [("", namespace)]
-        home = self._hands.store.get("namespaces", "", namespace)
-        return [("", namespace)] if home is not None and is_deleting(home) else []
+        name = metadata["name"] if event.resource == "namespaces" else metadata.get("namespace")
+        home = self.store.get("namespaces", "", name) if name else None
+        furniture = event.resource in ("configmaps", "serviceaccounts") and event.type != "ADDED"
+        return [("", name)] if home and (event.resource == "namespaces" or furniture or is_deleting(home)) else []
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
-        home = self._hands.store.get("namespaces", "", name)
-        if home is None:
-            return None
-        if is_deleting(home):
-            self._empty(home)
-        else:
+        home = self.store.get("namespaces", "", name)
+        if home is not None and is_deleting(home):
+            self._empty(name)
+        elif home is not None:
             self._furnish(name)
         return None
 
     def _furnish(self, name: str) -> None:
-        if self._hands.store.get("serviceaccounts", name, "default") is None:
-            self._hands.store.create(
-                "serviceaccounts",
-                {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}},
-            )
-        self._keep_config_map(name, "kube-root-ca.crt", {"ca.crt": self._api_root_pem}, {})
+        self._keep("serviceaccounts", "ServiceAccount", name, "default", {})
+        self._keep("configmaps", "ConfigMap", name, "kube-root-ca.crt", {"data": {"ca.crt": self._api_root_pem}})
         if name not in WITHOUT_MESH_ROOT:
-            self._keep_config_map(
-                name, "istio-ca-root-cert", {"root-cert.pem": self._mesh_root_pem}, {"istio.io/config": "true"}
-            )
+            root = {"data": {"root-cert.pem": self._mesh_root_pem}}
+            self._keep("configmaps", "ConfigMap", name, "istio-ca-root-cert", root, {"istio.io/config": "true"})
 
-    def _keep_config_map(self, namespace: str, name: str, data: dict[str, str], labels: dict[str, str]) -> None:
+    def _keep(self, resource: str, kind: str, namespace: str, name: str, body: Obj, labels: Obj | None = None) -> None:
         def restore(obj: Obj) -> None:
-            obj["data"] = data
+            obj.update(body)
             if labels:
                 obj["metadata"].setdefault("labels", {}).update(labels)
 
-        if self._hands.store.mutate("configmaps", namespace, name, restore) is None:
-            made: Obj = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}}
+        if self.store.mutate(resource, namespace, name, restore) is None:
+            made: Obj = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}}
             restore(made)
-            self._hands.store.create("configmaps", made)
+            self.store.create(resource, made)
 
-    def _empty(self, home: Obj) -> None:
-        store, name = self._hands.store, home["metadata"]["name"]
-        for resource in store.resources():
-            for obj in store.list(resource, name):
+    def _empty(self, name: str) -> None:
+        for resource in self.store.resources():
+            for obj in self.store.list(resource, name):
                 if not is_deleting(obj):
-                    store.delete(resource, name, obj["metadata"]["name"])
-        left = {resource: found for resource in store.resources() if (found := store.list(resource, name))}
+                    self.store.delete(resource, name, name_of(obj))
+        left = {resource: found for resource in self.store.resources() if (found := self.store.list(resource, name))}
         if left:
-            store.mutate("namespaces", "", name, lambda obj: self._say_what_is_left(obj, left))
-        elif store.mutate("namespaces", "", name, _release) is not None:
-            store.delete("namespaces", "", name)
+            self.store.mutate("namespaces", "", name, lambda home: self._say_what_is_left(home, left))
+        elif self.store.mutate("namespaces", "", name, _release) is not None:
+            self.store.delete("namespaces", "", name)
 
     def _say_what_is_left(self, home: Obj, left: dict[str, list[Obj]]) -> None:
-        now, status = text(self._hands.clock.now()), home.setdefault("status", {})
+        status = home.setdefault("status", {})
         status["phase"] = "Terminating"
-        remaining = ", ".join(
-            f"{resource} has {len(found)} resource instances" for resource, found in sorted(left.items())
-        )
-        set_condition(
-            status,
-            "NamespaceContentRemaining",
-            "True",
-            "SomeResourcesRemain",
-            f"Some resources are remaining: {remaining}",
-            now,
-        )
         holders = Counter(
             one for found in left.values() for obj in found for one in obj["metadata"].get("finalizers") or ()
         )
-        if holders:
-            said = ", ".join(f"{one} in {count} resource instances" for one, count in sorted(holders.items()))
-            set_condition(
-                status,
-                "NamespaceFinalizersRemaining",
-                "True",
-                "SomeFinalizersRemain",
-                f"Some content in the namespace has finalizers remaining: {said}",
-                now,
-            )
+        remaining = [f"{resource} has {len(found)} resource instances" for resource, found in sorted(left.items())]
+        held = [f"{one} in {count} resource instances" for one, count in sorted(holders.items())]
+        content = "Some content in the namespace has finalizers remaining"
+        for kind, reason, opening, what in (
+            ("NamespaceContentRemaining", "SomeResourcesRemain", "Some resources are remaining", remaining),
+            ("NamespaceFinalizersRemaining", "SomeFinalizersRemain", content, held),
+        ):
+            if what:
+                set_condition(status, kind, "True", reason, f"{opening}: {', '.join(what)}", self.store.now())
 
 
 def _release(home: Obj) -> None:

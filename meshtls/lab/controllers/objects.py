@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 Obj = dict[str, Any]
@@ -17,6 +17,10 @@ def key_of(obj: Obj) -> tuple[str, str]:
     return metadata.get("namespace") or "", metadata["name"]
 
 
+def name_of(obj: Obj) -> str:
+    return str(obj["metadata"]["name"])
+
+
 def is_deleting(obj: Obj) -> bool:
     return "deletionTimestamp" in obj["metadata"]
 
@@ -27,6 +31,15 @@ def labels_of(obj: Obj) -> dict[str, str]:
 
 def annotations_of(obj: Obj) -> dict[str, str]:
     return obj["metadata"].get("annotations") or {}
+
+
+def template_labels(obj: Obj) -> dict[str, str]:
+    """The labels that a workload's pods get."""
+    return (obj["spec"]["template"].get("metadata") or {}).get("labels") or {}
+
+
+def status_of(obj: Obj) -> Obj:
+    return obj.get("status") or {}
 
 
 def controller_of(obj: Obj) -> Obj | None:
@@ -46,6 +59,19 @@ def owner_reference(owner: Obj) -> Obj:
     }
 
 
+def child(owner: Obj, api_version: str, kind: str, template: Obj | None = None, **name: str) -> Obj:
+    """The beginning of an object that `owner` controls, with the labels and annotations that a template has. `name` is
+    its name or generateName."""
+    given = (template or {}).get("metadata") or {}
+    metadata = {
+        **name,
+        "namespace": owner["metadata"]["namespace"],
+        **{key: dict(given[key]) for key in ("labels", "annotations") if given.get(key)},
+        "ownerReferences": [owner_reference(owner)],
+    }
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata}
+
+
 def says_new(obj: Obj, old: Obj | None) -> bool:
     """Whether a write changed more than the status: what a controller wrote about its own object concerns it no
     further."""
@@ -57,34 +83,9 @@ def _declared(obj: Obj) -> Obj:
     return {**obj, "metadata": metadata, "status": None}
 
 
-def matches(selector: Obj | None, labels: Mapping[str, str]) -> bool:
-    """A LabelSelector on labels. An empty one matches everything, none at all nothing."""
-    if selector is None:
-        return False
-    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
-        return False
-    return all(requirement_holds(need, labels) for need in selector.get("matchExpressions") or ())
-
-
-def requirement_holds(need: Obj, labels: Mapping[str, str]) -> bool:
-    """One expression of a label or node selector: In, NotIn, Exists, DoesNotExist, Gt, Lt."""
-    value, values = labels.get(need["key"]), need.get("values") or []
-    match need["operator"]:
-        case "In":
-            return value in values
-        case "NotIn":
-            return value not in values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt" | "Lt" as operator:
-            try:
-                have, bound = int(value or ""), int(values[0])
-            except (ValueError, IndexError):
-                return False
-            return have > bound if operator == "Gt" else have < bound
-    return False
+def surplus(found: Sequence[Obj], limit: int, age: Callable[[Obj], Any]) -> list[Obj]:
+    """Those that a history of `limit` has no room for, oldest first."""
+    return sorted(found, key=age)[: max(len(found) - limit, 0)]
 
 
 def share(value: int | str | None, total: int, *, up: bool, default: int | str = "25%") -> int:
@@ -106,9 +107,23 @@ def digest(value: Any, length: int = 10) -> str:
     return "".join(letters)
 
 
+def set_counts(status: Obj, counts: Obj, always: Collection[str] = ()) -> None:
+    """Write counts into a status. A zero is left out, as by the API, but for the fields that are `always` there."""
+    for field, count in counts.items():
+        if count or field in always:
+            status[field] = count
+        else:
+            status.pop(field, None)
+
+
 def condition(obj: Obj, kind: str) -> Obj | None:
     """The status condition of that type."""
-    return next((one for one in (obj.get("status") or {}).get("conditions") or () if one["type"] == kind), None)
+    return next((one for one in status_of(obj).get("conditions") or () if one["type"] == kind), None)
+
+
+def holds(obj: Obj, kind: str) -> bool:
+    """Whether that condition is True."""
+    return (condition(obj, kind) or {}).get("status") == "True"
 
 
 def set_condition(status: Obj, kind: str, value: str, reason: str, message: str, now: str, **times: str) -> None:
@@ -117,7 +132,8 @@ def set_condition(status: Obj, kind: str, value: str, reason: str, message: str,
     conditions = status.setdefault("conditions", [])
     old = next((one for one in conditions if one["type"] == kind), None)
     since = old["lastTransitionTime"] if old and old["status"] == value else now
-    new = {"type": kind, "status": value, "reason": reason, "message": message, "lastTransitionTime": since, **times}
+    told = {"reason": reason, "message": message} if reason else {}
+    new = {"type": kind, "status": value, **told, "lastTransitionTime": since, **times}
     if old is None:
         conditions.append(new)
     else:

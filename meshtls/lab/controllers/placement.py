@@ -1,6 +1,7 @@
 """Whether a pod may run on a node: nodeSelector, required node affinity, taints, cordons. Pure."""
 
-from meshtls.lab.controllers.objects import Obj, labels_of, requirement_holds
+from meshtls.lab.api.select import selected
+from meshtls.lab.controllers.objects import Obj, labels_of, name_of
 
 
 def why_not(pod: Obj, node: Obj, *, ignore_cordon: bool = False) -> str:
@@ -9,12 +10,10 @@ def why_not(pod: Obj, node: Obj, *, ignore_cordon: bool = False) -> str:
     if node_spec.get("unschedulable") and not ignore_cordon:
         return "node(s) were unschedulable"
     for taint in node_spec.get("taints") or ():
-        if taint["effect"] in ("NoSchedule", "NoExecute") and not any(
-            _tolerates(one, taint) for one in spec.get("tolerations") or ()
-        ):
+        tolerated = any(_tolerates(one, taint) for one in spec.get("tolerations") or ())
+        if taint["effect"] in ("NoSchedule", "NoExecute") and not tolerated:
             return f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
-    labels = labels_of(node)
-    if (spec.get("nodeSelector") or {}).items() - labels.items() or not _affinity_holds(spec, node):
+    if not selected({"matchLabels": spec.get("nodeSelector")}, labels_of(node)) or not _affinity_holds(spec, node):
         return "node(s) didn't match Pod's node affinity/selector"
     return ""
 
@@ -22,12 +21,9 @@ def why_not(pod: Obj, node: Obj, *, ignore_cordon: bool = False) -> str:
 def _affinity_holds(spec: Obj, node: Obj) -> bool:
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-    if not required:
-        return True
-    fields = {"metadata.name": node["metadata"]["name"]}
-    return any(
-        all(requirement_holds(need, labels_of(node)) for need in term.get("matchExpressions") or ())
-        and all(requirement_holds(need, fields) for need in term.get("matchFields") or ())
+    return not required or any(
+        selected({"matchExpressions": term.get("matchExpressions")}, labels_of(node))
+        and selected({"matchExpressions": term.get("matchFields")}, {"metadata.name": name_of(node)})
         for term in required.get("nodeSelectorTerms") or ()
         if term.get("matchExpressions") or term.get("matchFields")
     )

@@ -1,24 +1,35 @@
 """A Deployment's status: counts, Available, Progressing and ReplicaFailure, as `kubectl rollout status` and `kubectl
-wait` read them.
+wait` read them. Pure.
 
-Laws: complete means law 2 of `deployment`. Progress is any count that got better; each refreshes lastUpdateTime, from
-which progressDeadlineSeconds (600 by default) runs. A paused Deployment makes no progress and misses no deadline.
+Laws (pkg/controller/deployment/{sync,progress}.go): complete means law 2 of `deployment`. Progress is any count that
+got better; each refreshes lastUpdateTime, from which progressDeadlineSeconds (600 by default) runs. A rollout once
+complete stays so while all its pods are new ones: when it loses a pod or is scaled, no deadline runs. A paused
+Deployment makes no progress and misses no deadline.
 """
 
 import datetime
 
-from meshtls.lab.api.store import clone
 from meshtls.lab.controllers.clock import parse, text
-from meshtls.lab.controllers.hands import Hands
-from meshtls.lab.controllers.objects import Obj, annotations_of, condition, drop_condition, key_of, set_condition
+from meshtls.lab.controllers.objects import (
+    Obj,
+    annotations_of,
+    condition,
+    drop_condition,
+    name_of,
+    set_condition,
+    set_counts,
+    status_of,
+)
 from meshtls.lab.controllers.rollout import limits
 
 REVISION = "deployment.kubernetes.io/revision"
+COUNTS = ("replicas", "readyReplicas", "availableReplicas")
+DONE, PAUSED, LATE = "NewReplicaSetAvailable", "DeploymentPaused", "ProgressDeadlineExceeded"
 
 
 def is_complete(deployment: Obj) -> bool:
     """Whether the status says that the rollout is over."""
-    status, replicas = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
+    status, replicas = status_of(deployment), deployment["spec"].get("replicas", 1)
     return (
         all(status.get(field, 0) == replicas for field in ("updatedReplicas", "replicas", "availableReplicas"))
         and status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
@@ -27,154 +38,81 @@ def is_complete(deployment: Obj) -> bool:
 
 def revision_of(obj: Obj) -> int:
     """The revision written on a Deployment or ReplicaSet; 0 if there is none."""
-    try:
-        return int(annotations_of(obj).get(REVISION, "0"))
-    except ValueError:
-        return 0
+    written = annotations_of(obj).get(REVISION, "")
+    return int(written) if written.isdecimal() else 0
 
 
-def write(hands: Hands, seen: Obj, new: Obj | None, olds: list[Obj], made: str) -> float | None:
-    """Bring status and revision up to date; seconds until the progress deadline, or None. `seen` is the generation
-    acted upon,
-    `made` the name of a ReplicaSet just made, or ""."""
-    deployment = hands.store.get("deployments.apps", *key_of(seen))
-    if deployment is None:
-        return None
-    now = hands.clock.now()
-    draft = clone(deployment)
-    status = draft.setdefault("status", {})
-    before = dict(status)
-    _count(status, seen, new, olds)
-    _set_available(status, seen, now)
-    _set_failure(status, new, olds, now)
-    if made:
-        set_condition(
-            status,
-            "Progressing",
-            "True",
-            "NewReplicaSetCreated",
-            f'Created new replica set "{made}"',
-            text(now),
-            lastUpdateTime=text(now),
-        )
-    again = _set_progress(draft, before, new, now)
-    if new is not None and revision_of(new):
-        draft["metadata"].setdefault("annotations", {})[REVISION] = annotations_of(new)[REVISION]
-    hands.store.update("deployments.apps", draft)
-    return again
-
-
-def _count(status: Obj, deployment: Obj, new: Obj | None, olds: list[Obj]) -> None:
-    every = [one.get("status") or {} for one in ([*olds, new] if new else olds)]
-    counts = {
-        field: sum(one.get(field, 0) for one in every) for field in ("replicas", "readyReplicas", "availableReplicas")
-    }
-    counts["updatedReplicas"] = ((new or {}).get("status") or {}).get("replicas", 0)
-    wanted = sum(one["spec"].get("replicas", 1) for one in ([*olds, new] if new else olds))
-    counts["unavailableReplicas"] = max(wanted - counts["availableReplicas"], 0)
-    for field, count in counts.items():
-        if count:
-            status[field] = count
-        else:
-            status.pop(field, None)
+def tell(deployment: Obj, new: Obj | None, olds: list[Obj], made: str, now: datetime.datetime) -> float | None:
+    """Write revision and status of a Deployment for the ReplicaSets that it has; seconds until the progress deadline,
+    or None. `made` is the name of a ReplicaSet just made, or ""."""
+    if new and revision_of(new):
+        deployment["metadata"].setdefault("annotations", {})[REVISION] = annotations_of(new)[REVISION]
+    spec, status = deployment["spec"], deployment["status"]
+    every, before = [*olds, *([new] if new else [])], dict(status)
     status["observedGeneration"] = deployment["metadata"]["generation"]
-
-
-def _set_available(status: Obj, deployment: Obj, now: datetime.datetime) -> None:
-    least = deployment["spec"].get("replicas", 1) - limits(deployment["spec"])[1]
-    old = condition({"status": status}, "Available")
-    if status.get("availableReplicas", 0) >= least:
-        value, reason, message = "True", "MinimumReplicasAvailable", "Deployment has minimum availability."
+    counts = {field: sum(status_of(one).get(field, 0) for one in every) for field in COUNTS}
+    wanted = sum(one["spec"].get("replicas", 1) for one in every)
+    counts["unavailableReplicas"] = max(wanted - counts["availableReplicas"], 0)
+    counts["updatedReplicas"] = status_of(new or {}).get("replicas", 0)
+    set_counts(status, counts)
+    if counts["availableReplicas"] >= spec.get("replicas", 1) - limits(spec)[1]:
+        value, reason, verb = "True", "MinimumReplicasAvailable", "has"
     else:
-        value, reason, message = "False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability."
-    updated = old["lastUpdateTime"] if old and old["status"] == value else text(now)
-    set_condition(status, "Available", value, reason, message, text(now), lastUpdateTime=updated)
-
-
-def _set_failure(status: Obj, new: Obj | None, olds: list[Obj], now: datetime.datetime) -> None:
-    failures = (condition(one, "ReplicaFailure") for one in ([new, *olds] if new else olds))
-    failure = next((one for one in failures if one is not None), None)
-    if failure is None:
+        value, reason, verb = "False", "MinimumReplicasUnavailable", "does not have"
+    _say(status, "Available", value, reason, f"Deployment {verb} minimum availability.", text(now))
+    failures = (condition(one, "ReplicaFailure") for one in reversed(every))
+    if failure := next((one for one in failures if one), None):
+        _say(status, *(failure[key] for key in ("type", "status", "reason", "message")), text(now))
+    else:
         drop_condition(status, "ReplicaFailure")
-        return
-    set_condition(
-        status,
-        "ReplicaFailure",
-        failure["status"],
-        failure["reason"],
-        failure["message"],
-        text(now),
-        lastUpdateTime=failure["lastTransitionTime"],
-    )
+    if made:
+        message = f'Created new replica set "{made}"'
+        _say(status, "Progressing", "True", "NewReplicaSetCreated", message, text(now))
+    return _follow(deployment, before, new, now)
 
 
-def _set_progress(deployment: Obj, before: Obj, new: Obj | None, now: datetime.datetime) -> float | None:
+def _follow(deployment: Obj, before: Obj, new: Obj | None, now: datetime.datetime) -> float | None:
     """Write Progressing; seconds until its deadline, or None."""
-    status, spec = deployment["status"], deployment["spec"]
-    old = condition(deployment, "Progressing")
+    spec, status, old = deployment["spec"], deployment["status"], condition(deployment, "Progressing") or {}
+
+    def say(value: str, reason: str, message: str, *, anew: bool = False) -> None:
+        _say(status, "Progressing", value, reason, message, text(now), anew=anew)
+
     if spec.get("paused"):
-        if old is None or old["reason"] != "DeploymentPaused":
-            set_condition(
-                status,
-                "Progressing",
-                "Unknown",
-                "DeploymentPaused",
-                "Deployment is paused",
-                text(now),
-                lastUpdateTime=text(now),
-            )
+        if old.get("reason") != LATE:
+            say("Unknown", PAUSED, "Deployment is paused")
         return None
-    subject = f'ReplicaSet "{new["metadata"]["name"]}"' if new else f'Deployment "{deployment["metadata"]["name"]}"'
+    if old.get("reason") == PAUSED:
+        say("Unknown", "DeploymentResumed", "Deployment is resumed")
+    subject = f'ReplicaSet "{name_of(new)}"' if new else f'Deployment "{name_of(deployment)}"'
+    if old.get("reason") == DONE and status.get("replicas") == status.get("updatedReplicas"):
+        return None
     if is_complete(deployment):
-        if old is None or old["reason"] != "NewReplicaSetAvailable" or not old["message"].startswith(subject):
-            set_condition(
-                status,
-                "Progressing",
-                "True",
-                "NewReplicaSetAvailable",
-                f"{subject} has successfully progressed.",
-                text(now),
-                lastUpdateTime=text(now),
-            )
+        say("True", DONE, f"{subject} has successfully progressed.")
         return None
-    if old is not None and old["reason"] == "NewReplicaSetAvailable" and _is_same_rollout(old, subject):
+    if not old or _is_better(status, before):
+        say("True", "ReplicaSetUpdated", f"{subject} is progressing.", anew=True)
+    elif old["reason"] in (DONE, LATE):
         return None
-    if old is None or _is_better(status, before) or old["reason"] in ("DeploymentPaused", "NewReplicaSetAvailable"):
-        set_condition(
-            status,
-            "Progressing",
-            "True",
-            "ReplicaSetUpdated",
-            f"{subject} is progressing.",
-            text(now),
-            lastUpdateTime=text(now),
-        )
     since = parse((condition(deployment, "Progressing") or {})["lastUpdateTime"])
-    left = (since + datetime.timedelta(seconds=spec.get("progressDeadlineSeconds", 600)) - now).total_seconds()
-    if left > 0:
-        return left
-    set_condition(
-        status,
-        "Progressing",
-        "False",
-        "ProgressDeadlineExceeded",
-        f"{subject} has timed out progressing.",
-        text(now),
-        lastUpdateTime=text(since),
-    )
+    deadline = datetime.timedelta(seconds=spec.get("progressDeadlineSeconds", 600))
+    left_s = (since + deadline - now).total_seconds()
+    if left_s > 0:
+        return left_s
+    say("False", LATE, f"{subject} has timed out progressing.")
     return None
 
 
-def _is_same_rollout(old: Obj, subject: str) -> bool:
-    # a finished rollout that loses a pod, or is scaled, is no new rollout: no deadline runs
-    return bool(old["message"].startswith(subject))
+def _say(status: Obj, kind: str, value: str, reason: str, message: str, now: str, *, anew: bool = False) -> None:
+    """A condition; unless `anew`, the same status and reason said again change nothing."""
+    old = condition({"status": status}, kind)
+    if anew or old is None or (old["status"], old["reason"]) != (value, reason):
+        set_condition(status, kind, value, reason, message, now, lastUpdateTime=now)
 
 
 def _is_better(status: Obj, before: Obj) -> bool:
     def old_pods(one: Obj) -> int:
         return int(one.get("replicas", 0) - one.get("updatedReplicas", 0))
 
-    return any(
-        status.get(field, 0) > before.get(field, 0)
-        for field in ("updatedReplicas", "readyReplicas", "availableReplicas")
-    ) or old_pods(status) < old_pods(before)
+    better = ("updatedReplicas", "readyReplicas", "availableReplicas")
+    return any(status.get(one, 0) > before.get(one, 0) for one in better) or old_pods(status) < old_pods(before)

@@ -2,10 +2,9 @@
 real server."""
 
 import datetime
-from collections import deque
 
 from meshtls.lab.api.store import Store
-from meshtls.lab.controllers.clock import Clock, text
+from meshtls.lab.controllers.clock import parse
 from meshtls.lab.controllers.objects import Obj, is_deleting
 
 KEPT = datetime.timedelta(hours=1)
@@ -16,11 +15,10 @@ LONGEST = 1024
 class Recorder:
     """Writes core/v1 Events."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._clock = clock
-        self._said: dict[tuple[str, ...], str] = {}
-        self._written: deque[tuple[datetime.datetime, str, tuple[str, ...]]] = deque()
+        self._said: dict[tuple[str, ...], tuple[str, str]] = {}
+        """What was said, oldest first: the event's name, and when."""
 
     def normal(self, about: Obj, source: str, reason: str, message: str) -> None:
         self._record(about, source, "Normal", reason, message)
@@ -29,29 +27,26 @@ class Recorder:
         self._record(about, source, "Warning", reason, message)
 
     def _record(self, about: Obj, source: str, kind: str, reason: str, message: str) -> None:
-        metadata = about["metadata"]
+        metadata, now = about["metadata"], self._store.now()
         namespace = metadata.get("namespace") or "default"
         home = self._store.get("namespaces", "", namespace)
         if home is not None and is_deleting(home):
             return
-        now = self._clock.now()
-        self._forget(now)
+
+        def again(event: Obj) -> None:
+            event.update(count=event.get("count", 1) + 1, lastTimestamp=now)
+
+        self._forget(parse(now))
         message = message[:LONGEST]
         said = (namespace, metadata.get("uid", ""), source, reason, message)
-        name = self._said.get(said)
-        if (
-            name is not None
-            and self._store.mutate("events", namespace, name, lambda event: _again(event, text(now))) is not None
-        ):
+        known, _ = self._said.pop(said, ("", ""))
+        if known and self._store.mutate("events", namespace, known, again) is not None:
+            self._said[said] = known, now
             return
         name = f"{metadata['name']}.{self._store.version + 1:016x}"
-        involved = {
-            "kind": about["kind"],
-            "namespace": metadata.get("namespace", ""),
-            "name": metadata["name"],
-            "uid": metadata.get("uid", ""),
-            "apiVersion": about["apiVersion"],
-            "resourceVersion": metadata.get("resourceVersion", ""),
+        self._said[said] = name, now
+        involved = {"kind": about["kind"], "apiVersion": about["apiVersion"]} | {
+            key: metadata[key] for key in ("namespace", "name", "uid", "resourceVersion") if metadata.get(key)
         }
         self._store.create(
             "events",
@@ -59,7 +54,7 @@ class Recorder:
                 "apiVersion": "v1",
                 "kind": "Event",
                 "metadata": {"name": name, "namespace": namespace},
-                "involvedObject": {key: value for key, value in involved.items() if value},
+                "involvedObject": involved,
                 "reason": reason,
                 "message": message,
                 "type": kind,
@@ -67,21 +62,16 @@ class Recorder:
                 "reportingComponent": source,
                 "reportingInstance": "",
                 "count": 1,
-                "firstTimestamp": text(now),
-                "lastTimestamp": text(now),
+                "firstTimestamp": now,
+                "lastTimestamp": now,
                 "eventTime": None,
             },
         )
-        self._said[said] = name
-        self._written.append((now, name, said))
 
     def _forget(self, now: datetime.datetime) -> None:
-        while self._written and now - self._written[0][0] > KEPT:
-            _, name, said = self._written.popleft()
-            self._said.pop(said, None)
+        while self._said:
+            said, (name, when) = next(iter(self._said.items()))
+            if now - parse(when) <= KEPT:
+                return
+            del self._said[said]
             self._store.remove("events", said[0], name)
-
-
-def _again(event: Obj, now: str) -> None:
-    event["count"] = event.get("count", 1) + 1
-    event["lastTimestamp"] = now

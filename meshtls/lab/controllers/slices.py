@@ -11,7 +11,7 @@ Laws (k8s.io/endpointslice):
 from collections.abc import Sequence
 
 from meshtls.lab.controllers import pods
-from meshtls.lab.controllers.objects import Obj, digest, is_deleting, key_of, labels_of, owner_reference
+from meshtls.lab.controllers.objects import Obj, child, digest, is_deleting, key_of, labels_of, name_of
 
 SERVICE_LABEL, MANAGED_BY = "kubernetes.io/service-name", "endpointslice.kubernetes.io/managed-by"
 CONTROLLER = "endpointslice-controller.k8s.io"
@@ -75,23 +75,13 @@ def _endpoint(service: Obj, pod: Obj) -> Obj:
 
 
 def _slice(service: Obj, ports: Ports, number: int, endpoints: list[Obj]) -> Obj:
-    namespace, name = key_of(service)
+    name = name_of(service)
     headless = {HEADLESS: ""} if service["spec"].get("clusterIP") == "None" else {}
     suffix = digest([service["metadata"]["uid"], [list(port) for port in ports], number], 5)
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": f"{name}-{suffix}",
-            "generateName": f"{name}-",
-            "namespace": namespace,
-            "labels": {**labels_of(service), **headless, SERVICE_LABEL: name, MANAGED_BY: CONTROLLER},
-            "ownerReferences": [owner_reference(service)],
-        },
-        "addressType": "IPv4",
-        "endpoints": endpoints,
-        "ports": [
-            {"name": port_name, "port": port, "protocol": protocol, **({"appProtocol": app} if app else {})}
-            for port_name, port, protocol, app in ports
-        ],
-    }
+    made = child(service, "discovery.k8s.io/v1", "EndpointSlice", name=f"{name}-{suffix}", generateName=f"{name}-")
+    made["metadata"]["labels"] = {**labels_of(service), **headless, SERVICE_LABEL: name, MANAGED_BY: CONTROLLER}
+    told = [
+        {"name": port_name, "port": port, "protocol": protocol, **({"appProtocol": app} if app else {})}
+        for port_name, port, protocol, app in ports
+    ]
+    return {**made, "addressType": "IPv4", "endpoints": endpoints, "ports": told}

@@ -9,124 +9,76 @@ Laws (pkg/controller/statefulset/stateful_set_control.go):
   3. A pod keeps its name, so its successor is created only when it is really gone.
 """
 
-from meshtls.lab.api.store import Event
 from meshtls.lab.controllers import pods, revisions
-from meshtls.lab.controllers.clock import text
-from meshtls.lab.controllers.hands import Hands
-from meshtls.lab.controllers.objects import Obj, drop_condition, is_deleting, key_of, labels_of, says_new, set_condition
-from meshtls.lab.controllers.queue import Key, Retry
-from meshtls.lab.controllers.replicaset import owner_keys
+from meshtls.lab.controllers.controller import Workload
+from meshtls.lab.controllers.objects import Obj, is_deleting, labels_of, name_of, status_of
 
-RESOURCE = "statefulsets.apps"
+CLAIMS = "persistentvolumeclaims"
 
 
-class StatefulSets:
-    name = "statefulset-controller"
-    watches = frozenset({RESOURCE, "pods"})
+class StatefulSets(Workload):
+    name, resource, kind = "statefulset-controller", "statefulsets.apps", "StatefulSet"
+    watches = frozenset({resource, "pods"})
 
-    def __init__(self, hands: Hands) -> None:
-        self._hands = hands
-
-    def keys(self, event: Event) -> list[Key]:
-        if event.resource == RESOURCE:
-            return [key_of(event.object)] if says_new(event.object, event.old) else []
-        return owner_keys(event, "StatefulSet")
-
-    async def reconcile(self, namespace: str, name: str) -> float | None:
-        stateful = self._hands.store.get(RESOURCE, namespace, name)
-        if stateful is None or is_deleting(stateful):
-            return None
-        update = revisions.current(self._hands, stateful)
-        current = (stateful.get("status") or {}).get("currentRevision") or update
-        refused = ""
+    async def sync(self, stateful: Obj) -> float | None:
+        update = revisions.current(self.store, self.owners, stateful)
+        current = status_of(stateful).get("currentRevision") or update
         try:
             await self._fill(stateful, current, update)
-        except Retry as refusal:
-            refused = str(refusal)
-        again = self._write_status(stateful, current, update, refused)
-        if refused:
-            raise Retry(refused)
+        finally:
+            again = self._write_status(stateful, current, update)
         return again
 
     def _pods(self, stateful: Obj) -> dict[int, Obj]:
         """Its pods by ordinal."""
-        found = {}
-        for pod in self._hands.owners.claimed(stateful, "pods", stateful["spec"].get("selector")):
-            base, _, number = pod["metadata"]["name"].rpartition("-")
-            if base == stateful["metadata"]["name"] and number.isdigit():
-                found[int(number)] = pod
-        return found
+        named = ((pod, name_of(pod).rpartition("-")) for pod in self.owners.claimed(stateful, "pods"))
+        return {
+            int(number): pod for pod, (base, _, number) in named if base == name_of(stateful) and number.isdigit()
+        }
 
     async def _fill(self, stateful: Obj, current: str, update: str) -> None:
         """One step towards the declared pods, then the update of one of them."""
-        hands, spec = self._hands, stateful["spec"]
+        spec, have = stateful["spec"], self._pods(stateful)
         start = (spec.get("ordinals") or {}).get("start", 0)
         wanted = range(start, start + spec.get("replicas", 1))
         ordered = spec.get("podManagementPolicy", "OrderedReady") == "OrderedReady"
-        have = self._pods(stateful)
-        create = []
-        for ordinal in wanted:
-            pod = have.get(ordinal)
-            if pod is None:
-                create.append(
-                    self._pod(
-                        stateful, ordinal, current if ordinal < self._partition(spec, current, update) else update
-                    )
-                )
-            elif pods.is_done(pod) and not is_deleting(pod):
-                pods.delete(hands, stateful, self.name, pod)
-            if ordered and not (pod is not None and self._is_settled(stateful, pod)):
-                break
-        else:
-            ordered = False
-        await pods.create(hands, stateful, self.name, create[:1] if ordered else create)
-        if ordered:
-            return
-        if self._shrink(stateful, [have[number] for number in sorted(have, reverse=True) if number not in wanted]):
-            return
-        self._update(
-            stateful,
-            [
-                have[number]
-                for number in reversed(wanted)
-                if number in have and number >= self._partition(spec, current, update)
-            ],
-            update,
-        )
-
-    def _partition(self, spec: Obj, current: str, update: str) -> int:
-        """The lowest ordinal that may have the new revision."""
         strategy = spec.get("updateStrategy") or {}
-        if current == update or strategy.get("type", "RollingUpdate") == "OnDelete":
-            return 0
-        return int((strategy.get("rollingUpdate") or {}).get("partition", 0))
+        rolling = strategy.get("type", "RollingUpdate") == "RollingUpdate"
+        # the lowest ordinal that may have the new revision
+        partition = (strategy.get("rollingUpdate") or {}).get("partition", 0) if rolling and current != update else 0
 
-    def _is_settled(self, stateful: Obj, pod: Obj) -> bool:
-        wait = pods.available_in(pod, stateful["spec"].get("minReadySeconds", 0), self._hands.clock.now())
-        return wait == 0 and not is_deleting(pod)
-
-    def _shrink(self, stateful: Obj, surplus: list[Obj]) -> bool:
-        """Remove pods beyond the size, highest first; True while there are any."""
-        ordered = stateful["spec"].get("podManagementPolicy", "OrderedReady") == "OrderedReady"
-        for pod in surplus[:1] if ordered else surplus:
-            if not is_deleting(pod):
-                pods.delete(self._hands, stateful, self.name, pod)
-        return bool(surplus)
-
-    def _update(self, stateful: Obj, highest_first: list[Obj], update: str) -> None:
-        if (stateful["spec"].get("updateStrategy") or {}).get("type", "RollingUpdate") != "RollingUpdate":
+        held_up = (one for one in wanted if ordered and not (one in have and self._is_settled(stateful, have[one])))
+        stop = next(held_up, None)
+        within = wanted if stop is None else range(start, stop + 1)
+        for ordinal in within:
+            if ordinal in have and pods.is_done(have[ordinal]):
+                self._remove(stateful, have[ordinal])
+        missing = [(one, current if one < partition else update) for one in within if one not in have]
+        await self.create_pods(stateful, [self._pod(stateful, *one) for one in missing])
+        if stop is not None:
             return
-        for pod in highest_first:
-            if _revision(pod) != update:
-                if not is_deleting(pod):
-                    pods.delete(self._hands, stateful, self.name, pod)
+        if surplus := [have[one] for one in sorted(have, reverse=True) if one not in wanted]:
+            for pod in surplus[:1] if ordered else surplus:
+                self._remove(stateful, pod)
+            return
+        for pod in (have[one] for one in reversed(wanted) if rolling and one in have and one >= partition):
+            if revisions.of(pod) != update:
+                self._remove(stateful, pod)
                 return
             if not self._is_settled(stateful, pod):
                 return
 
+    def _is_settled(self, stateful: Obj, pod: Obj) -> bool:
+        wait = pods.available_in(pod, stateful["spec"].get("minReadySeconds", 0), self.clock.now())
+        return wait == 0 and not is_deleting(pod)
+
+    def _remove(self, stateful: Obj, pod: Obj) -> None:
+        if not is_deleting(pod):
+            self.delete_pod(stateful, pod)
+
     def _pod(self, stateful: Obj, ordinal: int, revision: str) -> Obj:
-        name = f"{stateful['metadata']['name']}-{ordinal}"
-        pod = pods.make(stateful, revisions.template(self._hands, stateful, revision), name)
+        name = f"{name_of(stateful)}-{ordinal}"
+        pod = pods.make(stateful, revisions.template(self.store, stateful, revision), name=name)
         pod["metadata"]["labels"] |= {
             revisions.HASH: revision,
             "statefulset.kubernetes.io/pod-name": name,
@@ -134,66 +86,42 @@ class StatefulSets:
         }
         pod["spec"] |= {"hostname": name, "subdomain": stateful["spec"].get("serviceName", "")}
         for claim in stateful["spec"].get("volumeClaimTemplates") or ():
-            volume = claim["metadata"]["name"]
+            volume = name_of(claim)
             self._claim(stateful, claim, f"{volume}-{name}")
             others = [one for one in pod["spec"].get("volumes") or () if one["name"] != volume]
-            pod["spec"]["volumes"] = [
-                *others,
-                {"name": volume, "persistentVolumeClaim": {"claimName": f"{volume}-{name}"}},
-            ]
+            mine = {"name": volume, "persistentVolumeClaim": {"claimName": f"{volume}-{name}"}}
+            pod["spec"]["volumes"] = [*others, mine]
         return pod
 
     def _claim(self, stateful: Obj, template: Obj, name: str) -> None:
         namespace = stateful["metadata"]["namespace"]
-        if self._hands.store.get("persistentvolumeclaims", namespace, name) is None:
-            self._hands.store.create(
-                "persistentvolumeclaims",
-                {
-                    "apiVersion": "v1",
-                    "kind": "PersistentVolumeClaim",
-                    "metadata": {"name": name, "namespace": namespace, "labels": dict(labels_of(stateful))},
-                    "spec": dict(template.get("spec") or {}),
-                    "status": {"phase": "Bound"},
-                },
-            )
+        if self.store.get(CLAIMS, namespace, name) is None:
+            claim = {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "metadata": {"name": name, "namespace": namespace, "labels": dict(labels_of(stateful))},
+                "spec": dict(template.get("spec") or {}),
+                "status": {"phase": "Pending"},
+            }
+            self.store.create(CLAIMS, claim)
 
-    def _write_status(self, seen: Obj, current: str, update: str, refused: str) -> float | None:
-        hands, now = self._hands, self._hands.clock.now()
-        found = [pod for pod in self._pods(seen).values() if not is_deleting(pod)]
-        waits = [pods.available_in(pod, seen["spec"].get("minReadySeconds", 0), now) for pod in found]
-        updated = [pod for pod in found if _revision(pod) == update]
-        replicas = seen["spec"].get("replicas", 1)
-        finished = (
-            len(updated) == len(found) == replicas and waits.count(0) == replicas and len(self._pods(seen)) == replicas
-        )
-        counts = {
-            "replicas": len(found),
-            "readyReplicas": sum(map(pods.is_ready, found)),
-            "availableReplicas": waits.count(0),
-            "updatedReplicas": len(updated),
-            "currentReplicas": sum(_revision(pod) == current for pod in found),
-        }
-        if finished and current != update:
-            current, counts["currentReplicas"] = update, len(updated)
-
-        def write(obj: Obj) -> None:
-            status = obj.setdefault("status", {})
-            status.update(
-                counts,
-                observedGeneration=seen["metadata"]["generation"],
-                currentRevision=current,
-                updateRevision=update,
-                collisionCount=0,
-            )
-            if refused:
-                set_condition(status, "ReplicaFailure", "True", "FailedCreate", refused, text(now))
-            else:
-                drop_condition(status, "ReplicaFailure")
-
-        hands.store.mutate(RESOURCE, *key_of(seen), write)
-        revisions.forget_old(hands, seen, {current, update, *(_revision(pod) for pod in found)})
-        return min((wait for wait in waits if wait), default=None)
-
-
-def _revision(pod: Obj) -> str:
-    return labels_of(pod).get(revisions.HASH, "")
+    def _write_status(self, seen: Obj, current: str, update: str) -> float | None:
+        have, replicas = self._pods(seen), seen["spec"].get("replicas", 1)
+        found = [pod for pod in have.values() if not is_deleting(pod)]
+        counts, again = pods.count(found, seen["spec"].get("minReadySeconds", 0), self.clock.now())
+        updated = sum(revisions.of(pod) == update for pod in found)
+        if len(have) == updated == counts["availableReplicas"] == replicas:
+            current = update
+        with self.changing(seen) as stateful:
+            stateful["status"] |= {
+                **counts,
+                "updatedReplicas": updated,
+                "currentReplicas": sum(revisions.of(pod) == current for pod in found),
+                "observedGeneration": seen["metadata"]["generation"],
+                "currentRevision": current,
+                "updateRevision": update,
+                "collisionCount": 0,
+            }
+        in_use = {current, update, *map(revisions.of, found)}
+        revisions.forget_old(self.store, self.owners, seen, in_use)
+        return again

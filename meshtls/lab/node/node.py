@@ -12,7 +12,6 @@ from typing import Any
 from meshtls.lab.api.discovery import VERSION
 from meshtls.lab.api.identity import Tokens
 from meshtls.lab.api.store import Event, Store
-from meshtls.lab.controllers.clock import SystemClock
 from meshtls.lab.controllers.recorder import Recorder
 from meshtls.lab.istio import metrics
 from meshtls.lab.node import logs, nft, rules
@@ -64,7 +63,7 @@ class Node:
                  names: Sequence[str], rootless: bool) -> None:
         self.store, self.network, self.runtime, self.plane, self.envoy = store, network, runtime, plane, envoy
         self.rootless, self.python = rootless, host_python()
-        self.recorder = Recorder(store, SystemClock())
+        self.recorder = Recorder(store)
         self._names, self._tokens = list(names), tokens
         self._workers: dict[str, Worker] = {}
         self._ends: set[asyncio.Task[None]] = set()
