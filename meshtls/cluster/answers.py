@@ -27,7 +27,7 @@ _BY_STATUS: dict[int, tuple[type[errors.ClusterError], str, str]] = {
     410: (errors.ServerFault, "the server no longer has that version", "run again"),
     412: (errors.Conflict, "a precondition failed", "look at the object, then run again"),
     415: (errors.Invalid, "the server does not take this kind of patch", ""),
-    422: (errors.Invalid, "the server does not accept the object", ""),
+    422: (errors.Invalid, "the server does not accept the object", "correct what it names"),
     429: (errors.Throttled, "too many requests", "wait, then run again"),
 }
 

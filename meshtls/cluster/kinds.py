@@ -48,7 +48,7 @@ class Kind(msgspec.Struct, frozen=True):
 
 def _safe(name: str, what: str) -> str:
     if not _NAME.fullmatch(name) or ".." in name:
-        raise InputError(f"{name[:80]!r} is no {what}")
+        raise InputError(f"{name[:80]!r} is no {what}", "names are lower-case letters, digits, dashes and dots")
     return name
 
 
