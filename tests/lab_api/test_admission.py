@@ -142,6 +142,37 @@ def test_a_ca_that_did_not_sign_is_a_failed_call(http: httpx.Client, hook: Hook,
         assert "x509: certificate signed by unknown authority" in answer.json()["message"]
 
 
+@pytest.mark.parametrize(("policy", "code"), [("Fail", 500), ("Ignore", 201)])
+def test_a_webhook_that_does_not_answer_in_its_time_is_a_failed_call(http: httpx.Client, hook: Hook, configured: Callable[..., None], policy: str, code: int) -> None:
+    over = threading.Event()
+    hook.answer = lambda request: {"allowed": over.wait(20)}
+    configured("ValidatingWebhookConfiguration", failurePolicy=policy, timeoutSeconds=1)
+    answer = http.post(MAPS, json=config("slow"), params={"dryRun": "All"})
+    over.set()
+    assert answer.status_code == code
+    if code == 500:
+        assert answer.json()["message"].endswith(f'Post "https://127.0.0.1:{hook.server.server_port}/judge?timeout=1s": context deadline exceeded')
+
+
+def test_a_runtime_class_brings_its_overhead_and_its_nodes(http: httpx.Client) -> None:
+    made = http.post("/apis/node.k8s.io/v1/runtimeclasses", json={
+        "metadata": {"name": "boxed"}, "handler": "box", "overhead": {"podFixed": {"memory": "64Mi"}},
+        "scheduling": {"nodeSelector": {"boxes": "yes"}, "tolerations": [{"key": "boxes", "operator": "Exists"}]}})
+    assert made.status_code == 201, made.text
+
+    def asked(**spec: object) -> httpx.Response:
+        body = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "app", "image": "app:1"}], **spec}}
+        return http.post("/api/v1/namespaces/default/pods", json=body, params={"dryRun": "All"})
+    spec = asked(runtimeClassName="boxed", nodeSelector={"disk": "fast"}).json()["spec"]
+    assert (spec["overhead"], spec["nodeSelector"]) == ({"memory": "64Mi"}, {"disk": "fast", "boxes": "yes"})
+    assert {"key": "boxes", "operator": "Exists"} in spec["tolerations"]
+    absent = asked(runtimeClassName="absent")
+    assert (absent.status_code, absent.json()["message"]) == (403, 'pods "p" is forbidden: pod rejected: RuntimeClass "absent" not found')
+    torn = asked(runtimeClassName="boxed", nodeSelector={"boxes": "no"})
+    assert (torn.status_code, torn.json()["message"]) == (
+        403, 'pods "p" is forbidden: conflict: runtimeClass.scheduling.nodeSelector[boxes] = yes; pod.spec.nodeSelector[boxes] = no')
+
+
 def test_a_webhook_without_its_service_is_a_failed_call(http: httpx.Client, configured: Callable[..., None]) -> None:
     configured("ValidatingWebhookConfiguration",
                clientConfig={"service": {"namespace": "default", "name": "absent", "path": "/v"}})

@@ -116,9 +116,9 @@ class Admission:
         spec["tolerations"] = [*(spec.get("tolerations") or ()), *(
             item for item in scheduling.get("tolerations") or () if item not in (spec.get("tolerations") or ()))]
         for key, value in (scheduling.get("nodeSelector") or {}).items():
-            if spec.setdefault("nodeSelector", {}).setdefault(key, value) != value:
-                raise status.forbidden("pods", name, "conflict: runtimeClass.scheduling.nodeSelector[" + key + "] = "
-                                       + value)
+            if (own := spec.setdefault("nodeSelector", {}).setdefault(key, value)) != value:
+                raise status.forbidden("pods", name, f"conflict: runtimeClass.scheduling.nodeSelector[{key}] = {value}; "
+                                       f"pod.spec.nodeSelector[{key}] = {own}")
 
     def _priority(self, spec: Object, name: str) -> None:
         wanted = spec.get("priorityClassName")
