@@ -20,39 +20,55 @@ from meshtls.pki.identity import Identity
 
 pytestmark = pytest.mark.lab
 MODES = ("PERMISSIVE", "STRICT", "DISABLE")
-PORTS = {"http": 8080, "tcp": 9000, "unknown name": 9100, "no Service": 9200}
+PORTS = {"http": 8080, "tcp": 9000, "https": 9300, "unknown name": 9100, "no Service": 9200}
 
 # What is sent -> what comes back under PERMISSIVE, STRICT, DISABLE.
 MEASURED = """
 request             | http         | answer    | refused   | answer
 request             | tcp          | answer    | refused   | answer
+request             | https        | answer    | refused   | answer
 request             | unknown name | answer    | refused   | answer
 request             | no Service   | answer    | refused   | answer
 five                | http         | waits     | refused   | waits
 five                | tcp          | answer    | refused   | answer
+five                | https        | answer    | refused   | answer
 five                | unknown name | waits     | refused   | waits
 five                | no Service   | waits     | refused   | waits
 one                 | http         | waits     | waits     | waits
 one                 | tcp          | waits     | waits     | answer
+one                 | https        | waits     | waits     | answer
 one                 | no Service   | waits     | waits     | waits
 nothing             | tcp          | waits     | waits     | answer
+nothing             | https        | waits     | waits     | answer
 nothing             | no Service   | waits     | waits     | waits
 tls                 | http         | refused   | mesh cert | app
 tls                 | tcp          | app       | mesh cert | app
+tls                 | https        | app       | mesh cert | app
 tls                 | unknown name | app       | mesh cert | app
 tls                 | no Service   | app       | mesh cert | app
 tls http/1.1        | http         | refused   | mesh cert | app
 tls http/1.1        | tcp          | app       | mesh cert | app
+tls http/1.1        | https        | app       | mesh cert | app
+tls http/1.1        | unknown name | app       | mesh cert | app
+tls http/1.1        | no Service   | app       | mesh cert | app
 tls h2              | http         | refused   | mesh cert | app
+tls h2              | tcp          | app       | mesh cert | app
+tls h2              | https        | app       | mesh cert | app
+tls h2              | unknown name | app       | mesh cert | app
 tls h2              | no Service   | app       | mesh cert | app
 tls istio           | http         | mesh cert | mesh cert | app
 tls istio           | tcp          | mesh cert | mesh cert | app
+tls istio           | https        | mesh cert | mesh cert | app
 tls istio           | unknown name | mesh cert | mesh cert | app
 tls istio           | no Service   | mesh cert | mesh cert | app
 tls istio-http/1.1  | http         | mesh cert | mesh cert | app
 tls istio-http/1.1  | tcp          | mesh cert | mesh cert | app
+tls istio-http/1.1  | https        | mesh cert | mesh cert | app
+tls istio-http/1.1  | unknown name | mesh cert | mesh cert | app
+tls istio-http/1.1  | no Service   | mesh cert | mesh cert | app
 forged              | http         | mesh cert | mesh cert | app
 forged              | tcp          | mesh cert | mesh cert | app
+forged              | https        | mesh cert | mesh cert | app
 forged              | unknown name | mesh cert | mesh cert | app
 forged              | no Service   | mesh cert | mesh cert | app
 """
@@ -84,7 +100,7 @@ async def first(reader, writer):
 async def main():
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 0)
     await asyncio.start_server(http, "0.0.0.0", 8080)
-    for port in (9000, 9100, 9200):
+    for port in (9000, 9100, 9200, 9300):
         await asyncio.start_server(first, "0.0.0.0", port)
     await asyncio.Event().wait()
 
@@ -113,7 +129,7 @@ time.sleep(3600)
 def server(mode: str) -> list[Json]:
     """A namespace of that mode, named after it, with a server in it."""
     where = mode.lower()
-    ports = {"http": 8080, "tcp-first": 9000, "data": 9100}
+    ports = {"http": 8080, "tcp-first": 9000, "data": 9100, "https": 9300}
     return [namespace(where, **{"istio-injection": "enabled"}), service("server", where, ports=ports), policy(mode, where),
             pod("server", where, container(SERVER))]  # fmt: skip
 
