@@ -3,6 +3,7 @@ and only those of the port that changed. Measured on a real mesh: 0 failed of 8,
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import scene
@@ -13,20 +14,32 @@ from meshtls.lab import Lab
 pytestmark = pytest.mark.lab
 DRAIN_S = 3
 
-# asks for ever on new connections; a line for each change of outcome and every hundred requests
+# asks for ever, by HTTP and TCP on new connections and by HTTP on a kept one; a line for each change of outcome and every hundred rounds
 CALLER = """
-import http.client, json, os, signal, time
+import http.client, json, os, signal, socket, time
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 ok = failed = 0
-last = None
+last, kept = None, http.client.HTTPConnection("server.mesh", 8080, timeout=5)
+
+def asked(connection):
+    connection.request("GET", "/")
+    answer = connection.getresponse()
+    return answer.read() == b"ok" and answer.status == 200
+
+def called():
+    with socket.create_connection(("server.mesh", 9000), 5) as s:
+        s.settimeout(5)
+        s.sendall(b"anybody?\\n")
+        return s.recv(100) == b"anybody?\\n"
+
 while True:
     try:
         connection = http.client.HTTPConnection("server.mesh", 8080, timeout=5)
-        connection.request("GET", "/")
-        good = connection.getresponse().status == 200
-        connection.close()
+        good = asked(connection) and called() and asked(kept)
     except (OSError, http.client.HTTPException):
         good = False
+        kept.close()
+    connection.close()
     ok, failed = ok + good, failed + (not good)
     if good != last or (ok + failed) % 100 == 0:
         print(json.dumps({"accepted": good, "ok": ok, "failed": failed}), flush=True)
@@ -119,6 +132,25 @@ def test_only_the_changed_ports_connections_end_and_only_after_the_drain(lab: La
         # the other port ends when it is its turn: the test could have seen it
         client.patch("PeerAuthentication", "default", "mesh", {"spec": {"mtls": {"mode": "STRICT"}}})
         until(lambda: {"closed": 9001} in told(client, "bare", "holder"))
+
+
+TELEMETRY = {"apiVersion": "telemetry.istio.io/v1", "kind": "Telemetry", "metadata": {"name": "plaintext", "namespace": "mesh"},
+             "spec": {"accessLogging": [{"match": {"mode": "SERVER"}, "providers": [{"name": "envoy"}], "filter": {"expression": "!connection.mtls"}}]}}  # fmt: skip
+DRY_RUN = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": "dry", "namespace": "mesh", "annotations": {"istio.io/dry-run": "true"}},
+           "spec": {"action": "DENY", "rules": [{"from": [{"source": {"notPrincipals": ["*"]}}]}]}}  # fmt: skip
+
+
+@pytest.mark.parametrize("extra", [TELEMETRY, DRY_RUN], ids=lambda one: one["kind"])
+def test_watching_for_plaintext_ends_long_connections_too_when_it_begins_and_when_it_ends(extra: dict[str, Any], lab: Lab) -> None:
+    with lab.client() as client:
+        for number, change in enumerate((lambda: lab.apply(extra), lambda: client.delete(extra["kind"], extra["metadata"]["name"], "mesh"))):
+            lab.apply(pod(f"holder-{number}", "bare", container(HOLDER)), pod(f"holder-{number}", "mesh", container(HOLDER)))
+            for where in ("bare", "mesh"):
+                until(lambda where=where, number=number: {"open": 9000} in told(client, where, f"holder-{number}"))
+            begun = time.monotonic()
+            change()
+            until(lambda number=number: all({"closed": 9000} in told(client, where, f"holder-{number}") for where in ("bare", "mesh")))
+            assert time.monotonic() - begun > DRAIN_S - 0.5
 
 
 def test_a_switch_ends_kept_connections_politely_and_long_ones_after_the_drain_mtls_too(lab: Lab) -> None:
