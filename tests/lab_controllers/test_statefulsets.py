@@ -16,7 +16,7 @@ def test_pods_have_ordinals_host_names_and_labels(cluster):
     cluster.create("statefulsets.apps", stateful(replicas=2))
     assert cluster.pods() == ["db-0", "db-1"]
     pod = cluster.get("pods", "db-1")
-    assert (pod["spec"]["hostname"], pod["spec"]["subdomain"]) == ("db-1", "db-headless")
+    assert (pod["spec"]["hostname"], pod["spec"]["subdomain"], pod["metadata"]["generateName"]) == ("db-1", "db-headless", "db-")
     labels = labels_of(pod)
     assert labels["statefulset.kubernetes.io/pod-name"] == "db-1" and labels["apps.kubernetes.io/pod-index"] == "1"
     assert labels["controller-revision-hash"] == cluster.get("statefulsets.apps", "db")["status"]["updateRevision"]

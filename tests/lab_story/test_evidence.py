@@ -58,7 +58,7 @@ def shown(host):
 for number in itertools.count():
     said = {h: [http_of(h)[0], tcp_of(h), shown(h) if name == "bare" else ""] for h in hosts}
     page = http_of(pods["one"], 15020, "/stats/prometheus")[1] if pods else ""
-    page = [line for line in page.splitlines() if line.startswith("istio_") or "shadow_denied" in line]
+    page = [line for line in page.splitlines() if line.startswith("istio_") or "_dry_run_" in line]
     print(json.dumps({"round": number, "said": said, "page": page}), flush=True)
     time.sleep(0.1)
 """
@@ -141,10 +141,13 @@ def test_a_telemetry_logs_all_that_is_no_mtls_refusals_too_and_nothing_else(lab:
 def test_a_dry_run_counts_what_strict_would_refuse_and_refuses_nothing(lab: Lab, client: Client) -> None:
     lab.apply(istio("AuthorizationPolicy", "would-be-strict", {"istio.io/dry-run": "true"}, action="DENY", rules=[{"from": [{"source": {"notPrincipals": ["*"]}}]}]))
 
-    def counted(sign: str) -> bool:
-        return any(sign in line and not line.endswith(" 0") for line in last(client, "bare")["page"])
+    def counted(place: str, word: str) -> int:
+        start = f"envoy_{place}_rbac_istio_dry_run_deny__shadow_{word}{{"
+        return sum(int(line.rsplit(" ", 1)[1]) for line in last(client, "bare")["page"] if line.startswith(start))
 
-    until(lambda: counted("rbac_istio_dry_run_deny_shadow_denied") or counted("dry_run_deny"))
+    # a counter for each HTTP port, one for all TCP ports together
+    for place in ("http_inbound_0_0_0_0_8080_", "tcp"):
+        until(lambda place=place: counted(place, "denied") and counted(place, "allowed"))
     assert said(client, "bare")[:2] == [200, 6] and said(client, "meshed")[:2] == [200, 6]
 
 

@@ -78,7 +78,9 @@ class StatefulSets(Workload):
 
     def _pod(self, stateful: Obj, ordinal: int, revision: str) -> Obj:
         name = f"{name_of(stateful)}-{ordinal}"
-        pod = pods.make(stateful, revisions.template(self.store, stateful, revision), name=name)
+        # the second is how the injector knows a controller's pod
+        named = {"name": name, "generateName": f"{name_of(stateful)}-"}
+        pod = pods.make(stateful, revisions.template(self.store, stateful, revision), **named)
         pod["metadata"]["labels"] |= {
             revisions.HASH: revision,
             "statefulset.kubernetes.io/pod-name": name,
