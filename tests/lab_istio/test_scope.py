@@ -153,6 +153,14 @@ def test_aliases_of_the_trust_domain_are_accepted_on_both_sides():
     ]
 
 
+def test_the_root_namespace_is_the_meshs_to_name():
+    config = "{kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: 'rootNamespace: settings'}}"
+    policy = "{kind: PeerAuthentication, metadata: {name: default, namespace: %s}, spec: {mtls: {mode: STRICT}}}"
+    for home, mode in (("settings", "STRICT"), ("istio-system", "PERMISSIVE")):
+        found = mesh(f"[{config}, {policy % home}]")
+        assert simulate.mode(found.proxy("echo/b"), 18080) == mode, home
+
+
 def test_auto_mtls_can_be_switched_off():
     text = (
         "[{kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: 'enableAutoMtls: false'}}]"
