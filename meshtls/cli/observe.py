@@ -27,7 +27,7 @@ def observe(options: Options, since: float, follow: bool, for_s: float | None) -
     Reads the access logs of all istio-proxy containers of the namespaces (and of ztunnel where pods are ambient), and
     says who arrived in plaintext, who was refused, and who brought TLS of their own.
 
-    Exit codes: 0 everything logged was mTLS, 1 plaintext found, 3 nothing was logged or logs could not be read.
+    Exit codes: 0 everything logged was mTLS, 1 plaintext or TLS of their own found, 3 nothing was logged or logs could not be read.
     """
     from meshtls import sources
     from meshtls.cli.meshes import chosen, exists

@@ -39,7 +39,9 @@ PROBE_S = 90
 SETTLE_S = 12.0
 # the probe's finding that mTLS itself does not work: no proxy that is late explains that
 MTLS_LOST = "MT502"
-_PLAINTEXT = (Verdict.PLAINTEXT, Verdict.REFUSED)
+_REFUSED = (Verdict.REFUSED, Verdict.TLS_REFUSED)
+# what STRICT refuses, or would
+_FOREIGN = (Verdict.PLAINTEXT, Verdict.APP_TLS, *_REFUSED)
 
 
 def rfc3339(when: datetime.datetime) -> str:
@@ -136,7 +138,7 @@ class Eyes:
         tolerated: dict[tuple[str, str, int], Refused] = {}
         while True:
             for proxy, line in self._ears.heard(0.2):
-                if (sender := self._heard.take(proxy, line, strict=True)) and sender.verdict is Verdict.REFUSED:
+                if (sender := self._heard.take(proxy, line, strict=True)) and sender.verdict in _REFUSED:
                     self._note(sender, accepted, refused, tolerated)
             tick()
             now = time.monotonic()
@@ -250,7 +252,7 @@ def baseline(client: Client, mesh: Mesh, namespace: str, since_s: float) -> tupl
 
 
 def arrivals(group: Group) -> dict[str, Arrivals]:
-    """How many arrivals of each workload were over mTLS and in plaintext, our own probes left out."""
+    """How many arrivals of each workload were over mTLS and by what STRICT refuses, our own probes left out."""
     found: dict[str, Arrivals] = {}
     for sender in group.senders:
         if sender.client.own:
@@ -258,7 +260,7 @@ def arrivals(group: Group) -> dict[str, Arrivals]:
         so_far = found.get(sender.server, Arrivals())
         found[sender.server] = Arrivals(
             so_far.mtls + (sender.count if sender.verdict is Verdict.MTLS else 0),
-            so_far.plaintext + (sender.count if sender.verdict in _PLAINTEXT else 0),
+            so_far.plaintext + (sender.count if sender.verdict in _FOREIGN else 0),
         )
     return found
 

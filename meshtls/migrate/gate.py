@@ -25,7 +25,7 @@ class Verdict(enum.StrEnum):
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
-    """A real client whose plaintext a proxy refused. `client` is its full description, `name` its `namespace/workload`."""
+    """A real client whose plaintext, or TLS of its own, a proxy refused. `client` is its full description, `name` its `namespace/workload`."""
 
     client: str
     name: str

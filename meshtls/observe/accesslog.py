@@ -8,8 +8,9 @@ pilot/pkg/model/telemetry_logging.go), and ztunnel's access lines as text or JSO
     HTTP with an SNI                            mTLS            HTTP without one             plaintext accepted
     TCP, SNI outbound_.*                        mTLS            TCP without one              plaintext accepted
     TCP with another SNI                        TLS of the application, passed through
-    TCP, 0 bytes received (and sent, unless the server speaks first)
-                                                suspicious: a handshake refused, or nobody said anything
+    TCP, 0 bytes received (and sent, unless the server speaks first): with a foreign SNI TLS of the application that
+                                                met the mesh's certificate and was refused for want of one of its own;
+                                                else a handshake refused, or nobody said anything
     ztunnel: src.identity                       mTLS            none: plaintext; with a policy rejection: refused
 
 Under STRICT whatever is accepted is mTLS, and every NR is plaintext: a client that names no server (it called an
@@ -36,6 +37,7 @@ class Verdict(enum.StrEnum):
     REFUSED = "PLAINTEXT_REFUSED"
     NO_CHAIN = "TLS_NO_CHAIN"
     APP_TLS = "APP_TLS"
+    TLS_REFUSED = "TLS_REFUSED"
     EMPTY = "EMPTY"
 
 
@@ -124,7 +126,8 @@ def judge(entry: Entry, strict: bool | None) -> Usage | None:
         plain = strict if strict is not None else not entry.sni
         verdict = Verdict.REFUSED if plain else Verdict.NO_CHAIN
     elif not entry.method and not entry.received and (not entry.sent or entry.sni or strict):
-        verdict = Verdict.EMPTY  # what was sent is the greeting of a server that speaks first: the client need not have seen it
+        # what was sent is the greeting of a server that speaks first: the client need not have seen it
+        verdict = Verdict.TLS_REFUSED if entry.sni and not entry.sni.startswith("outbound_.") else Verdict.EMPTY
     elif strict or entry.sni.startswith("outbound_.") or (entry.method and entry.sni):
         verdict = Verdict.MTLS
     else:

@@ -2,7 +2,7 @@
 
 Codes: MT601 plaintext accepted, MT602 plaintext refused, MT603 TLS that no filter chain takes (not a consequence of
 STRICT), MT604 the application's own TLS (under STRICT it meets the mesh's certificate), MT605 connections without a
-byte. Arrivals of meshtls' own probes are counted apart and are never findings.
+byte, MT606 the application's own TLS, refused. Arrivals of meshtls' own probes are counted apart and are never findings.
 """
 
 from collections.abc import Iterable
@@ -73,7 +73,8 @@ SAID: dict[Verdict, Said] = {
     Verdict.PLAINTEXT: Said("MT601", Severity.ERROR, "sends plaintext"),
     Verdict.REFUSED: Said("MT602", Severity.ERROR, "sends plaintext and is refused"),
     Verdict.NO_CHAIN: Said("MT603", Severity.WARNING, "sends TLS that no filter chain takes (not a consequence of STRICT)"),
-    Verdict.APP_TLS: Said("MT604", Severity.WARNING, "sends TLS of its own, which STRICT would answer with the mesh's certificate"),
+    Verdict.APP_TLS: Said("MT604", Severity.ERROR, "sends TLS of its own, which STRICT would refuse,"),
+    Verdict.TLS_REFUSED: Said("MT606", Severity.ERROR, "sends TLS of its own and is refused for want of a certificate of the mesh,"),
     Verdict.EMPTY: Said("MT605", Severity.INFO, "opens connections without a byte: a handshake refused, or nobody spoke"),
 }
 _FIX = {
@@ -92,7 +93,7 @@ def finding(sender: Sender) -> Finding | None:
         code=said.code, severity=said.severity, subject=sender.client.ref or sender.server or f"Address/{sender.address}",
         message=f"{sender.client} {said.words} to {where}: {sender.count} times, last at {sender.last}",
         because=(f"access log of {where}",) + ((f"for instance {sender.example}",) if sender.example else ()),
-        fix=_FIX[sender.client.meshed] if sender.client.known and sender.verdict in (Verdict.PLAINTEXT, Verdict.REFUSED) else "",
+        fix=_FIX[sender.client.meshed] if sender.client.known and said.severity is Severity.ERROR else "",
         confidence=Confidence.MEASURED,
     )
 

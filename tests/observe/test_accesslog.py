@@ -39,10 +39,10 @@ def tcp(sni: str, received: int = 7, sent: int = 9) -> str:
         (tcp(MESH), None, Verdict.MTLS),
         (tcp("-"), None, Verdict.PLAINTEXT),
         (tcp("db.example.com"), None, Verdict.APP_TLS),
-        (tcp("db.example.com", 0, 0), None, Verdict.EMPTY),
+        (tcp("db.example.com", 0, 0), None, Verdict.TLS_REFUSED),
         (tcp("-", 0, 0), None, Verdict.EMPTY),
         # a server that speaks first: its greeting is counted as sent although a refused client never saw it
-        (tcp("db.example.com", 0, 13), True, Verdict.EMPTY),
+        (tcp("db.example.com", 0, 13), True, Verdict.TLS_REFUSED),
         (tcp(MESH, 0, 13), True, Verdict.EMPTY),
         (tcp("-", 0, 13), True, Verdict.EMPTY),
         (tcp("-", 0, 13), False, Verdict.PLAINTEXT),
