@@ -192,8 +192,8 @@ def decode(body: bytes) -> Object:
     """The object in a protobuf body. Raises ApiError 400 (malformed) or 415 (a message or field that is not known
     here)."""
     try:
-        envelope = {number: value for number, value in _fields(body[len(MAGIC):])}
-        named = {number: bytes(value).decode() for number, value in _fields(envelope.get(1, b""))}
+        envelope = {number: value for number, value in fields(body[len(MAGIC):])}
+        named = {number: bytes(value).decode() for number, value in fields(envelope.get(1, b""))}
         kind = named.get(2, "")
         if kind not in MESSAGES:
             raise status.unsupported_media(f"the lab reads {kind or 'this'} as JSON or YAML only, not as protobuf")
@@ -202,7 +202,7 @@ def decode(body: bytes) -> Object:
         raise status.bad_request(f"the object provided is unrecognized: malformed protobuf: {error}") from error
 
 
-def _fields(data: Any) -> Any:
+def fields(data: Any) -> Any:
     """(number, value) of a message: integers and bytes."""
     view, place = memoryview(bytes(data)), 0
     while place < len(view):
@@ -240,13 +240,13 @@ def _varint(view: memoryview, place: int) -> tuple[int, int]:
 def _message(name: str, data: bytes) -> Object:
     found: Object = {}
     table = MESSAGES[name]
-    for number, raw in _fields(data):
+    for number, raw in fields(data):
         if number not in table:
             raise status.unsupported_media(f"the lab does not know field {number} of {name} in protobuf; send it as "
                                            "JSON or YAML")
         key, mark, kind = table[number]
         if mark == "%":
-            entry = dict(_fields(raw))
+            entry = dict(fields(raw))
             found.setdefault(key, {})[entry.get(1, b"").decode()] = _value(kind, entry.get(2, b""))
             continue
         value = _value(kind, raw)
@@ -270,12 +270,12 @@ def _value(kind: str, raw: Any) -> Any:
         case "y":
             return base64.b64encode(raw).decode()
         case "Quantity":
-            return dict(_fields(raw)).get(1, b"").decode() or "0"
+            return dict(fields(raw)).get(1, b"").decode() or "0"
         case "IntOrString":
-            held = dict(_fields(raw))
+            held = dict(fields(raw))
             return held.get(3, b"").decode() if held.get(1) else _value("i", held.get(2, 0))
         case "Time" | "MicroTime":
-            return _time(dict(_fields(raw)), kind == "MicroTime")
+            return _time(dict(fields(raw)), kind == "MicroTime")
         case "FieldsV1" | "Ignored":
             return None
     return _message(kind, raw)

@@ -16,10 +16,12 @@ from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, RequestReceived, StreamEnded, StreamReset
 from h2.exceptions import ProtocolError
 
+from meshtls.lab.api import protobuf
 from meshtls.lab.istio.discovery import Endpoints
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 TYPE_ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+_NODE, _NAMES, _NONCE, _ERROR = 2, 3, 5, 6  # fields of a DiscoveryRequest
 Named = dict[str, Endpoints]
 
 
@@ -64,7 +66,7 @@ class Stream:
         self.taken: Callable[[], None] = lambda: None
         self._writer = writer
         self._http = H2Connection(H2Configuration(client_side=False, header_encoding=None))
-        self._stream, self._received, self._unsent, self._over = 0, b"", b"", False
+        self._stream, self._received, self._unsent = 0, b"", b""
 
     async def serve(self, reader: asyncio.StreamReader, joined: Callable[["Stream", str], None]) -> None:
         """Until the connection ends. `joined` hears the node's id with the first request."""
@@ -82,33 +84,30 @@ class Stream:
                     elif isinstance(event, StreamEnded | StreamReset | ConnectionTerminated):
                         return
                 for message in self._messages():
-                    fields = _fields(message)
+                    found = list(protobuf.fields(message))
+                    names, fields = [value.decode() for number, value in found if number == _NAMES], dict(found)
                     if not known:
                         known = True
-                        joined(self, _fields(fields[2][0])[1][0].decode())
-                    nonce = int(fields.get(5, [b"0"])[0])
-                    self._answer(self.subscription.ask((n.decode() for n in fields.get(3, [])), nonce, 6 in fields, self.current()))
+                        joined(self, dict(protobuf.fields(fields[_NODE]))[1].decode())
+                    self._answer(self.subscription.ask(names, int(fields.get(_NONCE, b"0")), _ERROR in fields, self.current()))
                     self.taken()
                 self._flush()
                 await self._writer.drain()
                 data = await reader.read(1 << 16)
-        except (ProtocolError, KeyError, ValueError):
+        except (ProtocolError, LookupError, ValueError):
             return  # not an Envoy
-        finally:
-            self._over = True
 
     def update(self) -> None:
         """Send what changed; to an Envoy that has ended, nothing."""
-        if self._over:
-            return
-        self._answer(self.subscription.changed(self.current()))
-        self._flush()
+        if not self._writer.is_closing():
+            self._answer(self.subscription.changed(self.current()))
+            self._flush()
 
     def _answer(self, answer: Named) -> None:
         if answer:
             nonce = str(self.subscription.send(answer)).encode()
-            body = b"".join(_field(2, assignment(name, found)) for name, found in answer.items())
-            body = _field(1, nonce) + body + _field(4, TYPE_ENDPOINTS.encode()) + _field(5, nonce)
+            body = b"".join(field(2, assignment(name, found)) for name, found in answer.items())
+            body = field(1, nonce) + body + field(4, TYPE_ENDPOINTS.encode()) + field(5, nonce)
             self._unsent += struct.pack(">BI", 0, len(body)) + body
 
     def _flush(self) -> None:
@@ -132,12 +131,12 @@ class Stream:
 @functools.lru_cache(maxsize=1 << 14)
 def assignment(name: str, endpoints: Endpoints) -> bytes:
     """A ClusterLoadAssignment in an Any, as protobuf."""
-    mark = _field(1, _field(1, b"envoy.transport_socket_match") + _field(2, _field(1, _field(1, b"tlsMode") + _field(2, _field(3, b"istio")))))
+    mark = field(1, field(1, b"envoy.transport_socket_match") + field(2, field(1, field(1, b"tlsMode") + field(2, field(3, b"istio")))))
     hosts = b"".join(
-        _field(2, _field(1, _field(1, _field(1, _field(2, ip.encode()) + b"\x18" + _varint(port)))) + (_field(3, mark) if mtls else b""))
+        field(2, field(1, field(1, field(1, field(2, ip.encode()) + b"\x18" + _varint(port)))) + (field(3, mark) if mtls else b""))
         for ip, port, mtls in endpoints)
-    body = _field(1, name.encode()) + (_field(2, hosts) if hosts else b"")
-    return _field(1, TYPE_ENDPOINTS.encode()) + _field(2, body)
+    body = field(1, name.encode()) + (field(2, hosts) if hosts else b"")
+    return field(1, TYPE_ENDPOINTS.encode()) + field(2, body)
 
 
 def _varint(value: int) -> bytes:
@@ -149,41 +148,6 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _field(number: int, data: bytes) -> bytes:
+def field(number: int, data: bytes) -> bytes:
     """A length-delimited field."""
     return bytes([number << 3 | 2]) + _varint(len(data)) + data
-
-
-def _fields(message: bytes) -> dict[int, list[bytes]]:
-    """The length-delimited fields of a message by number; others are passed over. Raises ValueError."""
-    out: dict[int, list[bytes]] = {}
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            if at >= len(message):
-                raise ValueError("cut short")
-            byte, at = message[at], at + 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while at < len(message):
-        key = varint()
-        kind = key & 7
-        if kind == 2:
-            end = varint() + at
-            if end > len(message):
-                raise ValueError("cut short")
-            out.setdefault(key >> 3, []).append(message[at:end])
-            at = end
-        elif kind == 0:
-            varint()
-        elif kind in (1, 5):
-            at += 8 if kind == 1 else 4
-        else:
-            raise ValueError("unknown wire type")
-    return out

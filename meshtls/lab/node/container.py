@@ -1,8 +1,10 @@
-"""One run of one container: what is executed and as whom, its log, its probes, its end."""
+"""A container: what is executed and as whom, and its life of runs, probes and restarts. Back-off: at once, then 10, 20, 40 ... 300 seconds."""
 import asyncio
 import contextlib
 import os
 import signal
+import time
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,19 +12,19 @@ import msgspec
 from meshtls.lab import istio
 from meshtls.lab.node import http1, images, probes
 from meshtls.lab.node.environment import Problem, expand, variables
-from meshtls.lab.node.logs import Log
 from meshtls.lab.node.network import API_IP, DNS_IP, PodNet
-from meshtls.lab.node.runtime import CAPABILITIES, PATH, Process, Root, Spec
-from meshtls.lab.node.status import INIT
+from meshtls.lab.node.runtime import CAPABILITIES, PATH, Process, Root, Spec, StartFailed
+from meshtls.lab.node.status import APP, INIT, SIDECAR, Record
 
 if TYPE_CHECKING:
     from meshtls.lab.node.node import Node
     from meshtls.lab.node.pod import Worker
-    from meshtls.lab.node.status import Record
 
 Obj = dict[str, Any]
 PROXY_ID = 1337
-_LISTENING_S = 5
+RETRY_S = 1.0
+_BACKOFF_S, _LONGEST_BACKOFF_S, _FORGIVEN_S = 10, 300, 600
+_LISTENING_S, _CLOSING_S = 5, 5
 _MARKER = "/.lab/mark"
 _MARK = f"""import socket
 _init = socket.socket.__init__
@@ -55,8 +57,8 @@ def container_spec(pod: Obj, container: Obj, node: "Node", net: PodNet, status: 
     mounts = tuple(sorted((_mount(mount, volumes, pod, env) for mount in container.get("volumeMounts") or []), key=lambda m: m[1]))
     argv = [expand(part, env) for part in [*(container.get("command") or []), *(container.get("args") or [])]] or ["python3"]
     wish = own.get("capabilities") or {}
-    dropped, added = wish.get("drop") or [], wish.get("add") or []
-    kept = [name for name in CAPABILITIES if "ALL" not in dropped and name not in dropped] + [name for name in added if name in CAPABILITIES]
+    dropped = set(CAPABILITIES if "ALL" in (wish.get("drop") or []) else wish.get("drop") or [])
+    kept = (set(CAPABILITIES) - dropped) | set(wish.get("add") or [])
     groups = [int(g) for g in (*(whole.get("supplementalGroups") or []), whole.get("fsGroup")) if g is not None]
     spec = Spec(argv=tuple(argv), env=env, cwd=container.get("workingDir") or "/", hostname=hostname[:63], uid=uid, gid=gid,
                 groups=tuple(groups), capabilities=tuple(kept), marks=marks, rootless=node.rootless, interpreter=node.python[1],
@@ -113,89 +115,130 @@ def _hosts(pod: Obj, net: PodNet, hostname: str) -> str:
     return f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{net.ip}\t{full}{hostname}\n{aliases}"
 
 
-class Running:
-    """A container that runs. `gone` is set when its process has ended and its log is complete."""
+class Container(Record):
+    """One container: its runs one after the other, each with its log, probes and hooks, as the restart policy has it.
 
-    def __init__(self, worker: "Worker", record: "Record") -> None:
-        self._worker, self._record = worker, record
+    `begun` is set when it has started for the first time.
+    """
+
+    def __init__(self, worker: "Worker", spec: Obj, kind: str) -> None:
+        super().__init__(spec, kind)
+        self.proxy = images.kind(self.image) == images.PROXY
+        self.begun = asyncio.Event()
+        self._worker = worker
         self._spec: Spec | None = None
         self._process: Process | None = None
+        self._life: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._reason = ""
-        self.started = asyncio.Event()
-        self.gone = asyncio.Event()
 
-    async def start(self, spec: Spec) -> None:
-        """Raises StartFailed or OSError."""
-        worker, record = self._worker, self._record
-        record.id = f"lab://{worker.number}-{record.name}-{record.restarts}"
-        self._spec = spec
+    def start(self) -> asyncio.Task[None]:
+        """Live in a task of its own."""
+        self._life = asyncio.get_running_loop().create_task(self.live())
+        return self._life
+
+    async def live(self) -> None:
+        """Run, again and again as the restart policy has it."""
+        worker, pause = self._worker, 0
+        while True:
+            begun = time.monotonic()
+            code = await self._run()
+            again = self.kind == SIDECAR or (worker.policy != "Never" if code else self.kind == APP and worker.policy == "Always")
+            if worker.ending or not again:
+                return worker.sync()
+            if time.monotonic() - begun > _FORGIVEN_S:
+                pause = 0
+            self.last = dict(self.state)
+            if pause:
+                whole = f"{worker.name}_{worker.namespace}({worker.uid})"
+                self.waits("CrashLoopBackOff", f"back-off {pause}s restarting failed container={self.name} pod={whole}")
+                worker.event("warning", "BackOff", f"Back-off restarting failed container {self.name} in pod {whole}")
+                worker.sync()
+                await asyncio.sleep(pause)
+            pause = min(max(_BACKOFF_S, pause * 2), _LONGEST_BACKOFF_S)
+            self.restarts += 1
+
+    async def _run(self) -> int:
+        """One run; its exit code."""
+        worker = self._worker
+        while True:
+            try:
+                spec = self._spec = await worker.spec(self)
+                break
+            except (Problem, OSError) as problem:
+                self.waits("CreateContainerConfigError", str(problem))
+                worker.event("warning", "Failed", f"Error: {problem}")
+                worker.sync()
+            await asyncio.sleep(RETRY_S)
+        self.id = f"lab://{worker.number}-{self.name}-{self.restarts}"
+        try:
+            process = self._process = await self._execute(spec)
+        except (StartFailed, OSError) as error:
+            self.ends(128, "StartError", worker.node.store.now(), f"failed to create containerd task: {error}")
+            worker.event("warning", "Failed", f"Error: {error}")
+            worker.sync()
+            return 128
+        self.runs(worker.node.store.now())
+        worker.event("normal", "Started", f"Container started: {self.name}")
+        if self.spec.get("startupProbe"):
+            self._in_task(self._probe("startupProbe"))
+        else:
+            self._has_started()
+        hook = (self.spec.get("lifecycle") or {}).get("postStart")
+        if hook and not self.proxy:
+            self._in_task(self._hook(hook))
+        worker.sync()
+        try:
+            status = await asyncio.shield(process.exit)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            self._tasks.clear()
+        code = status if status >= 0 else 128 - status
+        self.ends(code, "Error" if code else "Completed", worker.node.store.now())
+        worker.sync()
+        return code
+
+    async def _execute(self, spec: Spec) -> Process:
+        worker = self._worker
         assert worker.net is not None
         reader, writer = os.pipe2(os.O_CLOEXEC)
         try:
-            log = worker.node.new_log(worker, record.name)
-            log.attach(reader)
-            self._process = await worker.node.runtime.start(spec, writer, worker.net.netns)
-        except BaseException:
-            self.gone.set()
-            raise
+            worker.node.new_log(worker, self.name).attach(reader)
+            return await worker.node.runtime.start(spec, writer, worker.net.netns)
         finally:
             os.close(writer)
-        record.runs(worker.node.store.now())
-        worker.event("normal", "Started", f"Container started: {record.name}")
-        if not record.spec.get("startupProbe"):
-            self._has_started()
-        self._watch("startupProbe" if record.spec.get("startupProbe") else "readinessProbe")
-        hook = (record.spec.get("lifecycle") or {}).get("postStart")
-        if hook and images.kind(record.spec["image"]) != images.PROXY:
-            self._tasks.append(asyncio.get_running_loop().create_task(self._hook(hook)))
-        worker.sync()
+
+    def _in_task(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(work))
 
     def _has_started(self) -> None:
-        record = self._record
-        record.started = True
-        record.ready = not record.spec.get("readinessProbe") and record.kind != INIT
-        self.started.set()
-
-    def _watch(self, *kinds: str) -> None:
-        wanted = [kind for kind in (*kinds, *(() if "startupProbe" in kinds else ("livenessProbe",))) if self._record.spec.get(kind)]
-        for kind in wanted:
-            self._tasks.append(asyncio.get_running_loop().create_task(self._probe(kind)))
+        self.started = True
+        self.ready = not self.spec.get("readinessProbe") and self.kind != INIT
+        self.begun.set()
+        for kind in ("readinessProbe", "livenessProbe"):
+            if self.spec.get(kind):
+                self._in_task(self._probe(kind))
 
     async def _probe(self, kind: str) -> None:
-        worker, record = self._worker, self._record
-        probe = record.spec[kind]
+        worker, probe = self._worker, self.spec[kind]
         assert worker.net is not None
-        ip, label, failed = worker.net.ip, kind.removesuffix("Probe").capitalize(), ""
-        source = worker.node.network.probes_from(worker.node.index(worker.pod))
-
-        async def once() -> probes.Result:
-            nonlocal failed
-            success, message = await probes.attempt(probe, record.spec, ip, self.execute, source)
-            failed = message
-            return success, message
-
-        def tell(success: bool | None, message: str) -> None:
-            if not success and (kind != "startupProbe" or success is False):
-                worker.event("warning", "Unhealthy", f"{label} probe failed: {message}")
-            if kind == "readinessProbe" and success is not None and record.ready != success:
-                record.ready = success
-                worker.sync()
-            elif kind == "startupProbe" and success:
-                self._has_started()
-                self._watch("readinessProbe")
-                worker.sync()
-                raise asyncio.CancelledError
-            elif success is False and kind != "readinessProbe":
-                worker.event("normal", "Killing", f"Container {record.name} failed {label.lower()} probe, will be restarted")
-                self._reason = "Error"
-                self._tasks.append(asyncio.get_running_loop().create_task(self.stop(self._grace(probe), hook=True)))
-                raise asyncio.CancelledError
-
-        if worker.proxy is not None and images.kind(record.spec["image"]) == images.PROXY:
+        ip, label, source = worker.net.ip, kind.removesuffix("Probe").capitalize(), worker.node.network.probes_from(worker.node.index(worker.pod))
+        if worker.proxy is not None and self.proxy:
             with contextlib.suppress(TimeoutError):  # asking a proxy that has no listeners yet tells nothing
                 await asyncio.wait_for(worker.proxy.listening.wait(), _LISTENING_S)
-        await probes.watch(probe, once, tell)
+        async for success, message in probes.watch(probe, lambda: probes.attempt(probe, self.spec, ip, self.execute, source)):
+            if success is False or (success is None and kind != "startupProbe"):
+                worker.event("warning", "Unhealthy", f"{label} probe failed: {message}")
+            if kind == "readinessProbe":
+                if success is not None and self.ready != success:
+                    self.ready = success
+                    worker.sync()
+            elif success and kind == "startupProbe":
+                self._has_started()
+                return worker.sync()
+            elif success is False:
+                worker.event("normal", "Killing", f"Container {self.name} failed {label.lower()} probe, will be restarted")
+                return await self.stop(self._grace(probe))
 
     def _grace(self, probe: Obj | None = None) -> float:
         return float((probe or {}).get("terminationGracePeriodSeconds") or self._worker.pod["spec"].get("terminationGracePeriodSeconds", 30))
@@ -226,36 +269,22 @@ class Running:
             if "exec" in hook:
                 await self.execute(hook["exec"].get("command") or [], self._grace())
             elif "httpGet" in hook and self._worker.net:
-                port = probes.port_number(self._record.spec, hook["httpGet"]["port"])
-                await http1.get((hook["httpGet"].get("host") or self._worker.net.ip, port), hook["httpGet"].get("path") or "/")
+                await probes.ask(hook, self.spec, hook["httpGet"].get("host") or self._worker.net.ip)
             elif "sleep" in hook:
                 await asyncio.sleep(float(hook["sleep"].get("seconds", 0)))
         except (http1.NoAnswer, TimeoutError) as error:
             self._worker.event("warning", "FailedLifecycleHook", f"hook failed: {error}")
 
-    async def finished(self) -> int:
-        """Wait for the end, record it, and return the exit code."""
-        assert self._process is not None
-        status = await asyncio.shield(self._process.exit)
-        for task in self._tasks:
-            if task is not asyncio.current_task():
-                task.cancel()
-        code = status if status >= 0 else 128 - status
-        self._record.ends(code, "Completed" if code == 0 else self._reason or "Error", self._worker.node.store.now())
-        self._worker.sync()
-        self.gone.set()
-        return code
+    @property
+    def alive(self) -> bool:
+        """Whether a process of it runs."""
+        return self._process is not None and not self._process.exit.done()
 
-    async def over(self) -> None:
-        """Wait until no process is left, whether or not anybody records its end."""
-        if self._process is not None:
-            await asyncio.shield(self._process.exit)
-
-    async def stop(self, grace_s: float, hook: bool) -> None:
-        """preStop, SIGTERM, at most `grace_s` seconds, SIGKILL."""
+    async def stop(self, grace_s: float, hook: bool = True) -> None:
+        """preStop, SIGTERM, at most `grace_s` seconds, SIGKILL; returns when no process is left."""
         if self._process is None:
             return
-        wish = (self._record.spec.get("lifecycle") or {}).get("preStop")
+        wish = (self.spec.get("lifecycle") or {}).get("preStop")
         try:
             async with asyncio.timeout(grace_s):
                 if hook and wish:
@@ -263,15 +292,17 @@ class Running:
                 self._process.signal(signal.SIGTERM)
                 await asyncio.shield(self._process.exit)
         except TimeoutError:
-            self.kill()
-            await asyncio.shield(self._process.exit)
+            await self.kill()
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
+        """SIGKILL; returns when no process is left."""
         if self._process is not None:
             self._process.signal(signal.SIGKILL)
+            await asyncio.shield(self._process.exit)
 
-
-def new_log(path: str) -> Log:
-    """A log file in a directory that may not be there yet."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    return Log(path)
+    async def close(self) -> None:
+        """End it at once; nobody records it."""
+        if self._life:
+            self._life.cancel()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.kill(), _CLOSING_S)

@@ -5,83 +5,73 @@ What is missing (a ConfigMap, a key) is a Problem with the kubelet's wording; th
 import base64
 import contextlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable
 from typing import Any
 
+from meshtls.lab.api.quantities import amount
 from meshtls.lab.api.store import Store
 
 Obj = dict[str, Any]
+Files = dict[str, tuple[bytes, int]]
 TokenMaker = Callable[[Obj, str, int], str]
 """(pod, audience, seconds) -> a service account token."""
 
 _REFERENCE = re.compile(r"\$(\$|\(([^)]+)\))")
+_KEYED = ("configMap", "secret")
+_FIELDS = ("metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.podIP", "status.podIPs",
+           "status.hostIP", "status.hostIPs")
 
 
 class Problem(Exception):
     """What a container or volume needs is not there."""
 
 
-def _keys(store: Store, kind: str, namespace: str, name: str, optional: bool) -> dict[str, bytes] | None:
-    """The content of a ConfigMap or Secret."""
-    obj = store.get("configmaps" if kind == "configmap" else "secrets", namespace, name)
+def _keyed(source: Obj, suffix: str = "") -> tuple[str, Obj]:
+    """Whether a ConfigMap or a Secret is referred to, and the reference."""
+    return next((kind, source[kind + suffix]) for kind in _KEYED if kind + suffix in source)
+
+
+def _keys(store: Store, namespace: str, kind: str, reference: Obj) -> dict[str, bytes] | None:
+    """The content of a ConfigMap or Secret; None for one that may be missing, and is."""
+    name = reference.get("name") or reference.get("secretName") or ""
+    obj = store.get(f"{kind.lower()}s", namespace, name)
     if obj is None:
-        if optional:
+        if reference.get("optional"):
             return None
-        raise Problem(f'{kind} "{name}" not found')
-    if kind == "configmap":
-        plain = {key: value.encode() for key, value in (obj.get("data") or {}).items()}
-        return plain | {key: base64.b64decode(value) for key, value in (obj.get("binaryData") or {}).items()}
-    return {key: base64.b64decode(value) for key, value in (obj.get("data") or {}).items()}
+        raise Problem(f'{kind.lower()} "{name}" not found')
+    plain, coded = (obj.get("data"), obj.get("binaryData")) if kind == "configMap" else ({}, obj.get("data"))
+    return {key: value.encode() for key, value in (plain or {}).items()} | {key: base64.b64decode(value) for key, value in (coded or {}).items()}
 
 
 def field(pod: Obj, path: str, status: Obj) -> str:
     """A downward API field."""
-    metadata, spec = pod["metadata"], pod["spec"]
-    whole = {"metadata.labels": metadata.get("labels"), "metadata.annotations": metadata.get("annotations")}
-    if path in whole:
-        return "".join(f"{key}={json.dumps(value)}\n" for key, value in sorted((whole[path] or {}).items())).rstrip("\n")
-    one = re.fullmatch(r"metadata\.(labels|annotations)\['(.+)'\]", path)
-    if one:
-        return str((metadata.get(one[1]) or {}).get(one[2], ""))
-    named = {"metadata.name": metadata["name"], "metadata.namespace": metadata["namespace"], "metadata.uid": metadata["uid"],
-             "spec.nodeName": spec.get("nodeName"), "spec.serviceAccountName": spec.get("serviceAccountName", "default"),
-             "status.podIP": status.get("podIP"), "status.podIPs": status.get("podIP"), "status.hostIP": status.get("hostIP"),
-             "status.hostIPs": status.get("hostIP")}
-    if path not in named:
+    named = re.fullmatch(r"metadata\.(labels|annotations)(?:\['(.+)'\])?", path)
+    if named:
+        found = pod["metadata"].get(named[1]) or {}
+        return str(found.get(named[2], "")) if named[2] else "\n".join(f"{key}={json.dumps(value)}" for key, value in sorted(found.items()))
+    if path not in _FIELDS:
         raise Problem(f"unsupported fieldPath: {path}")
-    return str(named[path] or "")
+    section, key = path.split(".")
+    value = (status if section == "status" else pod[section]).get(key)
+    return ",".join(each["ip"] for each in value) if isinstance(value, list) else str(value or "")
 
 
 def _resource(pod: Obj, container: Obj, reference: Obj) -> str:
-    named = reference.get("containerName")
-    if named:
-        every = [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])]
-        container = next((c for c in every if c["name"] == named), container)
+    every = [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])]
+    container = next((c for c in every if c["name"] == reference.get("containerName")), container)
     side, _, name = reference["resource"].partition(".")
-    quantity = str(((container.get("resources") or {}).get(side) or {}).get(name, "0"))
-    return _divide(quantity, str(reference.get("divisor") or "1"))
-
-
-def _divide(quantity: str, divisor: str) -> str:
-    def number(text: str) -> float:
-        found = re.fullmatch(r"([0-9.]+)(m|[kMGTPE]i?)?", text)
-        if not found:
-            return 0.0
-        unit = found[2] or ""
-        scale = 0.001 if unit == "m" else 1024 ** ("KMGTPE".index(unit[0].upper()) + 1) if unit.endswith("i") else \
-            1000 ** ("KMGTPE".index(unit[0].upper()) + 1) if unit else 1
-        return float(found[1]) * scale
-    return str(-int(-number(quantity) // (number(divisor) or 1)))
+    quantity = ((container.get("resources") or {}).get(side) or {}).get(name, "0")
+    return str(math.ceil(amount(str(quantity)) / (amount(str(reference.get("divisor") or "1")) or 1)))
 
 
 def variables(pod: Obj, container: Obj, store: Store, status: Obj, given: dict[str, str]) -> dict[str, str]:
     """The environment, in order: `given`, envFrom, env with $(NAME) expanded. Raises Problem."""
     env, namespace = dict(given), pod["metadata"]["namespace"]
     for source in container.get("envFrom") or []:
-        kind, reference = ("configmap", source["configMapRef"]) if "configMapRef" in source else ("secret", source["secretRef"])
-        found = _keys(store, kind, namespace, reference["name"], bool(reference.get("optional")))
+        found = _keys(store, namespace, *_keyed(source, "Ref"))
         env |= {source.get("prefix", "") + key: value.decode(errors="replace") for key, value in (found or {}).items()}
     for entry in container.get("env") or []:
         value = _value(pod, container, store, status, entry, env)
@@ -91,22 +81,24 @@ def variables(pod: Obj, container: Obj, store: Store, status: Obj, given: dict[s
 
 
 def _value(pod: Obj, container: Obj, store: Store, status: Obj, entry: Obj, env: dict[str, str]) -> str | None:
-    source = entry.get("valueFrom")
+    source, namespace = entry.get("valueFrom"), pod["metadata"]["namespace"]
     if not source:
         return expand(str(entry.get("value") or ""), env)
-    if "fieldRef" in source:
-        return field(pod, source["fieldRef"]["fieldPath"], status)
-    if "resourceFieldRef" in source:
-        return _resource(pod, container, source["resourceFieldRef"])
-    kind, reference = ("configmap", source["configMapKeyRef"]) if "configMapKeyRef" in source else ("secret", source["secretKeyRef"])
-    namespace = pod["metadata"]["namespace"]
-    found = _keys(store, kind, namespace, reference["name"], bool(reference.get("optional")))
+    if not any(kind + "KeyRef" in source for kind in _KEYED):
+        return _downward(pod, container, status, source)
+    kind, reference = _keyed(source, "KeyRef")
+    found = _keys(store, namespace, kind, reference)
     if found is not None and reference["key"] in found:
         return found[reference["key"]].decode(errors="replace")
     if reference.get("optional"):
         return None
-    label = "ConfigMap" if kind == "configmap" else "Secret"
-    raise Problem(f"couldn't find key {reference['key']} in {label} {namespace}/{reference['name']}")
+    raise Problem(f"couldn't find key {reference['key']} in {kind[0].upper()}{kind[1:]} {namespace}/{reference['name']}")
+
+
+def _downward(pod: Obj, container: Obj, status: Obj, source: Obj) -> str:
+    if "fieldRef" in source:
+        return field(pod, source["fieldRef"]["fieldPath"], status)
+    return _resource(pod, container, source["resourceFieldRef"])
 
 
 def expand(text: str, env: dict[str, str]) -> str:
@@ -154,55 +146,29 @@ def _write(root: str, relative: str, data: bytes, mode: int, group: int | None) 
             os.chown(path, -1, group)
 
 
-Files = dict[str, tuple[bytes, int]]
-
-
 def _files(pod: Obj, store: Store, status: Obj, volume: Obj, token: TokenMaker) -> Files:
-    for kind, key in (("configmap", "configMap"), ("secret", "secret")):
-        if key in volume:
-            source = dict(volume[key])
-            source.setdefault("name", source.pop("secretName", ""))
-            return _from_keys(store, pod, kind, source, source.get("defaultMode", 0o644))
-    if "downwardAPI" in volume:
-        return _downward(pod, status, volume["downwardAPI"], volume["downwardAPI"].get("defaultMode", 0o644))
-    if "projected" in volume:
-        out: Files = {}
-        mode = volume["projected"].get("defaultMode", 0o644)
-        for source in volume["projected"].get("sources") or []:
-            for kind, key in (("configmap", "configMap"), ("secret", "secret")):
-                if key in source:
-                    out |= _from_keys(store, pod, kind, source[key], mode)
-            if "downwardAPI" in source:
-                out |= _downward(pod, status, source["downwardAPI"], mode)
-            if "serviceAccountToken" in source:
-                wish = source["serviceAccountToken"]
-                out[wish["path"]] = (token(pod, wish.get("audience", ""), int(wish.get("expirationSeconds", 3600))).encode(), mode)
-        return out
+    """Path -> content and mode. A volume of one source is a projection of one."""
     kind = next((key for key in volume if key != "name"), "nothing")
-    raise Problem(f"volumes of type {kind} do not exist in the lab")
+    if kind not in (*_KEYED, "downwardAPI", "projected"):
+        raise Problem(f"volumes of type {kind} do not exist in the lab")
+    out: Files = {}
+    mode = volume[kind].get("defaultMode", 0o644)
+    for source in volume[kind].get("sources") or [] if kind == "projected" else [volume]:
+        for item in (source.get("downwardAPI") or {}).get("items") or []:
+            out[item["path"]] = (_downward(pod, {}, status, item).encode(), item.get("mode", mode))
+        if "serviceAccountToken" in source:
+            wish = source["serviceAccountToken"]
+            out[wish["path"]] = (token(pod, wish.get("audience", ""), int(wish.get("expirationSeconds", 3600))).encode(), mode)
+        if any(each in source for each in _KEYED):
+            out |= _from_keys(store, pod, *_keyed(source), mode)
+    return out
 
 
 def _from_keys(store: Store, pod: Obj, kind: str, source: Obj, mode: int) -> Files:
-    found = _keys(store, kind, pod["metadata"]["namespace"], source["name"], bool(source.get("optional")))
-    if found is None:
-        return {}
-    if not source.get("items"):
-        return {key: (data, mode) for key, data in found.items()}
-    out = {}
-    for item in source["items"]:
-        if item["key"] in found:
-            out[item["path"]] = (found[item["key"]], item.get("mode", mode))
-        elif not source.get("optional"):
-            raise Problem(f"references non-existent {'config' if kind == 'configmap' else 'secret'} key: {item['key']}")
-    return out
-
-
-def _downward(pod: Obj, status: Obj, source: Obj, mode: int) -> Files:
-    out = {}
-    for item in source.get("items") or []:
-        if "fieldRef" in item:
-            text = field(pod, item["fieldRef"]["fieldPath"], status)
-        else:
-            text = _resource(pod, {}, item["resourceFieldRef"])
-        out[item["path"]] = (text.encode(), item.get("mode", mode))
-    return out
+    found = _keys(store, pod["metadata"]["namespace"], kind, source)
+    if found is None or not source.get("items"):
+        return {key: (data, mode) for key, data in (found or {}).items()}
+    missing = [item["key"] for item in source["items"] if item["key"] not in found]
+    if missing and not source.get("optional"):
+        raise Problem(f"references non-existent {'config' if kind == 'configMap' else 'secret'} key: {missing[0]}")
+    return {item["path"]: (found[item["key"]], item.get("mode", mode)) for item in source["items"] if item["key"] in found}

@@ -7,8 +7,8 @@ import asyncio
 import datetime
 import os
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import BinaryIO
+from collections import deque
+from collections.abc import AsyncIterator
 
 LIMIT = 10 * 1024 * 1024
 LONGEST_LINE = 1 << 18
@@ -30,9 +30,12 @@ class Log:
         self.rotations = 0
         self._rest = b""
         self._size = 0
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._waiting: set[asyncio.Future[None]] = set()
+        self.news = asyncio.Event()
+        self._file = self._open()
         self._reader = -1
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def attach(self, reader: int) -> None:
         """Take the pipe's reading end (and its ownership)."""
@@ -64,7 +67,7 @@ class Log:
         if self._size + len(text) > LIMIT:
             os.replace(self.path, f"{self.path}.old")
             os.close(self._file)
-            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._file = self._open()
             self._size = 0
             self.rotations += 1
         try:
@@ -88,21 +91,8 @@ class Log:
         self._wake()
 
     def _wake(self) -> None:
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
-        self._waiting.clear()
-
-    async def more(self) -> None:
-        """Until something was written or the log ended."""
-        if self.ended:
-            return
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
-        try:
-            await future
-        finally:
-            self._waiting.discard(future)
+        self.news.set()
+        self.news = asyncio.Event()
 
 
 def _after(since_seconds: int | None, since_time: str | None) -> bytes:
@@ -116,50 +106,23 @@ def _after(since_seconds: int | None, since_time: str | None) -> bytes:
 
 
 async def read(log: Log, *, follow: bool = False, tail: int | None = None, since_seconds: int | None = None,
-               since_time: str | None = None, timestamps: bool = False, limit_bytes: int | None = None,
-               ended: Callable[[], bool] = lambda: False) -> AsyncIterator[bytes]:
-    """Lines, each with its newline. With `follow` until the log has ended or `ended()` says so. Bounded by `limit_bytes`."""
-    first, left = _after(since_seconds, since_time), limit_bytes
-    rotations = log.rotations
-    with open(log.path, "rb") as file:
-        if tail is not None:
-            _seek_tail(file, tail)
-        while True:
-            lines = file.readlines(_CHUNK)
-            for line in lines:
-                if first and line[:30] < first:
-                    continue
-                shown = line if timestamps else line[31:]
-                if left is not None:
-                    shown = shown[:left]
-                    left -= len(shown)
-                yield shown
-                if left == 0:
-                    return
-            if lines:
-                continue
-            if log.rotations != rotations:
-                break
-            if not follow or log.ended or ended():
-                return
-            await log.more()
-    rest = read(log, follow=follow, since_seconds=None, since_time=since_time, timestamps=timestamps, limit_bytes=left, ended=ended)
-    async for line in rest:
-        yield line
-
-
-def _seek_tail(file: BinaryIO, count: int) -> None:
-    """Move to the start of the last `count` lines."""
-    size = file.seek(0, os.SEEK_END)
-    position, found, block = size, 0, b""
-    while position > 0 and found <= count:
-        step = min(_CHUNK, position)
-        position -= step
-        file.seek(position)
-        block = file.read(step) + block
-        found = block.count(b"\n")
-    if found > count or count == 0:
-        lines = block.split(b"\n")
-        keep = b"\n".join(lines[len(lines) - 1 - count:]) if count else b""
-        position = size - len(keep)
-    file.seek(position)
+               since_time: str | None = None, timestamps: bool = False, limit_bytes: int | None = None) -> AsyncIterator[bytes]:
+    """Lines, each with its newline. With `follow` until the log has ended. Bounded by `limit_bytes`."""
+    first, left, rotations = _after(since_seconds, since_time), limit_bytes, -1
+    while rotations != log.rotations:
+        rotations = log.rotations
+        with open(log.path, "rb") as file:
+            lines, tail = file.readlines(_CHUNK) if tail is None else list(deque(file, tail)), None
+            while lines or (follow and not log.ended and rotations == log.rotations):
+                for line in lines:
+                    if line[:30] < first:
+                        continue
+                    shown = (line if timestamps else line[31:])[:left]
+                    yield shown
+                    if left is not None:
+                        left -= len(shown)
+                        if not left:
+                            return
+                if not lines:
+                    await log.news.wait()
+                lines = file.readlines(_CHUNK)

@@ -6,6 +6,7 @@ indexes are chosen by the caller, so nothing has to be looked up. Constants: lin
 import os
 import socket
 import struct
+from typing import NamedTuple
 
 ROUTE, NETFILTER = 0, 12
 REQUEST, ACK, EXCL, CREATE, APPEND = 1, 4, 0x200, 0x400, 0x800
@@ -26,13 +27,12 @@ def nest(kind: int, *attrs: bytes) -> bytes:
     return attr(kind | NESTED, b"".join(attrs))
 
 
-class Message:
-    """One netlink message: its type, flags beyond REQUEST, and body."""
+class Message(NamedTuple):
+    """One netlink message: its type, body, and flags beyond REQUEST."""
 
-    __slots__ = ("kind", "flags", "body")
-
-    def __init__(self, kind: int, body: bytes, flags: int = 0) -> None:
-        self.kind, self.body, self.flags = kind, body, flags
+    kind: int
+    body: bytes
+    flags: int = 0
 
 
 def open_socket(family: int) -> socket.socket:

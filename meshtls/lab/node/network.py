@@ -62,6 +62,13 @@ def _sysctl(path: str, value: str) -> None:
         pass  # a read-only /proc/sys: each of these is a nicety, forwarding is checked by the first call
 
 
+def _tcp() -> socket.socket:
+    """A non-blocking socket that says that it is TCP, since asyncio switches Nagle's delay off only then."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setblocking(False)
+    return sock
+
+
 class Network:
     """The node's network and the pods' on it. Made inside the lab's own world (`world.enter`)."""
 
@@ -139,35 +146,24 @@ class Network:
 
     async def rules(self, table: str, chains: Sequence[nft.Chain], pod: PodNet | None = None) -> None:
         """Replace a table in the node's namespace or in a pod's."""
-        if pod is None:
-            await self.run(lambda: nft.replace(self._nft, table, chains))
-            return
-        pod.nft = pod.nft or await self.inside(pod, lambda: netlink.open_socket(netlink.NETFILTER))
-        sock = pod.nft
+        sock = self._nft
+        if pod is not None:
+            sock = pod.nft = pod.nft or await self.inside(pod, lambda: netlink.open_socket(netlink.NETFILTER))
         await self.run(lambda: nft.replace(sock, table, chains))
 
     async def listen(self, pod: PodNet, ip: str, port: int) -> socket.socket:
         """A listening TCP socket in the pod's network."""
-        def open_() -> socket.socket:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.bind((ip, port))
-                sock.listen(128)
-            except OSError:
-                sock.close()
-                raise
-            sock.setblocking(False)
+        def listening() -> socket.socket:
+            sock = _tcp()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((ip, port))
+            sock.listen(128)
             return sock
-        return await self.inside(pod, open_)
+        return await self.inside(pod, listening)
 
     async def client(self, pod: PodNet) -> socket.socket:
-        """An unconnected, non-blocking TCP socket in the pod's network."""
-        def open_() -> socket.socket:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-            sock.setblocking(False)
-            return sock
-        return await self.inside(pod, open_)
+        """An unconnected TCP socket in the pod's network."""
+        return await self.inside(pod, _tcp)
 
     def probes_from(self, node: int) -> str:
         """The address that a node's probes are bound to; "" for the kernel's choice."""
@@ -184,17 +180,12 @@ class Network:
 
     def api(self, listener: socket.socket) -> list[socket.socket]:
         """Where the API listens inside, besides its `listener` on the host."""
-        inside = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        inside = _tcp()
         inside.bind((API_IP, 443))
         return [inside]
 
     async def dial(self, ip: str, port: int) -> socket.socket:
         """A connection from the node to a Service. Raises OSError."""
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        sock.setblocking(False)
-        try:
-            await asyncio.get_running_loop().sock_connect(sock, (ip, port))
-        except OSError:
-            sock.close()
-            raise
+        sock = _tcp()
+        await asyncio.get_running_loop().sock_connect(sock, (ip, port))
         return sock

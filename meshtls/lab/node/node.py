@@ -15,7 +15,6 @@ from meshtls.lab.api.store import Event, Store
 from meshtls.lab.controllers.recorder import Recorder
 from meshtls.lab.istio import metrics
 from meshtls.lab.node import logs, nft, rules
-from meshtls.lab.node.container import new_log
 from meshtls.lab.node.dns import SLICES
 from meshtls.lab.node.loopback import Loopback
 from meshtls.lab.node.network import Network
@@ -112,7 +111,8 @@ class Node:
 
     def new_log(self, worker: Worker, container: str) -> logs.Log:
         runs = self._logs.setdefault((worker.uid, container), [])
-        log = new_log(f"{worker.home}/logs/{container}.{len(runs)}")
+        os.makedirs(f"{worker.home}/logs", exist_ok=True)
+        log = logs.Log(f"{worker.home}/logs/{container}.{len(runs)}")
         runs.append(log)
         for old in runs[:-2]:
             for path in (old.path, f"{old.path}.old"):

@@ -157,11 +157,12 @@ class Plane:
             self._told = said
 
     def add(self, pod: Obj) -> Proxy:
-        """A pod with an address is about to have an Envoy."""
+        """A pod with an address is about to have an Envoy, its first or another."""
         proxy = self._xds.proxy(istio.node_id(pod))
         metadata = pod["metadata"]
         self._pods[metadata["namespace"], metadata["name"]] = (proxy, datetime.datetime.now(datetime.UTC))
         self.certify(pod)
+        proxy.restart()
         return proxy
 
     def _welcome(self, proxy: Proxy) -> None:
@@ -205,7 +206,7 @@ class Plane:
         for name, secret in secrets.items():
             version = f"{now.timestamp():.6f}" if name == "default" else "root"
             resource = msgspec.json.encode({"@type": istio.TYPE_SECRET, "name": name, **secret})
-            proxy.feed(f"{xds.SECRETS}/{name}").put(istio.Answer(version, (resource,)), istio.TYPE_SECRET)
+            proxy.feed(f"{xds.SECRETS}/{name}").put(istio.Answer(version, (resource,)))
 
     def behind(self) -> list[str]:
         """Node ids of the proxies that have not accepted the newest configuration."""

@@ -1,7 +1,7 @@
 """One pod's life on the node, as the kubelet leads it: network, volumes, init containers in order, sidecars, containers, end.
 
-Restart back-off: at once, then 10, 20, 40 ... 300 seconds. On deletion: preStop, SIGTERM to the containers, the grace period, SIGKILL; then
-the same for the sidecars, last started first. The store's object goes when nothing of the pod is left.
+On deletion: preStop, SIGTERM to the containers, the grace period, SIGKILL; then the same for the sidecars, last started first. The store's
+object goes when nothing of the pod is left.
 """
 import asyncio
 import contextlib
@@ -13,20 +13,19 @@ from typing import TYPE_CHECKING, Any
 from meshtls.lab import istio
 from meshtls.lab.api.store import clone
 from meshtls.lab.node import images, rules, status
-from meshtls.lab.node.agent import PROXY, Agent
-from meshtls.lab.node.container import Running, container_spec, proxy_spec
+from meshtls.lab.node.agent import Agent
+from meshtls.lab.node.container import RETRY_S, Container, container_spec, proxy_spec
 from meshtls.lab.node.environment import Problem, materialise
 from meshtls.lab.node.network import PodNet
-from meshtls.lab.node.runtime import StartFailed
-from meshtls.lab.node.status import APP, INIT, SIDECAR, Record
+from meshtls.lab.node.runtime import Spec
+from meshtls.lab.node.status import APP, INIT, SIDECAR
 from meshtls.lab.node.xds import Proxy
 
 if TYPE_CHECKING:
     from meshtls.lab.node.node import Node
 
 Obj = dict[str, Any]
-_BACKOFF_S, _LONGEST_BACKOFF_S, _FORGIVEN_S = 10, 300, 600
-_RETRY_S = 1.0
+_SIDECARS_S = 5.0
 
 
 class Worker:
@@ -34,22 +33,21 @@ class Worker:
 
     def __init__(self, node: "Node", pod: Obj, number: int) -> None:
         self.node, self.pod, self.number = node, pod, number
-        metadata = pod["metadata"]
+        metadata, spec = pod["metadata"], pod["spec"]
         self.namespace, self.name, self.uid = metadata["namespace"], metadata["name"], metadata["uid"]
         self.home = f"pods/{number}"
-        inits = [Record(c, SIDECAR if c.get("restartPolicy") == "Always" else INIT) for c in pod["spec"].get("initContainers") or []]
-        self.records = [*inits, *(Record(c, APP) for c in pod["spec"]["containers"])]
-        self.running: dict[str, Running] = {}
+        self.inits = [Container(self, c, SIDECAR if c.get("restartPolicy") == "Always" else INIT) for c in spec.get("initContainers") or []]
+        self.apps = [Container(self, c, APP) for c in spec["containers"]]
+        self.containers = [*self.inits, *self.apps]
         self.net: PodNet | None = None
         self.addresses: Obj = {"hostIP": node.host_ip(pod), "hostIPs": [{"ip": node.host_ip(pod)}], "startTime": node.store.now()}
         self.volumes: dict[str, str] = {}
         self.agent: Agent | None = None
         self.proxy: Proxy | None = None
         self.failure: Obj | None = None
-        self.policy: str = pod["spec"].get("restartPolicy") or "Always"
+        self.policy: str = spec.get("restartPolicy") or "Always"
+        self.ending = False
         self._life: asyncio.Task[None] | None = None
-        self._keepers: dict[str, asyncio.Task[None]] = {}
-        self._ending = False
         self._synced = False
 
     # status
@@ -66,7 +64,7 @@ class Worker:
 
         def change(pod: Obj) -> None:
             if pod["metadata"]["uid"] == self.uid:
-                pod["status"] = clone(status.build(pod.get("status") or {}, self.records, self.policy, self.node.store.now(), gates,
+                pod["status"] = clone(status.build(pod.get("status") or {}, self.containers, self.policy, self.node.store.now(), gates,
                                                    self.addresses, self.failure))
         self.node.store.mutate("pods", self.namespace, self.name, change)
 
@@ -81,38 +79,39 @@ class Worker:
         self._life = asyncio.get_running_loop().create_task(self._live())
 
     async def _live(self) -> None:
+        spec, network = self.pod["spec"], self.node.network
         try:
             os.makedirs(f"{self.home}/volumes", exist_ok=True)
-            self.net = self.node.network.host(self.node.index(self.pod)) if self.pod["spec"].get("hostNetwork") else await self.node.network.add(self.pod)
+            self.net = network.host(self.node.index(self.pod)) if spec.get("hostNetwork") else await network.add(self.pod)
             self.addresses |= {"podIP": self.net.ip, "podIPs": [{"ip": self.net.ip}]}
-            for record in self.records:
-                if not images.kind(record.spec.get("image", "")):
-                    record.waits("ErrImagePull", images.why_not(record.spec.get("image", "")))
-                    self.event("warning", "Failed", f"Failed to pull image \"{record.spec.get('image', '')}\": {record.state['waiting']['message']}")
-                elif record.kind == APP and not self.pod["spec"].get("initContainers"):
-                    record.waits("ContainerCreating")
+            strange = [container for container in self.containers if not images.kind(container.image)]
+            for container in self.apps if not self.inits else []:
+                container.waits("ContainerCreating")
+            for container in strange:
+                why = images.why_not(container.image)
+                container.waits("ErrImagePull", why)
+                self.event("warning", "Failed", f'Failed to pull image "{container.image}": {why}')
             self._write()
-            if any("waiting" in r.state and r.state["waiting"]["reason"] == "ErrImagePull" for r in self.records):
+            if strange:
                 return
-            deadline = self.pod["spec"].get("activeDeadlineSeconds")
-            if deadline:
-                asyncio.get_running_loop().call_later(deadline, self._overdue)
+            if spec.get("activeDeadlineSeconds"):
+                asyncio.get_running_loop().call_later(spec["activeDeadlineSeconds"], self._overdue)
             await self._mount()
-            for record in [r for r in self.records if r.kind != APP]:
-                if not await self._initialise(record):
-                    await self._stop_sidecars(5)
-                    return
-            apps = [self._keep_in_task(r) for r in self.records if r.kind == APP]
-            await asyncio.gather(*apps)
-            await self._stop_sidecars(5)
+            for container in self.inits:
+                await self._initialise(container)
+                if container.kind == INIT and container.code != 0:
+                    break
+            else:
+                await asyncio.gather(*(container.start() for container in self.apps))
+            await self._stop_sidecars(_SIDECARS_S)
             self.sync()
         except OSError as error:
             self.event("warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
 
     def _overdue(self) -> None:
-        if not self._ending and not (self._life and self._life.done()):
+        if not self.ending and not (self._life and self._life.done()):
             self.failure = {"phase": "Failed", "reason": "DeadlineExceeded", "message": "Pod was active on the node longer than the specified deadline"}
-            self._ending = True
+            self.ending = True
             asyncio.get_running_loop().create_task(self._stop_all(1))
 
     async def _mount(self) -> None:
@@ -123,99 +122,32 @@ class Worker:
                 return
             except Problem as problem:
                 self.event("warning", "FailedMount", str(problem))
-            await asyncio.sleep(_RETRY_S)
+            await asyncio.sleep(RETRY_S)
 
-    async def _initialise(self, record: Record) -> bool:
-        """Run an init container to its end, or a sidecar until it has started. False if the pod has failed."""
-        if images.kind(record.spec["image"]) == images.PROXY and record.kind == INIT:
-            assert self.net is not None
-            wish = istio.interception(self.pod)
-            chains = rules.intercept(wish)
+    async def _initialise(self, container: Container) -> None:
+        """Run an init container to its end, or a sidecar until it has started. istio-init is done here."""
+        if container.kind == SIDECAR:
+            container.start()
+            await container.begun.wait()
+        elif container.proxy:
+            chains = rules.intercept(istio.interception(self.pod))
             if chains:
                 await self.node.network.rules("istio-proxy-nat", chains, self.net)
-            record.ends(0, "Completed", self.node.store.now())
-            return True
-        if record.kind == SIDECAR:
-            self._keep_in_task(record)
-            while not record.started:
-                await self.running[record.name].started.wait() if record.name in self.running else await asyncio.sleep(0.005)
-            return True
-        await self._keep(record)
-        return record.code == 0
+            container.ends(0, "Completed", self.node.store.now())
+        else:
+            await container.live()
 
-    def _keep_in_task(self, record: Record) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._keep(record))
-        self._keepers[record.name] = task
-        return task
-
-    async def _keep(self, record: Record) -> None:
-        """Run a container, again and again as the restart policy has it."""
-        pause = 0
-        while True:
-            begun = time.monotonic()
-            code = await self._once(record)
-            if self._ending or not self._again(record, code):
-                self.sync()
-                return
-            if time.monotonic() - begun > _FORGIVEN_S:
-                pause = 0
-            if record.code is not None:
-                record.last = dict(record.state)
-            if pause:
-                message = f"back-off {pause}s restarting failed container={record.name} pod={self.name}_{self.namespace}({self.uid})"
-                record.waits("CrashLoopBackOff", message)
-                self.event("warning", "BackOff", f"Back-off restarting failed container {record.name} in pod {self.name}_{self.namespace}({self.uid})")
-                self.sync()
-                await asyncio.sleep(pause)
-            pause = min(max(_BACKOFF_S, pause * 2), _LONGEST_BACKOFF_S)
-            record.restarts += 1
-
-    def _again(self, record: Record, code: int) -> bool:
-        if record.kind == SIDECAR:
-            return True
-        if record.kind == INIT:
-            return code != 0 and self.policy != "Never"
-        return self.policy == "Always" or (self.policy == "OnFailure" and code != 0)
-
-    async def _once(self, record: Record) -> int:
-        """One run of a container; its exit code."""
+    async def spec(self, container: Container) -> Spec:
+        """What a container is to run now. Raises Problem."""
         assert self.net is not None
-        proxy = images.kind(record.spec["image"]) == images.PROXY
-        while True:
-            try:
-                if proxy:
-                    await self._open_agent(record)
-                    spec = proxy_spec(self.pod_now(), self.node, self.net, self.home)
-                else:
-                    spec = container_spec(self.pod, record.spec, self.node, self.net, self.addresses, self.volumes)
-                break
-            except Problem as problem:
-                record.waits("CreateContainerConfigError", str(problem))
-                self.event("warning", "Failed", f"Error: {problem}")
-                self.sync()
-            await asyncio.sleep(_RETRY_S)
-        run = Running(self, record)
-        self.running[record.name] = run
-        try:
-            await run.start(spec)
-        except (StartFailed, OSError) as error:
-            record.id = f"lab://{self.number}-{record.name}-{record.restarts}"
-            record.ends(128, "StartError", self.node.store.now(), f"failed to create containerd task: {error}")
-            self.event("warning", "Failed", f"Error: {error}")
-            self.sync()
-            return 128
-        code = await run.finished()
-        return code
-
-    async def _open_agent(self, record: Record) -> None:
-        assert self.net is not None
+        if not container.proxy:
+            return container_spec(self.pod, container.spec, self.node, self.net, self.addresses, self.volumes)
         pod = self.pod_now()
         self.proxy = self.node.plane.add(pod)
-        self.proxy.restart()
         if self.agent is None:
-            agent = Agent(pod, self.net, self.node.network, f"{self.home}/admin.sock", lambda text: self.node.metrics(text, self.pod_now()))
-            await agent.start()
-            self.agent = agent
+            self.agent = Agent(pod, self.net, self.node.network, f"{self.home}/admin.sock", lambda text: self.node.metrics(text, self.pod_now()))
+            await self.agent.start()
+        return proxy_spec(pod, self.node, self.net, self.home)
 
     def pod_now(self) -> Obj:
         """The pod with its address in its status, also if its object has gone meanwhile."""
@@ -228,42 +160,34 @@ class Worker:
 
     async def end(self, grace_s: float) -> None:
         """Stop everything, free everything. The caller removes the object."""
-        self._ending = True
+        self.ending = True
         if self._life:
             self._life.cancel()
         if grace_s > 0:
             await self._stop_all(grace_s)
-        for run in self.running.values():
-            run.kill()
-        for task in self._keepers.values():
-            task.cancel()
+        closing = asyncio.gather(*(container.close() for container in self.containers))
         if self.agent:
             self.agent.close()
         self.node.plane.remove(self.pod)
         if self.net is not None:
             with contextlib.suppress(OSError):
                 await self.node.network.remove(self.net)
-        for run in self.running.values():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(run.over(), 5)
+        await closing
         shutil.rmtree(self.home, ignore_errors=True)
 
     async def _stop_all(self, grace_s: float) -> None:
         until = time.monotonic() + grace_s
-        await asyncio.gather(*(self._stop(r, until) for r in self.records if r.kind != SIDECAR))
+        await asyncio.gather(*(self._stop(c, until) for c in self.containers if c.kind != SIDECAR))
         await self._stop_sidecars(max(until - time.monotonic(), 0.1))
         self._write()
 
     async def _stop_sidecars(self, grace_s: float) -> None:
-        self._ending = True
+        self.ending = True
         until = time.monotonic() + grace_s
-        for record in reversed([r for r in self.records if r.kind == SIDECAR]):
-            await self._stop(record, until)
+        for container in reversed([c for c in self.inits if c.kind == SIDECAR]):
+            await self._stop(container, until)
 
-    async def _stop(self, record: Record, until: float) -> None:
-        run = self.running.get(record.name)
-        if run is None or run.gone.is_set():
-            return
-        self.event("normal", "Killing", f"Stopping container {record.name}")
-        await run.stop(max(until - time.monotonic(), 0), hook=record.name != PROXY)
-
+    async def _stop(self, container: Container, until: float) -> None:
+        if container.alive:
+            self.event("normal", "Killing", f"Stopping container {container.name}")
+            await container.stop(max(until - time.monotonic(), 0), hook=not container.proxy)

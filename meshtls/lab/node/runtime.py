@@ -2,6 +2,7 @@
 import asyncio
 import json
 import os
+import signal
 import site
 import socket
 import sys
@@ -9,8 +10,9 @@ from typing import Any
 
 import msgspec
 
-CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "NET_BIND_SERVICE", "NET_RAW",
-                "SYS_CHROOT", "MKNOD", "AUDIT_WRITE", "SETFCAP")
+from meshtls.lab.node.runner import DEFAULT_CAPABILITIES
+
+CAPABILITIES = tuple(DEFAULT_CAPABILITIES)
 PATH = "/.lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -94,7 +96,8 @@ class Runtime:
             self.send(request, [file.fileno(), output] + ([netns] if netns >= 0 else []))
         try:
             await process.started
-        except StartFailed:
+        except BaseException:
+            process.signal(signal.SIGKILL)  # where nobody waits for it any more
             self._running.pop(process.number, None)
             raise
         return process

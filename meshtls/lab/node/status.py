@@ -12,6 +12,7 @@ class Record:
         self.spec = spec
         self.kind = kind
         self.name: str = spec["name"]
+        self.image: str = spec.get("image", "")
         self.state: Obj = {"waiting": {"reason": "PodInitializing"}}
         self.last: Obj = {}
         self.restarts = 0
@@ -45,7 +46,7 @@ class Record:
 
     def status(self) -> Obj:
         out: Obj = {"name": self.name, "state": self.state, "lastState": self.last, "ready": self.ready, "restartCount": self.restarts,
-                    "image": self.spec.get("image", ""), "imageID": "", "started": self.started}
+                    "image": self.image, "imageID": "", "started": self.started}
         if self.id:
             out["containerID"] = self.id
         return out

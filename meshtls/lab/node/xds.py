@@ -9,6 +9,7 @@ Laws (all measured on Envoy 1.40):
   4. A frozen proxy (a test's wish) is answered nothing new; a delay holds every push back.
 """
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 
@@ -16,11 +17,11 @@ import msgspec
 
 from meshtls.lab import istio
 from meshtls.lab.istio import Answer, Configuration
-from meshtls.lab.node import ads
+from meshtls.lab.node import ads, http1
 
 CLUSTERS, LISTENERS, ROUTES, SECRETS = "clusters", "listeners", "routes", "secrets"
 POLL_S, CLUSTERS_FIRST_S = 50.0, 1.0
-_LONGEST_REQUEST = 1 << 22
+_TYPES = {CLUSTERS: istio.TYPE_CLUSTER, LISTENERS: istio.TYPE_LISTENER, ROUTES: istio.TYPE_ROUTE, SECRETS: istio.TYPE_SECRET}
 _NAMED = frozenset({ROUTES, SECRETS})
 
 
@@ -35,32 +36,29 @@ class _Request(msgspec.Struct):
 
 
 class _Feed:
-    """One kind of resource (of routes and secrets: one resource) for one Envoy."""
+    """One kind of resource (of routes and secrets: one resource) for one Envoy: what is due to it, what it was sent, what it has."""
 
-    __slots__ = ("version", "resources", "url", "sent", "accepted", "rejected", "waiting")
+    __slots__ = ("version", "sent", "accepted", "news", "_resources")
 
     def __init__(self) -> None:
-        self.version = self.sent = self.accepted = self.rejected = self.url = ""
-        self.resources: tuple[bytes, ...] = ()
-        self.waiting: list[asyncio.Future[None]] = []
+        self.version = self.sent = self.accepted = ""
+        self.news = asyncio.Event()
+        self._resources: tuple[bytes, ...] = ()
 
-    @property
-    def body(self) -> bytes:
+    def body(self, kind: str) -> bytes:
         """A discovery response."""
-        version, url = msgspec.json.encode(self.version), msgspec.json.encode(self.url)
-        return b'{"version_info":%b,"type_url":%b,"resources":[%b]}' % (version, url, b",".join(self.resources))
+        version, url = msgspec.json.encode(self.version), msgspec.json.encode(_TYPES[kind])
+        return b'{"version_info":%b,"type_url":%b,"resources":[%b]}' % (version, url, b",".join(self._resources))
 
-    def put(self, answer: Answer, url: str) -> None:
+    def put(self, answer: Answer) -> None:
         """Make this the current version, and answer who waits for it."""
         if self.version != answer.version:
-            self.version, self.resources, self.url = answer.version, answer.resources, url
+            self.version, self._resources = answer.version, answer.resources
             self.wake()
 
     def wake(self) -> None:
-        for future in self.waiting:
-            if not future.done():
-                future.set_result(None)
-        self.waiting.clear()
+        self.news.set()
+        self.news = asyncio.Event()
 
 
 class Proxy:
@@ -86,18 +84,16 @@ class Proxy:
     def restart(self) -> None:
         """A new Envoy process begins with nothing."""
         for feed in self.feeds.values():
-            feed.sent = feed.accepted = feed.rejected = ""
+            feed.sent = feed.accepted = ""
         self.stream = None
         self.listening.clear()
 
     def put(self, found: Configuration) -> None:
         """Clusters and their endpoints, then what uses them once these are accepted."""
-        if self.frozen:
-            return
         ahead = self.feed(CLUSTERS)
         waits = ahead.version != found.clusters.version and self.feed(LISTENERS).sent != ""
         self.endpoints = found.endpoints
-        ahead.put(found.clusters, istio.TYPE_CLUSTER)
+        ahead.put(found.clusters)
         if self.stream:
             self.stream.update()
         self._due = found
@@ -110,9 +106,9 @@ class Proxy:
         if self._due is not due:
             return
         self._due = None
-        self.feed(LISTENERS).put(due.listeners, istio.TYPE_LISTENER)
+        self.feed(LISTENERS).put(due.listeners)
         for name, table in due.routes.items():
-            self.feed(f"{ROUTES}/{name}").put(table, istio.TYPE_ROUTE)
+            self.feed(f"{ROUTES}/{name}").put(table)
         for name in [n for n in self.feeds if n.startswith(f"{ROUTES}/") and n.partition("/")[2] not in due.routes]:
             self.feeds.pop(name).wake()
 
@@ -141,8 +137,6 @@ class Xds:
         self.proxies: dict[str, Proxy] = {}
         self.accepted: Callable[[], None] = lambda: None
         self.asked: Callable[[Proxy], None] = lambda _: None
-        self._server: asyncio.AbstractServer | None = None
-        self._open: set[asyncio.StreamWriter] = set()
 
     async def serve(self, path: str) -> None:
         self._server = await asyncio.start_unix_server(self._connection, path)
@@ -156,35 +150,13 @@ class Xds:
         for feed in proxy.feeds.values() if proxy else ():
             feed.wake()
 
-    async def close(self) -> None:
-        if self._server:
-            self._server.close()
-        for writer in self._open:
-            writer.close()
-
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                if head == ads.PREFACE:
-                    return await ads.Stream(writer).serve(reader, self._join)
-                lines = head.decode("latin-1").split("\r\n")
-                fields = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines[1:])}
-                length = int(fields.get("content-length", "0"))
-                if length > _LONGEST_REQUEST:
-                    return
-                request = msgspec.json.decode(await reader.readexactly(length), type=_Request)
-                kind = lines[0].split(" ")[1].rpartition(":")[2]
-                body = await self._answer(kind, request)
-                status = b"200 OK" if body else b"304 Not Modified"
-                writer.write(b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (status, len(body)) + body)
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.LimitOverrunError, ValueError, msgspec.MsgspecError):
-            pass  # an Envoy that has ended, or speaks no HTTP
-        finally:
-            self._open.discard(writer)
-            writer.close()
+        with contextlib.suppress(asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError), contextlib.closing(writer):
+            head = await reader.readuntil(b"\r\n\r\n")
+            if head == ads.PREFACE:
+                await ads.Stream(writer).serve(reader, self._join)
+            else:
+                await http1.answer(reader, writer, self._answer, kind="application/json", head=head)
 
     def _join(self, stream: ads.Stream, node_id: str) -> None:
         proxy = self.proxies.get(node_id)
@@ -196,40 +168,28 @@ class Xds:
         proxy.review()
         self.accepted()
 
-    async def _answer(self, kind: str, request: _Request) -> bytes:
-        """The body to send, b"" when nothing changed for POLL_S."""
+    async def _answer(self, _: str, path: str, body: bytes) -> http1.Answer:
+        """A discovery response, or 304 when nothing changed for POLL_S."""
+        request, kind = msgspec.json.decode(body, type=_Request), path.rpartition(":")[2]
         proxy = self.proxies.get(request.node.id)
         if proxy is None:
             await asyncio.sleep(1)  # a pod that is going: its Envoy will end soon
-            return b""
+            return 304, b""
         feed = proxy.feed(f"{kind}/{request.resource_names[0]}" if kind in _NAMED and request.resource_names else kind)
-        held = request.version_info
-        if held and held == feed.version:
-            feed.accepted, feed.rejected = held, ""
+        held, newest = request.version_info, feed.version
+        if not newest:
+            self.asked(proxy)
+        elif held == newest:
+            feed.accepted = held
             if kind == LISTENERS:
                 proxy.listening.set()
             self._taken(proxy)
-        elif not feed.version:
-            self.asked(proxy)
-        elif feed.sent == feed.version and (held or kind not in _NAMED):
-            feed.rejected = feed.version
-        else:
-            return self._send(proxy, kind, feed)
-        return self._send(proxy, kind, feed) if await self._changed(feed) else b""
-
-    def _send(self, proxy: Proxy, kind: str, feed: _Feed) -> bytes:
-        if not feed.version:
-            return b""
+        if held == newest or (feed.sent == newest and (held or kind not in _NAMED)):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(feed.news.wait(), POLL_S)
+            if feed.version == newest:
+                return 304, b""
         feed.sent = feed.version
         if kind == CLUSTERS and proxy.stream:
             proxy.stream.subscription.owed = True
-        return feed.body
-
-    async def _changed(self, feed: _Feed) -> bool:
-        future = asyncio.get_running_loop().create_future()
-        feed.waiting.append(future)
-        try:
-            await asyncio.wait_for(future, POLL_S)
-        except TimeoutError:
-            return False
-        return True
+        return 200, feed.body(kind)
