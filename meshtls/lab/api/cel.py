@@ -61,7 +61,7 @@ def compiles(expression: str) -> str:
     return ""
 
 
-def unknown(expression: str, known: tuple[str, ...]) -> str:
+def unknown(expression: str, known: list[str]) -> str:
     """"" or which variable an admission expression has not: `params` without a paramKind, an undeclared variables.x."""
     bare = re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", "''", expression)
     if "params" not in known and (found := re.search(r"(?<![\w.])params\b", bare)):

@@ -99,7 +99,7 @@ def _container(part: Part) -> None:
     fresh = "@" not in image and image.rpartition("/")[2].partition(":")[2] in ("", "latest")
     _set(container, {"imagePullPolicy": "Always" if fresh else "IfNotPresent"})
     if limits := container["resources"].get("limits"):
-        container["resources"]["requests"] = {**limits, **part.held("resources", "requests")}
+        container["resources"]["requests"] = {**limits, **(part["resources.requests"] or {})}
 
 
 def _container_port(part: Part) -> None:
@@ -119,7 +119,7 @@ def _rolling(part: Part) -> None:
 
 
 def _statefulset(part: Part) -> None:
-    for claim in part.items("volumeClaimTemplates"):
+    for claim in part["volumeClaimTemplates"] or ():
         _set(claim, {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "status": {"phase": "Pending"}})
 
 
@@ -137,7 +137,7 @@ def _job(part: Part) -> None:
 
 
 def _replication_controller(part: Part) -> None:
-    if labels := part.held("spec", "template", "metadata", "labels"):
+    if labels := part["spec.template.metadata.labels"]:
         _set(part.value["spec"], {"selector": labels})
         _set(part.value.setdefault("metadata", {}), {"labels": labels})
 
@@ -158,7 +158,7 @@ def _service_port(part: Part) -> None:
 
 def _secret(part: Part) -> None:
     if texts := part.value.pop("stringData", None):
-        part.value["data"] = {**part.held("data"),
+        part.value["data"] = {**(part["data"] or {}),
                               **{key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}}
 
 

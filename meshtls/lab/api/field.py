@@ -187,6 +187,11 @@ def qualified(value: str) -> list[str]:
     return found if re.fullmatch(_QUALIFIED, name) else [*found, f"name part {form}"]
 
 
+def finalizer(value: str) -> list[str]:
+    fine = "/" in value or value in ("orphan", "foregroundDeletion", "kubernetes")
+    return [] if fine else ["name is neither a standard finalizer name nor is it fully qualified"]
+
+
 def label_value(value: str) -> list[str]:
     return _formed(value, 63, _VALUE, _regex(
         "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start "
@@ -232,16 +237,20 @@ def cidr(value: str) -> list[str]:
     return [] if fine else ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]
 
 
-def share(path: str, value: Any) -> list[FieldError]:
+def outside(value: str) -> list[str]:
+    """Addresses of other hosts."""
+    inside = not address(value) and ipaddress.ip_address(value).is_loopback
+    return ["may not be in the loopback range (127.0.0.0/8, ::1/128)"] if inside else []
+
+
+def share(value: Any) -> list[str]:
     """A number or a percentage, as rolling updates and budgets have it."""
     if isinstance(value, int):
-        return [invalid(path, value, "must be greater than or equal to 0")] if value < 0 else []
-    if value is None:
-        return []
+        return ["must be greater than or equal to 0"] if value < 0 else []
     if not re.fullmatch("[0-9]+%", value):
-        return [invalid(path, value, "a valid percent string must be a numeric string followed by an ending '%' (e.g. "
-                        "'1%',  or '93%', regex used for validation is '[0-9]+%')")]
-    return [invalid(path, value, "must not be greater than 100%")] if int(value[:-1]) > 100 else []
+        return ["a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used "
+                "for validation is '[0-9]+%')"]
+    return ["must not be greater than 100%"] if int(value[:-1]) > 100 else []
 
 
 def port_name(value: str) -> list[str]:
@@ -256,6 +265,11 @@ def port_name(value: str) -> list[str]:
     if value[:1] == "-" or value[-1:] == "-":
         found.append("must not begin or end with a hyphen")
     return found
+
+
+def port(value: Any) -> list[str]:
+    """A port's number or its name."""
+    return port_number(value) if isinstance(value, int) else port_name(value)
 
 
 def port_number(value: Any) -> list[str]:

@@ -1,6 +1,8 @@
 """What the fields of built-in kinds may hold, as tables; fields are named as Model.field (classes of the official client).
 """
+import math
 from collections.abc import Callable
+from typing import Any
 
 from meshtls.lab.api import field
 
@@ -32,7 +34,7 @@ ENUMS: dict[str, tuple[str, ...]] = {
     "V1NamedRuleWithOperations.scope": ("*", "Cluster", "Namespaced"),
     "V1ValidatingAdmissionPolicySpec.failurePolicy": ("Fail", "Ignore"),
     "V1CustomResourceDefinitionSpec.scope": ("Cluster", "Namespaced"),
-    "RbacV1Subject.kind": ("Group", "ServiceAccount", "User"),
+    "RbacV1Subject.kind": ("ServiceAccount", "User", "Group"),
     "V1HTTPIngressPath.pathType": ("Exact", "ImplementationSpecific", "Prefix"),
     "V1ServiceSpec.ipFamilyPolicy": ("PreferDualStack", "RequireDualStack", "SingleStack"),
     "V1ServiceSpec.internalTrafficPolicy": ("Cluster", "Local"),
@@ -60,28 +62,35 @@ ENUMS: dict[str, tuple[str, ...]] = {
     "V1PriorityClass.preemptionPolicy": ("Never", "PreemptLowerPriority"),
     "V1Validation.reason": ("Forbidden", "Invalid", "RequestEntityTooLarge"),
     "V1ParamRef.parameterNotFoundAction": ("Allow", "Deny"),
-    "V1MatchResources.matchPolicy": ("Equivalent", "Exact")}
-ITEM_ENUMS: dict[str, tuple[str, ...]] = {
+    "V1MatchResources.matchPolicy": ("Equivalent", "Exact"),
     "V1NetworkPolicySpec.policyTypes": ("Egress", "Ingress"),
     "V1RuleWithOperations.operations": ("*", "CONNECT", "CREATE", "DELETE", "UPDATE"),
     "V1NamedRuleWithOperations.operations": ("*", "CONNECT", "CREATE", "DELETE", "UPDATE"),
     "V1ValidatingAdmissionPolicyBindingSpec.validationActions": ("Audit", "Deny", "Warn"),
     "V1PersistentVolumeClaimSpec.accessModes": ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"),
     "V1PersistentVolumeSpec.accessModes": ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")}
-NAMES: dict[str, Callable[[str], list[str]]] = {
+"""Of a list: each item."""
+
+CHECKS: dict[str, Callable[[Any], list[str]]] = {
     "V1Container.name": field.label_1123, "V1EphemeralContainer.name": field.label_1123,
     "V1Volume.name": field.label_1123,
     "V1ContainerPort.name": field.port_name, "V1EnvVar.name": field.env_name, "V1ServicePort.name": field.label_1123,
     "V1PodSpec.serviceAccountName": field.subdomain_1123, "V1PodSpec.hostname": field.label_1123,
     "V1PodSpec.subdomain": field.label_1123,
-    "V1PodSpec.nodeName": field.subdomain_1123, "V1LabelSelectorRequirement.key": field.qualified,
-    "V1NodeSelectorRequirement.key": field.qualified, "V1PodSchedulingGate.name": field.qualified,
+    "V1PodSpec.nodeName": field.subdomain_1123, 
+    "V1PodSchedulingGate.name": field.qualified,
     "V1PodReadinessGate.conditionType": field.qualified, "V1Toleration.key": field.qualified,
     "V1PodSpec.runtimeClassName": field.subdomain_1123, "V1ServiceSpec.externalName": field.subdomain_1123,
     "V1ServicePort.appProtocol": field.qualified, "V1Endpoint.hostname": field.label_1123,
     "V1Endpoint.nodeName": field.subdomain_1123, "V1EnvFromSource.prefix": field.env_name,
-    "V1IngressSpec.ingressClassName": field.subdomain_1123, "DiscoveryV1EndpointPort.name": field.label_1123}
-NONNEGATIVE = {"V1DeploymentSpec.replicas", "V1ReplicaSetSpec.replicas", "V1StatefulSetSpec.replicas",
+    "V1IngressSpec.ingressClassName": field.subdomain_1123, "DiscoveryV1EndpointPort.name": field.label_1123,
+    "V1HostAlias.ip": field.address, "V1PodDNSConfig.nameservers": field.address,
+    "V1ServiceSpec.externalIPs": field.address, "V1ContainerPort.containerPort": field.port_number,
+    "V1ServicePort.port": field.port_number, "V1ContainerPort.hostPort": field.port_number,
+    "V1GRPCAction.port": field.port_number}
+"""What a name, address or port must be; of a list each item."""
+
+_NONNEGATIVE = {"V1DeploymentSpec.replicas", "V1ReplicaSetSpec.replicas", "V1StatefulSetSpec.replicas",
                "V1JobSpec.completions",
                "V1JobSpec.parallelism", "V1JobSpec.backoffLimit", "V1JobSpec.activeDeadlineSeconds",
                "V1JobSpec.ttlSecondsAfterFinished",
@@ -96,11 +105,13 @@ NONNEGATIVE = {"V1DeploymentSpec.replicas", "V1ReplicaSetSpec.replicas", "V1Stat
                "V1ReplicationControllerSpec.replicas", "V1ReplicationControllerSpec.minReadySeconds",
                "V1RollingUpdateStatefulSetStrategy.partition", "V1StatefulSetOrdinals.start",
                "V1JobSpec.backoffLimitPerIndex", "V1JobSpec.maxFailedIndexes", "V1ServiceSpec.healthCheckNodePort"}
-POSITIVE = {"V1LeaseSpec.leaseDurationSeconds", "V1Probe.terminationGracePeriodSeconds",
+_POSITIVE = {"V1LeaseSpec.leaseDurationSeconds", "V1Probe.terminationGracePeriodSeconds",
             "V1TopologySpreadConstraint.maxSkew"}
 _ID = (0, 2 ** 31 - 1, "must be between 0 and 2147483647, inclusive")
 _MODE = (0, 0o777, "must be a number between 0 and 0777 (octal), both inclusive")
-RANGES: dict[str, tuple[int, int, str]] = {
+RANGES: dict[str, tuple[float, float, str]] = {
+    **dict.fromkeys(_NONNEGATIVE, (0, math.inf, "must be greater than or equal to 0")),
+    **dict.fromkeys(_POSITIVE, (1, math.inf, "must be greater than 0")),
     "V1PodSpec.activeDeadlineSeconds": (1, 2 ** 31 - 1, "must be between 1 and 2147483647, inclusive"),
     "V1ClientIPConfig.timeoutSeconds": (1, 86400, "must be greater than 0 and less than 86400"),
     "V1PodSecurityContext.runAsUser": _ID, "V1PodSecurityContext.runAsGroup": _ID, "V1PodSecurityContext.fsGroup": _ID,
@@ -110,10 +121,12 @@ RANGES: dict[str, tuple[int, int, str]] = {
     "V1KeyToPath.mode": _MODE}
 """Least, most and what is said of others."""
 
-ADDRESSES = {"V1HostAlias.ip", "V1PodDNSConfig.nameservers", "V1ServiceSpec.externalIPs"}
-PORTS = {"V1ContainerPort.containerPort", "V1ServicePort.port", "V1ContainerPort.hostPort", "V1GRPCAction.port"}
+UNIQUE = {"V1Volume.name", "V1ContainerPort.name", "V1ServicePort.name", "DiscoveryV1EndpointPort.name", "V1Sysctl.name",
+          "V1MutatingWebhook.name", "V1ValidatingWebhook.name", "V1LimitRangeItem.type"}
+"""What no two items of a list may share."""
+
 OPTIONAL = {"V1ServicePort.port", "V1ContainerPort.containerPort", "V1DeploymentSpec.template", "V1JobSpec.template",
             "V1Probe.port",
             "CoreV1Event.metadata", "V1PolicyRule.verbs", "V1PodSpec.containers", "V1GRPCAction.port",
-            "V1LimitRangeSpec.limits"}
+            "V1LimitRangeSpec.limits", "V1DaemonSetSpec.selector", "V1RoleRef.kind", "V1Endpoint.addresses"}
 """Required by the model, but judged in other words below (or filled in)."""

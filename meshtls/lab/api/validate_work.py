@@ -1,129 +1,81 @@
-"""What workloads demand beyond their schema: selectors, strategies, schedules; `old` None for a create."""
+"""What workloads demand beyond their schema: selectors, strategies, schedules, as rules on their structures."""
 import re
 import zoneinfo
 from collections.abc import Iterator
-from typing import Any
 
 from meshtls.lab.api import field
-from meshtls.lab.api.field import IMMUTABLE, FieldError, forbidden, invalid, required, unsupported
+from meshtls.lab.api.field import FieldError, invalid
+from meshtls.lab.api.parts import Part, Rule, bad, each, fixed, needs, never
 
-Object = dict[str, Any]
-_RESTARTS = 'valid values: "OnFailure", "Never"'
 _ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
 _RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 _NAMES = "jan feb mar apr may jun jul aug sep oct nov dec".split(), "sun mon tue wed thu fri sat".split()
 _DESCRIPTORS = {"@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"}
+_FREE = ("replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit",
+         "persistentVolumeClaimRetentionPolicy", "minReadySeconds")
+"""What of a StatefulSet an update may change."""
+
+_JOB_LABEL = "batch.kubernetes.io/controller-uid"
+_NOT_ONE = (0, "0%")
 
 
-def workload(obj: Object, old: Object | None) -> Iterator[FieldError]:
-    spec = obj.get("spec") or {}
-    selector, labels = spec.get("selector"), ((spec.get("template") or {}).get("metadata") or {}).get("labels")
-    if selector is not None and not selector:
-        yield invalid("spec.selector", selector, f"empty selector is invalid for {obj['kind'].lower()}")
-    matched = ((selector or {}).get("matchLabels") or {}).items() <= (labels or {}).items()
-    if selector is None or not matched:
-        yield invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
-    policy = ((spec.get("template") or {}).get("spec") or {}).get("restartPolicy")
-    if policy in ("OnFailure", "Never"):
-        yield unsupported("spec.template.spec.restartPolicy", policy, ("Always",))
-    if old is not None and old["spec"].get("selector") != selector:
-        yield invalid("spec.selector", selector, IMMUTABLE)
-    if old is not None and obj["kind"] == "StatefulSet":
-        free = ("replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit",
-                "persistentVolumeClaimRetentionPolicy",
-                "minReadySeconds")
-        if {key: item for key, item in spec.items() if key not in free} != {
-                key: item for key, item in old["spec"].items() if key not in free}:
-            yield forbidden("spec",
-                            "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', "
-                            "'updateStrategy', "
-                                    "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and "
-                                    "'minReadySeconds' are forbidden")
-    if "activeDeadlineSeconds" in ((spec.get("template") or {}).get("spec") or {}):
-        yield forbidden("spec.template.spec.activeDeadlineSeconds",
-                        f"activeDeadlineSeconds in {'ReplicaSet' if obj['kind'] == 'Deployment' else obj['kind']} "
-                        "is not Supported")
-    deadline = spec.get("progressDeadlineSeconds")
-    if deadline is not None and deadline <= spec.get("minReadySeconds", 0):
-        yield invalid("spec.progressDeadlineSeconds", deadline, "must be greater than minReadySeconds")
-    rolling = (spec.get("strategy") or {}).get("rollingUpdate") or {}
-    for key in ("maxUnavailable", "maxSurge"):
-        yield from field.share(f"spec.strategy.rollingUpdate.{key}", rolling.get(key))
-    if rolling and all(rolling.get(key) in (0, "0%") for key in ("maxUnavailable", "maxSurge")):
-        yield invalid("spec.strategy.rollingUpdate.maxUnavailable", rolling["maxUnavailable"],
-                      "may not be 0 when `maxSurge` is 0")
-    strategy = spec.get("strategy") or {}
-    if strategy.get("type") == "Recreate" and "rollingUpdate" in strategy:
-        yield forbidden("spec.strategy.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'")
+def _unmatched(part: Part) -> bool:
+    wanted, labels = part["selector.matchLabels"] or {}, part["template.metadata.labels"] or {}
+    return part["selector"] is None or not wanted.items() <= labels.items()
 
 
-def daemonset(obj: Object, old: Object | None) -> Iterator[FieldError]:
-    rolling = ((obj.get("spec") or {}).get("updateStrategy") or {}).get("rollingUpdate") or {}
-    down, up = rolling.get("maxUnavailable", 1), rolling.get("maxSurge", 0)
-    at = "spec.updateStrategy.rollingUpdate"
-    for key, value in (("maxUnavailable", down), ("maxSurge", up)):
-        yield from field.share(f"{at}.{key}", value)
-    if rolling and down in (0, "0%") and up in (0, "0%"):
-        yield required(f"{at}.maxUnavailable", "cannot be 0 when maxSurge is 0")
-    if down not in (0, "0%") and up not in (0, "0%"):
-        yield invalid(f"{at}.maxSurge", up, "may not be set when maxUnavailable is non-zero")
+_MATCHED = bad("template.metadata.labels", "`selector` does not match template `labels`", _unmatched)
 
 
-def job(obj: Object, old: Object | None) -> Iterator[FieldError]:
-    spec = obj.get("spec") or {}
-    template = (spec.get("template") or {}).get("spec") or {}
-    if template.get("restartPolicy") not in ("OnFailure", "Never"):
-        yield required("spec.template.spec.restartPolicy", _RESTARTS)
-    if spec.get("completionMode") == "Indexed" and spec.get("completions") is None:
-        yield required("spec.completions", "when completion mode is Indexed")
-    if spec.get("successPolicy") and spec.get("completionMode") != "Indexed":
-        yield invalid("spec.successPolicy", spec["successPolicy"], "requires indexed completion mode")
-    if (most := spec.get("maxFailedIndexes")) is not None and most > (spec.get("completions") or 0):
-        yield invalid("spec.maxFailedIndexes", most, "must be less than or equal to completions")
-    if spec.get("managedBy") and "/" not in spec["managedBy"]:
-        yield invalid("spec.managedBy", spec["managedBy"],
-                      'must be a domain-prefixed path (such as "acme.io/foo")')
-    for place, rule in enumerate((spec.get("podFailurePolicy") or {}).get("rules") or ()):
-        if rule.get("action") not in _ACTIONS:
-            yield unsupported(f"spec.podFailurePolicy.rules[{place}].action", rule.get("action"), _ACTIONS)
-    yield from _selector(spec, obj["metadata"].get("uid", ""))
-    if old is not None:
-        for name in ("completions", "selector", "template", "completionMode"):
-            before, after = old["spec"].get(name), spec.get(name)
-            if before != after and not (name == "completions" and spec.get("completionMode") == "Indexed"):
-                yield invalid(f"spec.{name}", after, IMMUTABLE)
+def _workload(part: Part) -> Iterator[FieldError]:
+    kind = part.model.removeprefix("V1").removesuffix("Spec")
+    if part["selector"] == {}:
+        yield invalid("spec.selector", {}, f"empty selector is invalid for {kind.lower()}")
+    yield from _MATCHED(part)
+    yield from fixed("selector")(part)
+    if part["template.spec.activeDeadlineSeconds"] is not None:
+        yield field.forbidden("spec.template.spec.activeDeadlineSeconds", "activeDeadlineSeconds in "
+                              f"{'ReplicaSet' if kind == 'Deployment' else kind} is not Supported")
 
 
-def _selector(spec: Object, uid: str) -> Iterator[FieldError]:
-    selector = spec.get("selector")
-    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
-    wanted = (selector or {}).get("matchLabels") or {}
-    if not selector:
-        yield required("spec.selector")
-    elif not spec.get("manualSelector") and uid and wanted != {"batch.kubernetes.io/controller-uid": uid} and not (
-            set(wanted) == {"controller-uid"}):
-        yield invalid("spec.selector", selector, "`selector` not auto-generated")
-    if not selector or not wanted.items() <= (labels or {}).items():
-        yield invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
+def _changed(part: Part) -> bool:
+    before, after = ({key: item for key, item in (one or {}).items() if key not in _FREE}
+                     for one in (part.old, part.value))
+    return part.old is not None and before != after
 
 
-def cronjob(obj: Object, old: Object | None) -> Iterator[FieldError]:
-    spec = obj.get("spec") or {}
-    text = spec.get("schedule") or ""
-    if told := _schedule(text) if text else "":
-        yield invalid("spec.schedule", text, told)
-    zone = spec.get("timeZone")
-    if zone == "":
-        yield invalid("spec.timeZone", zone, "timeZone must be nil or non-empty string")
-    elif zone is not None and zone not in zoneinfo.available_timezones():
+def _not_made(part: Part) -> bool:
+    """Is a Job's selector another than the server gives it?"""
+    uid = part.above["metadata.uid"] if part.above else None
+    wanted = part["selector.matchLabels"] or {}
+    return bool(part["selector"] and not part["manualSelector"] and uid and wanted != {_JOB_LABEL: uid}
+                and set(wanted) != {"controller-uid"})
+
+
+def _job(part: Part) -> Iterator[FieldError]:
+    for rule in JOB if part.above and part.above.model == "V1Job" else ():
+        yield from rule(part)
+
+
+def _fixed_completions(part: Part) -> Iterator[FieldError]:
+    yield from fixed(*(() if part["completionMode"] == "Indexed" else ("completions",)))(part)
+
+
+def _action(part: Part) -> Iterator[FieldError]:
+    if part["action"] not in _ACTIONS:
+        yield field.unsupported(part.at("action"), part["action"], _ACTIONS)
+
+
+def _cronjob(part: Part) -> Iterator[FieldError]:
+    yield from each("schedule", lambda text: [told] if (told := _schedule(text)) else [])(part)
+    zone = part["timeZone"]
+    if zone and zone not in zoneinfo.available_timezones():
         yield invalid("spec.timeZone", zone, f"unknown time zone {zone}")
-    if ((spec.get("jobTemplate") or {}).get("spec") or {}).get("manualSelector"):
-        yield unsupported("spec.jobTemplate.spec.manualSelector", True, ("nil", "false"))
-    template = ((((spec.get("jobTemplate") or {}).get("spec") or {}).get("template") or {}).get("spec")) or {}
-    if template.get("restartPolicy") not in ("OnFailure", "Never"):
-        yield required("spec.jobTemplate.spec.template.spec.restartPolicy", _RESTARTS)
-    if len(obj["metadata"].get("name") or "") > 52:
-        yield invalid("metadata.name", obj["metadata"]["name"], "must be no more than 52 characters")
+    if part["jobTemplate.spec.manualSelector"]:
+        yield field.unsupported("spec.jobTemplate.spec.manualSelector", True, ("nil", "false"))
+    name = part.above["metadata.name"] if part.above else ""
+    if len(name or "") > 52:
+        yield invalid("metadata.name", name, "must be no more than 52 characters")
 
 
 def _schedule(text: str) -> str:
@@ -159,3 +111,44 @@ def _part(item: str, least: int, most: int, place: int) -> str:
     if last > most:
         return f"end of range ({last}) above maximum ({most}): {item}"
     return f"beginning of range ({first}) beyond end of range ({last}): {item}" if first > last else ""
+
+
+JOB: tuple[Rule, ...] = (
+    needs("completions", "when completion mode is Indexed",
+          lambda job: job["completionMode"] == "Indexed" and job["completions"] is None),
+    bad("successPolicy", "requires indexed completion mode",
+        lambda job: job["successPolicy"] and job["completionMode"] != "Indexed"),
+    bad("maxFailedIndexes", "must be less than or equal to completions",
+        lambda job: (job["maxFailedIndexes"] or 0) > (job["completions"] or 0)),
+    bad("managedBy", 'must be a domain-prefixed path (such as "acme.io/foo")',
+        lambda job: job["managedBy"] and "/" not in job["managedBy"]),
+    needs("selector"), bad("selector", "`selector` not auto-generated", _not_made),
+    _MATCHED,
+    _fixed_completions, fixed("selector", "template", "completionMode"))
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "V1DeploymentSpec": (
+        _workload,
+        bad("progressDeadlineSeconds", "must be greater than minReadySeconds", lambda one: (
+            one["progressDeadlineSeconds"] is not None
+            and one["progressDeadlineSeconds"] <= (one["minReadySeconds"] or 0)))),
+    "V1ReplicaSetSpec": (_workload,), "V1DaemonSetSpec": (_workload,),
+    "V1StatefulSetSpec": (_workload, never(
+        "", "updates to statefulset spec for fields other than "
+        f"{', '.join(map(repr, _FREE[:-1]))} and {_FREE[-1]!r} are forbidden", _changed)),
+    "V1DeploymentStrategy": (
+        never("rollingUpdate", "may not be specified when strategy `type` is 'Recreate'",
+              lambda one: one["type"] == "Recreate" and one["rollingUpdate"] is not None),),
+    "V1RollingUpdateDeployment": (
+        each("maxUnavailable", field.share), each("maxSurge", field.share),
+        bad("maxUnavailable", "may not be 0 when `maxSurge` is 0",
+            lambda one: one["maxUnavailable"] in _NOT_ONE and one["maxSurge"] in _NOT_ONE)),
+    "V1RollingUpdateDaemonSet": (
+        each("maxUnavailable", field.share), each("maxSurge", field.share),
+        needs("maxUnavailable", "cannot be 0 when maxSurge is 0",
+              lambda one: one["maxUnavailable"] in _NOT_ONE and one["maxSurge"] in _NOT_ONE),
+        bad("maxSurge", "may not be set when maxUnavailable is non-zero",
+            lambda one: one["maxUnavailable"] not in _NOT_ONE and one["maxSurge"] not in _NOT_ONE)),
+    "V1JobSpec": (_job,), "V1PodFailurePolicyRule": (_action,),
+    "V1CronJobSpec": (
+        bad("timeZone", "timeZone must be nil or non-empty string", lambda one: one["timeZone"] == ""), _cronjob)}
