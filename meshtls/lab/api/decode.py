@@ -19,7 +19,6 @@ from meshtls.lab.api.resources import Registry, Resource
 
 LIMIT_BYTES = 3 * 1024 * 1024
 _PLACE = re.compile(r"\[\d+\]")
-_BYTES = {("Secret", "data"), ("ConfigMap", "binaryData")}
 _INTERNAL = {"": "core", "rbac.authorization.k8s.io": "rbac", "networking.k8s.io": "networking",
              "coordination.k8s.io": "coordination",
              "admissionregistration.k8s.io": "admissionregistration", "discovery.k8s.io": "discovery",
@@ -240,7 +239,7 @@ class _Walker:
         for key in getattr(value, "keys_twice", ()):
             self._complaints.append(f"duplicate field {quote(_join(path, key))}")
         inner = node["additionalProperties"]
-        if (struct, path) in _BYTES:
+        if inner.get("format") == "byte":
             self._base64(value)
         if inner.get("type") == "string" and struct:
             return {key: "" if item is None else self.value(inner, item, path, struct, key) for key,

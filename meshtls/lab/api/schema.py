@@ -57,6 +57,7 @@ INT64 = {"terminationGracePeriodSeconds", "activeDeadlineSeconds", "runAsUser", 
 QUANTITY_MAPS = {"limits", "requests", "capacity", "allocatable", "hard", "used", "overhead", "allocatedResources",
                  "default", "podFixed",
                  "defaultRequest", "max", "min", "maxLimitRequestRatio"}
+BYTE_MAPS = {"V1Secret.data", "V1ConfigMap.binaryData"}
 QUANTITIES = {"sizeLimit", "divisor", "averageValue", "tolerance", "V2MetricTarget.value", "V2MetricValueStatus.value"}
 KEY_DEFAULTS = {"protocol": "TCP"}
 
@@ -123,6 +124,8 @@ def _property(owner: str, key: str, kind: str) -> Node:
         node = {"type": "object", "additionalProperties": _plain(owner, key, mapped[1])}
         if key in QUANTITY_MAPS:
             node["additionalProperties"] = {"type": "string", "x-quantity": True}
+        if f"{owner}.{key}" in BYTE_MAPS:
+            node["additionalProperties"] = {"type": "string", "format": "byte"}
         if (owner, key) in ATOMIC_MAPS:
             node["x-kubernetes-map-type"] = "atomic"
         return node

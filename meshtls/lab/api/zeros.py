@@ -94,7 +94,7 @@ preserveUnknownFields publishNotReadyAddresses readOnly stdin stdinOnce tty uniq
 x-kubernetes-embedded-resource x-kubernetes-int-or-string
 """.split())
 _ZERO_GOES = set("""
-active availableReplicas count currentReplicas failed failureThreshold fullyLabeledReplicas healthCheckNodePort
+active availableReplicas count currentReplicas failed failureThreshold fullyLabeledReplicas generation healthCheckNodePort
 hostPort initialDelaySeconds minReadySeconds nodePort number numberAvailable numberUnavailable periodSeconds
 readyReplicas signal succeeded successThreshold unavailableReplicas updatedNumberScheduled updatedReplicas
 V1Probe.timeoutSeconds V1CustomResourceColumnDefinition.priority V1DeploymentStatus.replicas
