@@ -4,7 +4,6 @@ Each check takes a pod (metadata and spec) and returns its detail, or None when 
 of telling: baseline first. `restricted` asks all of them except those that a stricter one replaces. A namespace may name a version ("v1.29"): of each check the newest form counts that is
 not newer than that.
 """
-import functools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -36,21 +35,19 @@ def _containers(spec: Object) -> Iterator[Object]:
         yield from spec.get(group) or ()
 
 
-def _context(holder: Object) -> Object:
-    return holder.get("securityContext") or {}
+def _at(holder: Object, path: str) -> Any:
+    found: Any = holder
+    for key in path.split("."):
+        found = (found or {}).get(key)
+    return found
 
 
 def _some(word: str, items: Iterable[str], plural: str = "") -> str:
-    listed = list(items)
-    return word if len(listed) == 1 else plural or word + "s"
+    return word if len(list(items)) == 1 else plural or word + "s"
 
 
-def _quoted(items: Iterable[str]) -> str:
+def _quoted(items: Iterable[Any]) -> str:
     return ", ".join(f'"{item}"' for item in items)
-
-
-def _named(names: list[str]) -> str:
-    return f"{_some('container', names)} {_quoted(names)}"
 
 
 def _bad(spec: Object, wrong: Callable[[Object], Any]) -> list[str]:
@@ -58,30 +55,47 @@ def _bad(spec: Object, wrong: Callable[[Object], Any]) -> list[str]:
 
 
 def _setters(pod: bool, names: list[str]) -> str:
-    return " and ".join([*(["pod"] if pod else []), *([_named(names)] if names else [])])
+    return " and ".join([*(["pod"] if pod else []), *([f"{_some('container', names)} {_quoted(names)}"] if names else [])])
+
+
+def _refuses(path: str, told: str, wrong: Callable[[Any], bool], *, pod: bool) -> Judge:
+    """The value (each of a list) below `path` in a container, or with `pod` also in the pod, must not be wrong. In what
+    is told {who} stands for those that set it, {what} for the values."""
+    def values(holder: Object) -> list[Any]:
+        value = _at(holder, path)
+        return [one for one in (value if isinstance(value, list) else [value]) if wrong(one)]
+
+    def judge(_: Object, spec: Object) -> str | None:
+        who = _setters(pod and bool(values(spec)), _bad(spec, values))
+        found = {one for holder in [*([spec] if pod else []), *_containers(spec)] for one in values(holder)}
+        return told.format(who=who, what=_quoted(sorted(found, key=str))) if who else None
+    return judge
+
+
+def _demands(path: str, told: str) -> Judge:
+    """The pod, or else each container, sets what is below `path`."""
+    def judge(_: Object, spec: Object) -> str | None:
+        names = _bad(spec, lambda one: _at(one, path) is None and _at(spec, path) is None)
+        return f"pod or {_setters(False, names)} must set {told}" if names else None
+    return judge
+
+
+def _first(*judges: Judge) -> Judge:
+    return lambda metadata, spec: next((told for judge in judges if (told := judge(metadata, spec))), None)
 
 
 def _app_armor(metadata: Object, spec: Object) -> str | None:
     def kind(holder: Object) -> str:
-        return str((_context(holder).get("appArmorProfile") or {}).get("type", "RuntimeDefault"))
+        return str(_at(holder, "securityContext.appArmorProfile.type") or "RuntimeDefault")
     fine = ("RuntimeDefault", "Localhost")
-    names, values = _bad(spec, lambda one: kind(one) not in fine), {kind(one)
-                                                                    for one in [spec, *_containers(spec)]} - set(fine)
+    values = {kind(one) for one in [spec, *_containers(spec)]} - set(fine)
     notes = sorted(f'{key}="{text}"' for key, text in (metadata.get("annotations") or {}).items()
                    if key.startswith("container.apparmor.security.beta.kubernetes.io/") and text != "runtime/default"
                    and text and not text.startswith("localhost/"))
-    setters = [text for text in (_setters(kind(spec) not in fine, names), _some("annotation", notes) if notes else "")
-               if text]
-    told = f"{' and '.join(setters)} must not set AppArmor profile type to {_quoted([*sorted(values), *notes])}"
-    return told if setters else None
-
-
-def _capabilities(_: Object, spec: Object) -> str | None:
-    def added(container: Object) -> set[str]:
-        return set((_context(container).get("capabilities") or {}).get("add") or ()) - _DEFAULT_CAPABILITIES
-    names = _bad(spec, added)
-    values = sorted(set().union(*(added(one) for one in _containers(spec)))) if names else []
-    return f"{_named(names)} must not include {_quoted(values)} in securityContext.capabilities.add" if names else None
+    setters = [_setters(kind(spec) not in fine, _bad(spec, lambda one: kind(one) not in fine)),
+               _some("annotation", notes) if notes else ""]
+    told = f"{' and '.join(filter(None, setters))} must not set AppArmor profile type to {_quoted([*sorted(values), *notes])}"
+    return told if any(setters) else None
 
 
 def _host_namespaces(_: Object, spec: Object) -> str | None:
@@ -93,97 +107,56 @@ def _host_path(_: Object, spec: Object) -> str | None:
     return f"{_some('volume', names)} {_quoted(names)}" if names else None
 
 
-def _host_ports(_: Object, spec: Object) -> str | None:
-    names = _bad(spec, lambda one: any(port.get("hostPort") for port in one.get("ports") or ()))
-    ports = sorted({str(port["hostPort"]) for one in _containers(spec) for port in one.get("ports") or ()
-                    if port.get("hostPort")})
-    told = f"{_named(names)} {_some('uses', names, 'use')} {_some('hostPort', ports)} {', '.join(ports)}"
-    return told if names else None
+def _uses(what: str, of: Callable[[Object], set[str]], show: Callable[[list[str]], str]) -> Judge:
+    def judge(_: Object, spec: Object) -> str | None:
+        names, values = sorted(_bad(spec, of)), sorted(set().union(*map(of, _containers(spec))))
+        return (f"{_setters(False, names)} {_some('uses', names, 'use')} {_some(what, values)} {show(values)}" if names
+                else None)
+    return judge
 
 
-def _probe_hosts(_: Object, spec: Object) -> str | None:
-    def hosts(container: Object) -> set[str]:
-        handlers = [container.get(name) or {} for name in ("livenessProbe", "readinessProbe", "startupProbe")]
-        handlers += [handler for handler in (container.get("lifecycle") or {}).values() if isinstance(handler, dict)]
-        return {(handler.get(kind) or {}).get("host", "") for handler in handlers
-                for kind in ("httpGet", "tcpSocket")} - {""}
-    names = sorted(_bad(spec, hosts))
-    values = sorted(set().union(*(hosts(one) for one in _containers(spec)))) if names else []
-    return (f"{_named(names)} {_some('uses', names, 'use')} {_some('probe or lifecycle host', values)} "
-            f"{_quoted(values)}"
-            if names else None)
+def _host_ports(container: Object) -> set[str]:
+    return {str(port["hostPort"]) for port in container.get("ports") or () if port.get("hostPort")}
 
 
-def _privileged(_: Object, spec: Object) -> str | None:
-    names = _bad(spec, lambda one: _context(one).get("privileged"))
-    return f"{_named(names)} must not set securityContext.privileged=true" if names else None
+def _probe_hosts(container: Object) -> set[str]:
+    handlers = [container.get(name) or {} for name in ("livenessProbe", "readinessProbe", "startupProbe")]
+    handlers += [handler for handler in (container.get("lifecycle") or {}).values() if isinstance(handler, dict)]
+    return {_at(handler, f"{kind}.host") or "" for handler in handlers for kind in ("httpGet", "tcpSocket")} - {""}
 
 
-def _proc_mount(_: Object, spec: Object) -> str | None:
-    def kind(container: Object) -> str:
-        return str(_context(container).get("procMount", "Default"))
-    names = _bad(spec, lambda one: kind(one) != "Default")
-    values = sorted({kind(one) for one in _containers(spec)} - {"Default"})
-    return f"{_named(names)} must not set securityContext.procMount to {_quoted(values)}" if names else None
-
-
-def _se_linux(_: Object, spec: Object, known: set[str] = _SELINUX_TYPES) -> str | None:
+def _se_linux(known: set[str]) -> Judge:
     def options(holder: Object) -> Object:
-        return _context(holder).get("seLinuxOptions") or {}
+        return _at(holder, "securityContext.seLinuxOptions") or {}
 
     def wrong(holder: Object) -> bool:
         held = options(holder)
         return held.get("type", "") not in known or bool(held.get("user")) or bool(held.get("role"))
-    names = _bad(spec, wrong)
-    setters = _setters(wrong(spec), names)
-    if not setters:
-        return None
-    holders = [spec, *_containers(spec)]
-    types = sorted({options(one).get("type", "") for one in holders} - known)
-    data = [f"{_some('type', types)} {_quoted(types)}"] if types else []
-    data += [f"{key} may not be set" for key in ("user", "role") if any(options(one).get(key) for one in holders)]
-    return f"{setters} set forbidden securityContext.seLinuxOptions: {'; '.join(data)}"
+
+    def judge(_: Object, spec: Object) -> str | None:
+        holders, setters = [spec, *_containers(spec)], _setters(wrong(spec), _bad(spec, wrong))
+        types = sorted({options(one).get("type", "") for one in holders} - known)
+        data = [f"{_some('type', types)} {_quoted(types)}"] if types else []
+        data += [f"{key} may not be set" for key in ("user", "role") if any(options(one).get(key) for one in holders)]
+        return f"{setters} set forbidden securityContext.seLinuxOptions: {'; '.join(data)}" if setters else None
+    return judge
 
 
-def _seccomp(holder: Object) -> str | None:
-    return (_context(holder).get("seccompProfile") or {}).get("type")
+def _sysctls(safe: set[str]) -> Judge:
+    return lambda _, spec: ", ".join(item["name"] for item in _at(spec, "securityContext.sysctls") or ()
+                                     if item["name"] not in safe) or None
 
 
-def _seccomp_baseline(_: Object, spec: Object) -> str | None:
-    fine = (None, "RuntimeDefault", "Localhost")
-    names = _bad(spec, lambda one: _seccomp(one) not in fine)
-    setters = _setters(_seccomp(spec) not in fine, names)
-    values = sorted(kind for kind in {_seccomp(one) for one in [spec, *_containers(spec)]} if kind not in fine)
-    return f"{setters} must not set securityContext.seccompProfile.type to {_quoted(values)}" if setters else None
+def _capabilities_restricted(metadata: Object, spec: Object) -> str | None:
+    keeping = _bad(spec, lambda one: "ALL" not in (_at(one, "securityContext.capabilities.drop") or ()))
+    told = [f'{_setters(False, keeping)} must set securityContext.capabilities.drop=["ALL"]' if keeping else None,
+            _adds({"NET_BIND_SERVICE"})(metadata, spec)]
+    return "; ".join(filter(None, told)) or None
 
 
-def _sysctls(_: Object, spec: Object, safe: set[str] = _SAFE_SYSCTLS) -> str | None:
-    names = [item["name"] for item in _context(spec).get("sysctls") or () if item["name"] not in safe]
-    return ", ".join(names) or None
-
-
-def _host_process(_: Object, spec: Object) -> str | None:
-    def set_(holder: Object) -> bool:
-        return bool((_context(holder).get("windowsOptions") or {}).get("hostProcess"))
-    setters = _setters(set_(spec), _bad(spec, set_))
-    return f"{setters} must not set securityContext.windowsOptions.hostProcess=true" if setters else None
-
-
-def _escalation(_: Object, spec: Object) -> str | None:
-    names = _bad(spec, lambda one: _context(one).get("allowPrivilegeEscalation") is not False)
-    return f"{_named(names)} must set securityContext.allowPrivilegeEscalation=false" if names else None
-
-
-def _capabilities_restricted(_: Object, spec: Object) -> str | None:
-    def held(container: Object, key: str) -> set[str]:
-        return set((_context(container).get("capabilities") or {}).get(key) or ())
-    keeping, adding = _bad(spec, lambda one: "ALL"
-                           not in held(one, "drop")), _bad(spec, lambda one: held(one, "add") - {"NET_BIND_SERVICE"})
-    values = sorted(set().union(*(held(one, "add")
-                                  for one in _containers(spec))) - {"NET_BIND_SERVICE"}) if adding else []
-    return "; ".join([*([f'{_named(keeping)} must set securityContext.capabilities.drop=["ALL"]'] if keeping else []),
-                      *([f"{_named(adding)} must not include {_quoted(values)} in securityContext.capabilities.add"]
-                        if adding else [])]) or None
+def _adds(known: set[str]) -> Judge:
+    return _refuses("securityContext.capabilities.add", "{who} must not include {what} in securityContext.capabilities.add",
+                    lambda one: one is not None and one not in known, pod=False)
 
 
 def _volumes(_: Object, spec: Object) -> str | None:
@@ -195,32 +168,24 @@ def _volumes(_: Object, spec: Object) -> str | None:
             if bad else None)
 
 
-def _non_root(_: Object, spec: Object) -> str | None:
-    of_pod = _context(spec).get("runAsNonRoot")
-    setters = _setters(of_pod is False, _bad(spec, lambda one: _context(one).get("runAsNonRoot") is False))
-    if setters:
-        return f"{setters} must not set securityContext.runAsNonRoot=false"
-    names = _bad(spec, lambda one: _context(one).get("runAsNonRoot") is None and not of_pod)
-    return f"pod or {_named(names)} must set securityContext.runAsNonRoot=true" if names else None
-
-
-def _root_user(_: Object, spec: Object) -> str | None:
-    setters = _setters(_context(spec).get("runAsUser") == 0,
-                       _bad(spec, lambda one: _context(one).get("runAsUser") == 0))
-    return f"{setters} must not set runAsUser=0" if setters else None
-
-
-def _seccomp_restricted(metadata: Object, spec: Object) -> str | None:
-    explicit = _seccomp_baseline(metadata, spec)
-    if explicit:
-        return explicit
-    names = _bad(spec, lambda one: _seccomp(one) is None and _seccomp(spec) is None)
-    told = f'pod or {_named(names)} must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost"'
-    return told if names else None
+_proc_mount = _refuses("securityContext.procMount", "{who} must not set securityContext.procMount to {what}",
+                       lambda kind: kind not in (None, "Default"), pod=False)
+_seccomp = _refuses("securityContext.seccompProfile.type", "{who} must not set securityContext.seccompProfile.type to {what}",
+                    lambda kind: kind not in (None, "RuntimeDefault", "Localhost"), pod=True)
+_seccomp_restricted = _first(_seccomp, _demands("securityContext.seccompProfile.type", "securityContext.seccompProfile."
+                                                'type to "RuntimeDefault" or "Localhost"'))
+_escalation = _refuses("securityContext.allowPrivilegeEscalation",
+                       "{who} must set securityContext.allowPrivilegeEscalation=false", lambda may: may is not False,
+                       pod=False)
+_non_root = _first(
+    _refuses("securityContext.runAsNonRoot", "{who} must not set securityContext.runAsNonRoot=false",
+             lambda must: must is False, pod=True),
+    _demands("securityContext.runAsNonRoot", "securityContext.runAsNonRoot=true"))
+_root_user = _refuses("securityContext.runAsUser", "{who} must not set runAsUser=0", lambda user: user == 0, pod=True)
 
 
 def _unless_windows(check: Judge) -> Judge:
-    return lambda metadata, spec: None if (spec.get("os") or {}).get("name") == "windows" else check(metadata, spec)
+    return lambda metadata, spec: None if _at(spec, "os.name") == "windows" else check(metadata, spec)
 
 
 def _unless_own_users(check: Judge) -> Judge:
@@ -231,22 +196,25 @@ def _unless_own_users(check: Judge) -> Judge:
 Check = tuple[str, str, int, Judge, bool]
 CHECKS: tuple[Check, ...] = (
     ("baseline", "forbidden AppArmor profile", 0, _app_armor, True),
-    ("baseline", "non-default capabilities", 0, _capabilities, False),
+    ("baseline", "non-default capabilities", 0, _adds(_DEFAULT_CAPABILITIES), False),
     ("baseline", "host namespaces", 0, _host_namespaces, True),
     ("baseline", "hostPath volumes", 0, _host_path, False),
-    ("baseline", "hostPort", 0, _host_ports, True),
-    ("baseline", "probe or lifecycle host", 34, _probe_hosts, True),
-    ("baseline", "privileged", 0, _privileged, True),
+    ("baseline", "hostPort", 0, _uses("hostPort", _host_ports, ", ".join), True),
+    ("baseline", "probe or lifecycle host", 34, _uses("probe or lifecycle host", _probe_hosts, _quoted), True),
+    ("baseline", "privileged", 0, _refuses("securityContext.privileged", "{who} must not set "
+                                          "securityContext.privileged=true", bool, pod=False), True),
     ("baseline", "procMount", 0, _proc_mount, True),
     ("baseline", "procMount", 35, _unless_own_users(_proc_mount), False),
-    ("baseline", "seLinuxOptions", 0, _se_linux, True),
-    ("baseline", "seLinuxOptions", 31, functools.partial(_se_linux, known=_SELINUX_31), True),
-    ("baseline", "seccompProfile", 0, _seccomp_baseline, False),
-    ("baseline", "forbidden sysctls", 0, _sysctls, True),
-    ("baseline", "forbidden sysctls", 27, functools.partial(_sysctls, safe=_SAFE_27), True),
-    ("baseline", "forbidden sysctls", 29, functools.partial(_sysctls, safe=_SAFE_29), True),
-    ("baseline", "forbidden sysctls", 32, functools.partial(_sysctls, safe=_SAFE_32), True),
-    ("baseline", "hostProcess", 0, _host_process, True),
+    ("baseline", "seLinuxOptions", 0, _se_linux(_SELINUX_TYPES), True),
+    ("baseline", "seLinuxOptions", 31, _se_linux(_SELINUX_31), True),
+    ("baseline", "seccompProfile", 0, _seccomp, False),
+    ("baseline", "forbidden sysctls", 0, _sysctls(_SAFE_SYSCTLS), True),
+    ("baseline", "forbidden sysctls", 27, _sysctls(_SAFE_27), True),
+    ("baseline", "forbidden sysctls", 29, _sysctls(_SAFE_29), True),
+    ("baseline", "forbidden sysctls", 32, _sysctls(_SAFE_32), True),
+    ("baseline", "hostProcess", 0, _refuses(
+        "securityContext.windowsOptions.hostProcess",
+        "{who} must not set securityContext.windowsOptions.hostProcess=true", bool, pod=True), True),
     ("restricted", "allowPrivilegeEscalation != false", 8, _escalation, True),
     ("restricted", "allowPrivilegeEscalation != false", 25, _unless_windows(_escalation), True),
     ("restricted", "unrestricted capabilities", 22, _capabilities_restricted, True),
