@@ -46,44 +46,42 @@ def owned(node: dict[str, Any], obj: Object) -> set[Path]:
 def _own(node: dict[str, Any], value: Any, path: Path, found: set[Path]) -> None:
     if isinstance(value, dict) and (not path or not schema.is_atomic(node)):
         for key, item in value.items():
-            _own(_child(node, key), item, (*path, f"f:{key}"), found)
+            _own(schema.child(node, key), item, (*path, f"f:{key}"), found)
             if item is None or item == {} or key not in (node.get("properties") or {}):
                 found.add((*path, f"f:{key}"))
     elif isinstance(value, list) and not schema.is_atomic(node):
-        keys, items = schema.merge_keys(node), schema.resolve(node.get("items") or {})
+        keys = schema.merge_keys(node)
         for item in value:
             element = _element(keys, item)
             found.add((*path, element))
             if keys:
-                _own(items, item, (*path, element), found)
+                _own(schema.items(node), item, (*path, element), found)
     elif path:
         found.add(path)
 
 
-def faults(node: dict[str, Any], value: Any, path: str = "", name: str = "") -> Iterator[str]:
+_TYPES: dict[str, tuple[type, str]] = {"object": (dict, "map"), "array": (list, "list"), "string": (str, "string"),
+                                       "boolean": (bool, "boolean")}
+
+
+def faults(node: dict[str, Any], value: Any, path: str = "") -> Iterator[str]:
     """What of an applied configuration does not fit the schema."""
     node = schema.resolve(node)
     kind = node.get("type")
     if value is None or not kind or "x-kubernetes-preserve-unknown-fields" in node and not isinstance(value, dict):
         return
-    shown_as = f"&value.valueUnstructured{{Value:{_go(value)}}}"
-    if kind == "object" and not isinstance(value, dict):
-        yield f"{path}: expected map, got &{{{value}}}"
-    elif kind == "array" and not isinstance(value, list):
-        yield f"{path}: expected list, got &{{{value}}}"
-    elif kind == "string" and (not isinstance(value, str)) and not node.get("x-quantity"):
-        yield f"{path}: expected string, got {shown_as}"
-    elif kind == "boolean" and not isinstance(value, bool):
-        yield f"{path}: expected boolean, got {shown_as}"
-    elif kind in ("integer", "number") and (isinstance(value, bool) or not isinstance(value, (int, float))):
+    if kind in ("integer", "number") and (isinstance(value, bool) or not isinstance(value, (int, float))):
         yield f"{path}: expected numeric (int or float), got {type(value).__name__.replace('str', 'string')}"
+    elif kind in _TYPES and not isinstance(value, _TYPES[kind][0]) and not node.get("x-quantity"):
+        told = value if kind in ("object", "array") else f"Value:{_go(value)}"
+        shown_as = f"{{{told}}}" if kind in ("object", "array") else f"value.valueUnstructured{{{told}}}"
+        yield f"{path}: expected {_TYPES[kind][1]}, got &{shown_as}"
     elif isinstance(value, dict):
         known, inner = node.get("properties") or {}, node.get("additionalProperties")
         open_ended = node.get("x-kubernetes-preserve-unknown-fields") or not known and not isinstance(inner, dict)
         for key, item in value.items():
-            child = known.get(key) or (inner if isinstance(inner, dict) else None)
-            if child is not None:
-                yield from faults(child, item, f"{path}.{key}", key)
+            if key in known or isinstance(inner, dict):
+                yield from faults(schema.child(node, key), item, f"{path}.{key}")
             elif not open_ended and not (not path and key in ("apiVersion", "kind")):
                 yield f"{path}.{key}: field not declared in schema"
     elif isinstance(value, list):
@@ -110,8 +108,10 @@ def _go(value: Any) -> str:
 def compare(node: dict[str, Any], old: Object, new: Object) -> Changes:
     """A field that appears or goes counts with everything that holds it and is in it."""
     found = Changes(set(), set(), set())
-    _compare(node, _untold(old), _untold(new), (), found)
-    return Changes(found.added - _UNTRACKED, found.modified - _UNTRACKED, found.removed - _UNTRACKED)
+    _compare(node, old, new, (), found)
+    for paths in (found.added, found.modified, found.removed):
+        paths -= {path for path in paths if path[:2] in _UNTRACKED}
+    return found
 
 
 def _compare(node: dict[str, Any], old: Any, new: Any, path: Path, found: Changes) -> None:
@@ -135,28 +135,18 @@ def _parts(node: dict[str, Any], old: Any, new: Any) -> Iterator[tuple[str, dict
         return None
     if all(isinstance(one, dict) for one in sides):
         left, right = old or {}, new or {}
-        return ((f"f:{key}", _child(node, key), left.get(key, _NOTHING), right.get(key, _NOTHING))
+        return ((f"f:{key}", schema.child(node, key), left.get(key, _NOTHING), right.get(key, _NOTHING))
                 for key in {**left, **right})
     if all(isinstance(one, list) for one in sides):
-        keys, items = schema.merge_keys(node), schema.resolve(node.get("items") or {})
+        keys = schema.merge_keys(node)
         left, right = ({_element(keys, item): item for item in one or ()} for one in (old, new))
-        return ((element, items, left.get(element, _NOTHING), right.get(element, _NOTHING))
+        return ((element, schema.items(node), left.get(element, _NOTHING), right.get(element, _NOTHING))
                 for element in {**left, **right})
     return None
 
 
-def _untold(obj: Object) -> Object:
-    metadata = obj.get("metadata") or {}
-    return {**obj, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
-
-
 def _bare(value: Any) -> Any:
     return {} if isinstance(value, dict) else [] if isinstance(value, list) else value
-
-
-def _child(node: dict[str, Any], key: str) -> dict[str, Any]:
-    inner = node.get("additionalProperties")
-    return schema.resolve((node.get("properties") or {}).get(key) or (inner if isinstance(inner, dict) else {}))
 
 
 def _element(keys: list[str] | None, item: Any) -> str:
@@ -190,23 +180,23 @@ def decode(node: Object, path: Path = ()) -> Iterator[Path]:
             yield from decode(child, (*path, key))
 
 
-class Manager:
-    """One entry of managedFields."""
+class Manager(msgspec.Struct):
+    """One entry of managedFields; its first four fields tell one from another."""
 
-    def __init__(self, name: str, operation: str, api_version: str, subresource: str, paths: set[Path],
-                 time: str) -> None:
-        self.name, self.operation, self.api_version, self.subresource = name, operation, api_version, subresource
-        self.paths, self.time = paths, time
+    name: str
+    operation: str
+    api_version: str
+    subresource: str
+    paths: set[Path]
+    time: str
 
     @classmethod
     def of(cls, entry: Object) -> "Manager":
         return cls(entry.get("manager", ""), entry.get("operation", "Update"), entry.get("apiVersion", ""),
-                   entry.get("subresource", ""),
-                   set(decode(entry.get("fieldsV1") or {})), entry.get("time", ""))
+                   entry.get("subresource", ""), set(decode(entry.get("fieldsV1") or {})), entry.get("time", ""))
 
     def same(self, other: "Manager") -> bool:
-        return (self.name, self.operation, self.api_version, self.subresource) == (
-            other.name, other.operation, other.api_version, other.subresource)
+        return msgspec.structs.astuple(self)[:4] == msgspec.structs.astuple(other)[:4]
 
     def entry(self) -> Object:
         found = {"manager": self.name, "operation": self.operation, "apiVersion": self.api_version, "time": self.time,
@@ -270,12 +260,12 @@ def applied(node: dict[str, Any], live: Object | None, config: Object, manager: 
             now: str, subresource: str = "", reset: Reset = lambda path: False) -> Object:
     """The object after a server-side apply. Raises ApiError 409 naming every conflict."""
     wanted = {path for path in owned(node, config) if not reset(path)}
-    base = clone(live) if live is not None else {}
+    base: Object = clone(live) if live is not None else {}
     held = _managers(base)
     me = Manager(manager, "Apply", api_version, subresource, wanted, now)
     mine = next((one for one in held if one.same(me)), None)
     others = [one for one in held if one is not mine]
-    result = _merged(schema.resolve(node), base, config)
+    result: Object = _merged(schema.resolve(node), base, config)
     if mine is not None:
         kept = set().union(*(one.paths for one in others)) if others else set()
         for path in sorted(mine.paths - wanted, key=len):
@@ -312,19 +302,15 @@ def _conflict(clashes: list[tuple[Manager, list[Path]]]) -> status.ApiError:
 
 
 def _merged(node: dict[str, Any], base: Any, config: Any) -> Any:
-    if isinstance(config, dict) and isinstance(base, dict) and not schema.is_atomic(node):
-        inner = node.get("additionalProperties")
-        found = dict(base)
-        for key, value in config.items():
-            child = schema.resolve((node.get("properties") or {}).get(key)
-                                   or (inner if isinstance(inner, dict) else {}))
-            found[key] = _merged(child, base[key], value) if key in base else clone(value)
-        return found
-    if isinstance(config, list) and isinstance(base, list) and not schema.is_atomic(node):
-        keys, items = schema.merge_keys(node), schema.resolve(node.get("items") or {})
-        held = {_element(keys, item): item for item in base}
-        given = {_element(keys, item): item for item in config}
-        merged = {mark: _merged(items, held[mark], item) if mark in held and keys else clone(item)
+    if schema.is_atomic(node) or type(base) is not type(config):
+        return clone(config)
+    if isinstance(config, dict):
+        return {**base, **{key: _merged(schema.child(node, key), base[key], value) if key in base else clone(value)
+                           for key, value in config.items()}}
+    if isinstance(config, list):
+        keys = schema.merge_keys(node)
+        held, given = ({_element(keys, item): item for item in one} for one in (base, config))
+        merged = {mark: _merged(schema.items(node), held[mark], item) if mark in held and keys else clone(item)
                   for mark, item in given.items()}
         return [merged.pop(mark, item) for mark, item in held.items()] + list(merged.values())
     return clone(config)
@@ -332,28 +318,16 @@ def _merged(node: dict[str, Any], base: Any, config: Any) -> Any:
 
 def _remove(obj: Any, path: Path, node: dict[str, Any]) -> None:
     """Take one field out, and what it leaves empty."""
-    for place, element in enumerate(path):
-        last = place == len(path) - 1
-        kind, _, rest = element.partition(":")
-        if kind == "f":
-            if not isinstance(obj, dict) or rest not in obj:
-                return
-            inner = node.get("additionalProperties")
-            child = schema.resolve((node.get("properties") or {}).get(rest)
-                                   or (inner if isinstance(inner, dict) else {}))
-            if last:
-                del obj[rest]
-                return
-            _remove(obj[rest], path[place + 1:], child)
-            if obj[rest] in ({}, []) and "x-model" not in child:
-                del obj[rest]
-            return
-        keys = schema.merge_keys(node)
-        at = next((at for at, item in enumerate(obj) if _element(keys, item) == element),
-                  None) if isinstance(obj, list) else None
-        if at is None:
-            return
-        if last:
-            del obj[at]
-            return
-        node, obj = schema.resolve(node.get("items") or {}), obj[at]
+    (kind, _, name), rest = path[0].partition(":"), path[1:]
+    if kind == "f" and isinstance(obj, dict) and name in obj:
+        child = schema.child(node, name)
+        if rest:
+            _remove(obj[name], rest, child)
+        if not rest or obj[name] in ({}, []) and "x-model" not in child:
+            del obj[name]
+    elif kind != "f" and isinstance(obj, list):
+        marks = [_element(schema.merge_keys(node), item) for item in obj]
+        if path[0] in marks and rest:
+            _remove(obj[marks.index(path[0])], rest, schema.items(node))
+        elif path[0] in marks:
+            del obj[marks.index(path[0])]

@@ -14,17 +14,11 @@ import yaml
 
 from meshtls.lab.api import protobuf, schema, status, zeros
 from meshtls.lab.api.field import quote
-from meshtls.lab.api.quantities import quantity
+from meshtls.lab.api.quantities import FORM, quantity
 from meshtls.lab.api.resources import Registry, Resource
 
 LIMIT_BYTES = 3 * 1024 * 1024
 _PLACE = re.compile(r"\[\d+\]")
-_INTERNAL = {"": "core", "rbac.authorization.k8s.io": "rbac", "networking.k8s.io": "networking",
-             "coordination.k8s.io": "coordination",
-             "admissionregistration.k8s.io": "admissionregistration", "discovery.k8s.io": "discovery",
-             "node.k8s.io": "node"}
-
-
 _MICRO = {"renewTime", "acquireTime", "eventTime", "lastObservedTime"}
 _TIME, _ZONE = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", r"(Z|[-+]\d\d:\d\d)"
 
@@ -102,149 +96,126 @@ def syntax(body: bytes, error: Exception) -> str:
 def check_kind(obj: dict[str, Any], resource: Resource, version: str, registry: Registry) -> None:
     """The object's apiVersion and kind fit the path. Missing ones are filled in (built-in kinds only)."""
     wanted = resource.api_version(version)
-    if resource.custom:
-        if not isinstance(obj.get("kind"), str) or not obj.get("kind"):
-            raise status.bad_request(f"the object provided is unrecognized (must be of type {resource.kind}): Object "
-                                     "'Kind' is missing in "
-                                     f"'{json.dumps(obj, separators=(',', ':'))[:200]}' "
-                                     f"({_summary(json.dumps(obj, separators=(',', ':')).encode())})")
-    else:
-        obj["apiVersion"], obj["kind"] = obj.get("apiVersion") or wanted, obj.get("kind") or resource.kind
-    given, kind = str(obj.get("apiVersion") or ""), str(obj["kind"])
-    if given == wanted and kind == resource.kind:
-        return
     if not resource.custom:
+        obj["apiVersion"], obj["kind"] = obj.get("apiVersion") or wanted, obj.get("kind") or resource.kind
+    elif not isinstance(obj.get("kind"), str) or not obj.get("kind"):
+        text = json.dumps(obj, separators=(",", ":"))
+        raise status.bad_request(f"the object provided is unrecognized (must be of type {resource.kind}): Object 'Kind' is "
+                                 f"missing in '{text[:200]}' ({_summary(text.encode())})")
+    given, kind = str(obj.get("apiVersion") or ""), str(obj["kind"])
+    if not resource.custom and (given, kind) != (wanted, resource.kind):
         group, _, at = given.rpartition("/")
         known = registry.of_kind(group, kind)
         if known is None or at not in known.versions:
-            raise status.bad_request(f'{kind} in version "{at}" cannot be handled as a {resource.kind}: no kind '
-                                     f'"{kind}" is registered for '
-                                     f'version "{given}" in scheme "pkg/api/legacyscheme/scheme.go:30"')
+            raise cannot(resource, at, f'no kind "{kind}" is registered for version "{given}" in scheme '
+                         '"pkg/api/legacyscheme/scheme.go:30"', kind)
         if kind != resource.kind:
-            internal = _INTERNAL.get(resource.group, resource.group)
-            raise status.bad_request(f'{kind} in version "{at}" cannot be handled as a {resource.kind}: converting '
-                                     f'({at}.{kind}) to '
-                                     f"({internal}.{resource.kind}): unknown conversion")
+            internal = resource.group.partition(".")[0] or "core"
+            raise cannot(resource, at, f"converting ({at}.{kind}) to ({internal}.{resource.kind}): unknown conversion", kind)
     if given != wanted:
         raise status.bad_request(f"the API version in the data ({given}) does not match the expected API version "
                                  f"({wanted})")
+
+
+def cannot(resource: Resource, version: str, why: str, kind: str = "") -> status.ApiError:
+    """The refusal of an object that cannot be read as one of the resource's."""
+    return status.bad_request(f'{kind or resource.kind} in version "{version}" cannot be handled as a {resource.kind}: {why}')
 
 
 def shape(obj: dict[str, Any], resource: Resource, version: str, *,
           whole: bool = True) -> tuple[dict[str, Any], list[str]]:
     """The object with known fields only, and the complaints about the others ('unknown field "a.b"'). `whole`: with
     everything that a typed server writes though nobody gave it."""
-    complaints: list[str] = []
-    walker = _Walker(resource, version, complaints, whole)
-    node = schema.of(resource, version)
-    found = walker.object(node, obj, "", "" if resource.custom else resource.kind)
-    return found, complaints
+    walker = _Walker(resource, version, whole)
+    found = walker.object(schema.of(resource, version), obj, "", "" if resource.custom else resource.kind)
+    return found, walker.complaints
 
 
 def judge(complaints: list[str], level: str, resource: Resource, version: str) -> list[str]:
     """Warnings for complaints, or an error when they are strict."""
-    if not complaints or level == "Ignore":
-        return []
-    if level == "Strict":
-        raise status.bad_request(f'{resource.kind} in version "{version}" cannot be handled as a {resource.kind}: '
-                                 'strict decoding error: '
-                                 + ", ".join(complaints))
-    return complaints
+    if complaints and level == "Strict":
+        raise cannot(resource, version, "strict decoding error: " + ", ".join(complaints))
+    return [] if level == "Ignore" else complaints
 
 
 class _Walker:
-    def __init__(self, resource: Resource, version: str, complaints: list[str], whole: bool) -> None:
-        self._resource, self._version, self._complaints, self._whole = resource, version, complaints, whole
+    """Through an object beside its schema. `struct`: the Go type that holds a value, "" in custom resources, whose types
+    are checked later."""
+
+    def __init__(self, resource: Resource, version: str, whole: bool) -> None:
+        self._resource, self._version, self._whole = resource, version, whole
+        self.complaints: list[str] = []
 
     def object(self, node: dict[str, Any], obj: dict[str, Any], path: str, struct: str) -> dict[str, Any]:
-        typed = "x-model" in node
-        properties = node.get("properties") or {}
-        keeps = node.get("x-kubernetes-preserve-unknown-fields") or (not typed and not properties and
-                                                                     not node.get("additionalProperties"))
-        embedded = node.get("x-kubernetes-embedded-resource")
+        typed, inner, properties = "x-model" in node, node.get("additionalProperties"), node.get("properties") or {}
+        keeps = node.get("x-kubernetes-preserve-unknown-fields") or inner is True or not (typed or properties or inner)
+        embedded = ("apiVersion", "kind", "metadata") if node.get("x-kubernetes-embedded-resource") else ()
         found: dict[str, Any] = {}
-        for key in getattr(obj, "keys_twice", ()):
-            self._complaints.append(f"duplicate field {quote(_join(path, key))}")
+        self._repeated(obj, path)
         for key, value in obj.items():
-            child = properties.get(key)
             at = _join(path, key)
-            if child is None:
-                if isinstance(node.get("additionalProperties"), dict):
-                    found[key] = self.value(node["additionalProperties"], value, at, struct, key)
-                elif keeps or node.get("additionalProperties") is True or (embedded
-                                                                           and key in ("apiVersion", "kind",
-                                                                                       "metadata")):
-                    found[key] = _bare(value)
-                else:
-                    self._complaints.append(f"unknown field {quote(at)}")
-                continue
-            resolved = schema.resolve(child)
-            if typed or resolved.get("x-model"):
-                if value is None:
-                    continue
-                kept = self.value(resolved, value, at, struct or self._resource.kind, key)
-                if not zeros.left_out(key, kept, resolved, node):
-                    found[key] = kept
+            if key in properties:
+                child = schema.resolve(properties[key])
+                if not typed and "x-model" not in child:
+                    found[key] = self.value(child, value, at, struct, key)
+                elif value is not None:
+                    kept = self.value(child, value, at, struct or self._resource.kind, key)
+                    if not zeros.left_out(key, kept, child, node):
+                        found[key] = kept
+            elif isinstance(inner, dict):
+                found[key] = self.value(inner, value, at, struct, key)
+            elif keeps or key in embedded:
+                found[key] = _bare(value)
             else:
-                found[key] = self.value(resolved, value, at, struct, key)
+                self.complaints.append(f"unknown field {quote(at)}")
         if typed and self._whole:
             zeros.fill(node, found)
         return found
 
     def value(self, node: dict[str, Any], value: Any, path: str, struct: str, key: str) -> Any:
         node = schema.resolve(node)
-        typed = "x-model" in node or bool(struct)
         kind = node.get("type")
         if isinstance(value, dict) and (kind == "object" or (kind is None and "properties" in node)):
-            if "additionalProperties" in node and isinstance(node["additionalProperties"], dict):
+            if isinstance(node.get("additionalProperties"), dict):
                 return self._map(node, value, path, struct)
-            inner = node["x-model"].lstrip("V0123456789") if "x-model" in node else ""
-            return self.object(node, value, path, inner if "x-model" in node else "")
+            return self.object(node, value, path, node.get("x-model", "").lstrip("V0123456789"))
         if isinstance(value, list) and kind == "array":
             items = node.get("items") or {}
             return [self.value(items, item, f"{path}[{place}]", struct, key) for place, item in enumerate(value)
-                    if item is not None or not typed]
+                    if item is not None or not struct]
         if not struct:
             return _bare(value)
         if node.get("x-quantity"):
-            return quantity(value, self._resource.kind, self._version)
-        if value is None or fits(node, value):
-            if node.get("format") == "date-time" and isinstance(value, str):
-                self._time(value, micro=key in _MICRO)
-            return _bare(value)
-        raise status.bad_request(
-            f'{self._resource.kind} in version "{self._version}" cannot be handled as a {self._resource.kind}: json: '
-            'cannot unmarshal '
-            f"{_json_type(value, node)} into Go struct field {struct}.{_PLACE.sub('', path)} of type {_go_type(node)}")
+            if (canonical := quantity(value)) is None:
+                raise cannot(self._resource, self._version, f"quantities must match the regular expression '{FORM}'")
+            return canonical
+        if value is not None and not _fits(node, value):
+            raise cannot(self._resource, self._version, f"json: cannot unmarshal {_json_type(value, node)} into Go struct "
+                         f"field {struct}.{_PLACE.sub('', path)} of type {_go_type(node)}")
+        if node.get("format") == "date-time" and isinstance(value, str):
+            self._time(value, micro=key in _MICRO)
+        return _bare(value)
 
     def _time(self, text: str, micro: bool) -> None:
         form = "2006-01-02T15:04:05.000000Z07:00" if micro else "2006-01-02T15:04:05Z07:00"
-        wanted = _TIME + (r"\.\d{6}" if micro else r"(\.\d+)?") + _ZONE
-        if not re.fullmatch(wanted, text):
+        if not re.fullmatch(_TIME + (r"\.\d{6}" if micro else r"(\.\d+)?") + _ZONE, text):
             at = re.match(_TIME, text)
             rest, part = (text[at.end():], ".000000" if micro else "Z07:00") if at else (text, "2006")
-            raise status.bad_request(
-                f'{self._resource.kind} in version "{self._version}" cannot be handled as a {self._resource.kind}: parsing '
-                f'time {quote(text)} as "{form}": cannot parse {quote(rest)} as "{part}"')
-
-    def _base64(self, value: dict[str, Any]) -> None:
-        for text in value.values():
-            place = _bad_base64(text) if isinstance(text, str) else None
-            if place is not None:
-                raise status.bad_request(f'{self._resource.kind} in version "{self._version}" cannot be handled as a '
-                                         f'{self._resource.kind}: '
-                                         f"illegal base64 data at input byte {place}")
+            raise cannot(self._resource, self._version,
+                         f'parsing time {quote(text)} as "{form}": cannot parse {quote(rest)} as "{part}"')
 
     def _map(self, node: dict[str, Any], value: dict[str, Any], path: str, struct: str) -> dict[str, Any]:
-        for key in getattr(value, "keys_twice", ()):
-            self._complaints.append(f"duplicate field {quote(_join(path, key))}")
         inner = node["additionalProperties"]
-        if inner.get("format") == "byte":
-            self._base64(value)
+        self._repeated(value, path)
+        for text in value.values() if inner.get("format") == "byte" else ():
+            if isinstance(text, str) and (place := _bad_base64(text)) is not None:
+                raise cannot(self._resource, self._version, f"illegal base64 data at input byte {place}")
         if inner.get("type") == "string" and struct:
-            return {key: "" if item is None else self.value(inner, item, path, struct, key) for key,
-                    item in value.items()}
+            return {key: "" if item is None else self.value(inner, item, path, struct, key) for key, item in value.items()}
         return {key: self.value(inner, item, _join(path, key), struct, key) for key, item in value.items()}
+
+    def _repeated(self, obj: dict[str, Any], path: str) -> None:
+        self.complaints += [f"duplicate field {quote(_join(path, key))}" for key in getattr(obj, "keys_twice", ())]
 
 
 def _bad_base64(text: str) -> int | None:
@@ -271,49 +242,35 @@ def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-def fits(node: dict[str, Any], value: Any) -> bool:
+_PYTHON: dict[str, type] = {"string": str, "boolean": bool, "array": list, "object": dict}
+
+
+def _fits(node: dict[str, Any], value: Any) -> bool:
     """Has the value the node's type?"""
+    kind, whole = node.get("type"), isinstance(value, int) and not isinstance(value, bool)
     if node.get("x-kubernetes-int-or-string"):
-        return isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
-    match node.get("type"):
-        case "string":
-            return isinstance(value, str)
-        case "boolean":
-            return isinstance(value, bool)
-        case "integer":
-            bits = 63 if node.get("format") == "int64" else 31
-            return isinstance(value, int) and not isinstance(value, bool) and -(2 ** bits) <= value < 2 ** bits
-        case "number":
-            return isinstance(value, (int, float)) and not isinstance(value, bool)
-        case "array":
-            return isinstance(value, list)
-        case "object":
-            return isinstance(value, dict)
-    return True
+        return isinstance(value, str) or whole
+    if kind == "integer":
+        bits = 63 if node.get("format") == "int64" else 31
+        return whole and -(2 ** bits) <= value < 2 ** bits
+    if kind == "number":
+        return whole or isinstance(value, float)
+    return kind not in _PYTHON or isinstance(value, _PYTHON[kind])
 
 
 def _json_type(value: Any, node: dict[str, Any] | None = None) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, (int, float)):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         return f"number {value}" if node and node.get("type") == "integer" else "number"
-    return {str: "string", list: "array", dict: "object",
-            type(None): "null"}.get(type(value), "object" if isinstance(value, dict) else "null")
+    return {str: "string", list: "array", bool: "bool", type(None): "null"}.get(type(value), "object")
 
 
 def _go_type(node: dict[str, Any]) -> str:
     node = schema.resolve(node)
     if "x-model" in node:
         return f"v1.{node['x-model'].lstrip('V0123456789')}"
-    match node.get("type"):
-        case "array":
-            return "[]" + _go_type(node["items"])
-        case "object":
-            return "map[string]" + _go_type(node.get("additionalProperties") or {"type": "string"})
-        case "integer":
-            return str(node.get("format", "int32"))
-        case "boolean":
-            return "bool"
-        case "number":
-            return "float64"
-    return "string"
+    if node.get("type") == "array":
+        return "[]" + _go_type(node["items"])
+    if node.get("type") == "object":
+        return "map[string]" + _go_type(node.get("additionalProperties") or {"type": "string"})
+    return {"integer": str(node.get("format", "int32")), "boolean": "bool", "number": "float64"}.get(
+        node.get("type", ""), "string")

@@ -101,9 +101,8 @@ def _object(node: dict[str, Any], current: dict[str, Any], patch: dict[str, Any]
     for key, gone in drops.items():
         if isinstance(current.get(key), list):
             current[key] = [item for item in current[key] if item not in gone]
-    properties, inner = node.get("properties") or {}, node.get("additionalProperties")
     for key in [*patch, *(key for key in orders if key not in patch)]:
-        child = schema.resolve(properties.get(key) or (inner if isinstance(inner, dict) else {}))
+        child = schema.child(node, key)
         if key not in patch:
             patched: Any = []
         elif patch[key] is None:
@@ -131,7 +130,7 @@ def _list(node: dict[str, Any], current: list[Any], patch: list[Any], order: lis
     if any(isinstance(item, dict) and item.get("$patch") == "replace" for item in patch):
         return [_plain(item) for item in patch if set(item) - {"$patch"}]
     merged = list(current)
-    items = schema.resolve(node.get("items") or {})
+    items = schema.items(node)
     for item in patch:
         if not isinstance(item, dict) or key not in item:
             raise status.ApiError(500, "", f"map: {shown(item)} does not contain declared merge key: {key}")

@@ -4,25 +4,22 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from meshtls.lab.api import status
-
+FORM = "^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$"
 _BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 _DECIMAL = {"n": -3, "u": -2, "m": -1, "": 0, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
 
 
-def quantity(value: Any, kind: str = "", version: str = "") -> str:
-    """A resource quantity in canonical form: 1000m is 1, 0.5 is 500m, 1024Mi is 1Gi. Raises ApiError 400."""
+def quantity(value: Any) -> str | None:
+    """A resource quantity in canonical form: 1000m is 1, 0.5 is 500m, 1024Mi is 1Gi. None for what is none."""
     text = str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-    found = re.fullmatch(r"([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)", text) if isinstance(text, str) else None
+    found = re.fullmatch(FORM, text) if isinstance(text, str) else None
     try:
         number = Decimal(found[1]) if found else Decimal("nan")
     except InvalidOperation:
         number = Decimal("nan")
-    if not number.is_finite():
-        raise status.bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: quantities must match '
-                                 'the regular expression '
-                                 r"'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
-    suffix = found[2] if found else ""
+    if not found or not number.is_finite():
+        return None
+    suffix = found[2]
     if suffix in _BINARY:
         whole = number * 1024 ** _BINARY[suffix]
         power = 0
@@ -35,7 +32,7 @@ def quantity(value: Any, kind: str = "", version: str = "") -> str:
         while nano and power < 6 and nano % 1000 == 0:
             nano, power = nano // 1000, power + 1
         return f"{nano}{next(name for name, place in _DECIMAL.items() if place == power)}" if nano else "0"
-    return text
+    return str(text)
 
 
 def amount(text: str) -> Decimal:

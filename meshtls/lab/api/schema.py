@@ -155,6 +155,17 @@ def resolve(node: Node) -> Node:
     return model(node["$ref"]) if "$ref" in node else node
 
 
+def child(node: Node, key: str) -> Node:
+    """The schema of a field or of a map's value, {} when nothing is known of it."""
+    inner = node.get("additionalProperties")
+    return resolve((node.get("properties") or {}).get(key) or (inner if isinstance(inner, dict) else {}))
+
+
+def items(node: Node) -> Node:
+    """The schema of a list's items."""
+    return resolve(node.get("items") or {})
+
+
 def model_name(resource: Resource, version: str) -> str:
     return MODELS.get((resource.group, resource.kind)) or version[0].upper() + version[1:] + resource.kind
 

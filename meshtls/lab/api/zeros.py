@@ -13,64 +13,29 @@ from typing import Any
 
 from meshtls.lab.api import schema
 
-_ALWAYS = """
-CoreV1Event source={} firstTimestamp=null lastTimestamp=null eventTime=null reportingComponent="" reportingInstance=""
-CoreV1EventSeries lastObservedTime=null
-V1ClusterRole rules=null
-V1Container resources={}
-V1ContainerStateRunning startedAt=null
-V1ContainerStateTerminated startedAt=null finishedAt=null
-V1ContainerStatus state={} lastState={}
-V1ControllerRevision revision=0
-V1CustomResourceDefinitionCondition lastTransitionTime=null
-V1CustomResourceDefinitionStatus conditions=null acceptedNames={} storedVersions=null
-V1DaemonSetCondition type="" status="" lastTransitionTime=null
-V1DaemonSetSpec selector=null updateStrategy={}
-V1DeploymentCondition type="" status="" lastUpdateTime=null lastTransitionTime=null
-V1DeploymentSpec selector=null strategy={}
-V1Endpoint conditions={}
-V1EndpointSlice endpoints=null ports=null
-V1EphemeralContainer resources={}
-V1GRPCAction service=null
-V1HTTPIngressPath pathType=null
-V1IngressServiceBackend port={}
-V1IngressStatus loadBalancer={}
-V1JobCondition lastProbeTime=null lastTransitionTime=null
-V1MutatingWebhook sideEffects=null
-V1NamespaceCondition lastTransitionTime=null
-V1NetworkPolicySpec podSelector={}
-V1NodeCondition lastHeartbeatTime=null lastTransitionTime=null
-V1NodeDaemonEndpoints kubeletEndpoint={}
-V1NodeStatus daemonEndpoints={} nodeInfo={}
-V1PersistentVolumeClaimCondition lastProbeTime=null lastTransitionTime=null
-V1PersistentVolumeClaimSpec resources={}
-V1PodCondition lastProbeTime=null lastTransitionTime=null
-V1PodDisruptionBudgetStatus disruptionsAllowed=0 currentHealthy=0 desiredHealthy=0 expectedPods=0
-V1PodFailurePolicyOnPodConditionsPattern status=""
-V1PodTemplate template={}
-V1PriorityClass value=0
-V1ProjectedVolumeSource sources=null
-V1ReplicaSetCondition type="" status="" lastTransitionTime=null
-V1ReplicaSetSpec selector=null template={}
-V1ReplicationControllerCondition lastTransitionTime=null
-V1ResourceFieldSelector divisor="0"
-V1Role rules=null
-V1RoleRef apiGroup=""
-V1ServicePort targetPort=0
-V1ServiceStatus loadBalancer={}
-V1StatefulSetCondition type="" status="" lastTransitionTime=null
-V1StatefulSetOrdinals start=0
-V1StatefulSetSpec selector=null serviceName="" updateStrategy={}
-V1StatefulSetStatus availableReplicas=0
-V1TypedLocalObjectReference apiGroup=null
-V1TypedObjectReference apiGroup=null
-V1ValidatingWebhook sideEffects=null
-V2HorizontalPodAutoscalerCondition lastTransitionTime=null
-V2HorizontalPodAutoscalerStatus currentMetrics=null
-"""
-_NEVER = {("V1ValidatingAdmissionPolicyBindingSpec", "policyName"),
-          ("V1ValidatingAdmissionPolicyBindingSpec", "validationActions"), ("V1TokenReviewSpec", "token")}
-"""Required by the model, yet left out when empty."""
+_ALWAYS: dict[str, set[str]] = {zero: set(names.split()) for zero, names in (
+    ("null", """currentMetrics eventTime finishedAt firstTimestamp lastHeartbeatTime lastObservedTime lastProbeTime
+     lastTimestamp lastTransitionTime lastUpdateTime pathType sideEffects sources startedAt storedVersions
+     V1ClusterRole.rules V1CustomResourceDefinitionStatus.conditions V1DaemonSetSpec.selector V1DeploymentSpec.selector
+     V1EndpointSlice.endpoints V1EndpointSlice.ports V1GRPCAction.service V1ReplicaSetSpec.selector V1Role.rules
+     V1StatefulSetSpec.selector V1TypedLocalObjectReference.apiGroup V1TypedObjectReference.apiGroup"""),
+    ("{}", """acceptedNames daemonEndpoints kubeletEndpoint lastState loadBalancer nodeInfo source state updateStrategy
+     V1Container.resources V1DeploymentSpec.strategy V1Endpoint.conditions V1EphemeralContainer.resources
+     V1IngressServiceBackend.port V1JobTemplateSpec.metadata V1JobTemplateSpec.spec V1NetworkPolicySpec.podSelector
+     V1PersistentVolumeClaimSpec.resources V1PersistentVolumeClaimTemplate.metadata V1PersistentVolumeClaimTemplate.spec
+     V1PodTemplate.template V1PodTemplateSpec.metadata V1PodTemplateSpec.spec V1ReplicaSetSpec.template"""),
+    ('""', """reportingComponent reportingInstance serviceName V1DaemonSetCondition.status V1DaemonSetCondition.type
+     V1DeploymentCondition.status V1DeploymentCondition.type V1PodFailurePolicyOnPodConditionsPattern.status
+     V1ReplicaSetCondition.status V1ReplicaSetCondition.type V1RoleRef.apiGroup V1StatefulSetCondition.status
+     V1StatefulSetCondition.type"""),
+    ("0", """currentHealthy desiredHealthy disruptionsAllowed expectedPods start targetPort
+     V1ControllerRevision.revision V1PriorityClass.value V1StatefulSetStatus.availableReplicas"""),
+    ('"0"', "divisor"))}
+"""By what is written: the fields of any structure, or of one."""
+
+_NEVER = {"V1ValidatingAdmissionPolicyBindingSpec.policyName", "V1ValidatingAdmissionPolicyBindingSpec.validationActions",
+          "V1TokenReviewSpec.token", "V1PodVolumeHealth.lastTransitionTime", "V1VolumeHealthStatus.lastTransitionTime"}
+"""Required by the model or written elsewhere, yet left out when empty."""
 
 _TEXT_STAYS = set("""
 appProtocol completionMode deprecationWarning failurePolicy fsGroupChangePolicy gmsaCredentialSpec
@@ -103,28 +68,22 @@ _SCALARS = {"string": "", "integer": 0, "number": 0, "boolean": False}
 
 
 @functools.cache
-def _always(model: str) -> dict[str, str]:
-    line = next((text for text in _ALWAYS.splitlines() if text.startswith(f"{model} ")), "")
-    return dict(part.split("=", 1) for part in line.split()[1:])
-
-
-@functools.cache
 def _written(model: str) -> dict[str, str]:
     """The fields that are always there, and as what when nothing is given (JSON)."""
     node = schema.model(model)
-    wanted = set(node.get("required") or ())
     found = {}
     for key, child in (node.get("properties") or {}).items():
+        either = {key, f"{model}.{key}"}
         structure = key in ("metadata", "spec", "status") and "apiVersion" in node["properties"]
-        if (key not in wanted and not structure) or (model, key) in _NEVER or key in ("apiVersion", "kind"):
+        always = [zero for zero, names in _ALWAYS.items() if either & names]
+        if either & _NEVER or key in ("apiVersion", "kind"):
             continue
-        plain = None if child.get("format") == "date-time" else _SCALARS.get(child.get("type", ""))
-        if child.get("x-kubernetes-int-or-string"):
-            plain = 0
-        found[key] = "{}" if "$ref" in child else json.dumps(plain)
-    if model in ("V1PodTemplateSpec", "V1JobTemplateSpec", "V1PersistentVolumeClaimTemplate"):
-        found["metadata"] = found["spec"] = "{}"
-    return {**found, **_always(model)}
+        if always:
+            found[key] = always[0]
+        elif key in (node.get("required") or ()) or structure:
+            plain = 0 if child.get("x-kubernetes-int-or-string") else _SCALARS.get(child.get("type", ""))
+            found[key] = "{}" if "$ref" in child else json.dumps(None if child.get("format") == "date-time" else plain)
+    return found
 
 
 def fill(node: dict[str, Any], obj: dict[str, Any]) -> None:
