@@ -4,6 +4,7 @@ Compiled programs are kept. cel-python is imported when the first rule is asked 
 Kubernetes adds to CEL is covered as far as text functions go; its URL, IP, quantity and authorizer libraries are not.
 """
 import functools
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -45,7 +46,8 @@ def evaluate(expression: str, variables: dict[str, Any]) -> Any:
     import celpy
     program = _program(expression)
     try:
-        return plain(program.evaluate({name: _converted(celpy, value) for name, value in variables.items()}))
+        value = program.evaluate({name: celpy.json_to_cel(value) for name, value in variables.items()})
+        return json.loads(json.dumps(value, cls=celpy.CELJSONEncoder))
     except celpy.CELEvalError as error:
         raise CelError(str(error.args[0]) if error.args else "evaluation failed") from error
     except (TypeError, ValueError, KeyError) as error:
@@ -81,27 +83,6 @@ def literal(expression: str) -> str:
         if re.fullmatch(form, text):
             return kind
     return ""
-
-
-def _converted(celpy: Any, value: Any) -> Any:
-    """JSON to CEL values; integers stay integers."""
-    return celpy.json_to_cel(value)
-
-
-def plain(value: Any) -> Any:
-    """A CEL value as JSON."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    name = type(value).__name__
-    if name == "BoolType":
-        return bool(value)
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return int(value)
-    return float(value) if isinstance(value, float) else value
 
 
 def rule(rule: dict[str, Any], value: Any, old: Any) -> str | None:

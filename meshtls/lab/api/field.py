@@ -118,48 +118,40 @@ def quote(text: str) -> str:
     return '"' + "".join(map(escaped, text)) + '"'
 
 
-# the forms of names
+# the forms of names: each check gives what is wrong with a value
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = _LABEL + r"(\." + _LABEL + ")*"
-_LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
-_VALUE = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
-_ENV = "[-._a-zA-Z][-._a-zA-Z0-9]*"
-_CONFIG_KEY = "[-._a-zA-Z0-9]+"
 
 
-def _regex(message: str, form: str, *examples: str) -> str:
+def _form(limit: int, form: str, what: str, *examples: str) -> Callable[[str], list[str]]:
     told = " or ".join(f"'{example}', " for example in examples)
-    return f"{message} (e.g. {told}regex used for validation is '{form}')"
+
+    def check(value: str) -> list[str]:
+        found = [f"must be no more than {limit} characters"] if len(value) > limit else []
+        return found if re.fullmatch(form, value) else [
+            *found, f"{what} (e.g. {told}regex used for validation is '{form}')"]
+    return check
 
 
-def _formed(value: str, limit: int, form: str, message: str) -> list[str]:
-    found = [f"must be no more than {limit} characters"] if len(value) > limit else []
-    return found if re.fullmatch(form, value) else [*found, message]
+_label = _form(63, _LABEL, "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must "
+               "start and end with an alphanumeric character", "my-name", "123-abc")
+subdomain_1123 = _form(253, _SUBDOMAIN, "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, "
+                       "'-' or '.', and must start and end with an alphanumeric character", "example.com")
+label_1035 = _form(63, "[a-z]([-a-z0-9]*[a-z0-9])?", "a DNS-1035 label must consist of lower case alphanumeric characters "
+                   "or '-', start with an alphabetic character, and end with an alphanumeric character", "my-name", "abc-123")
+label_value = _form(63, f"({_QUALIFIED})?", "a valid label must be an empty string or consist of alphanumeric characters, "
+                    "'-', '_' or '.', and must start and end with an alphanumeric character",
+                    "MyValue", "my_value", "12345")
+_key_name = _form(63, _QUALIFIED, "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
+                  "alphanumeric character", "MyName", "my.name", "123-abc")
+_key_of_config = _form(253, "[-._a-zA-Z0-9]+", "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
+                       "key.name", "KEY_NAME", "key-name")
 
 
 def label_1123(value: str) -> list[str]:
-    if value and "." in value and re.fullmatch(_SUBDOMAIN, value) and len(value) <= 253:
-        return ["must not contain dots"]
-    return _formed(value, 63, _LABEL, _regex(
-        "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end "
-        "with an "
-        "alphanumeric character", _LABEL, "my-name", "123-abc"))
-
-
-def subdomain_1123(value: str) -> list[str]:
-    return _formed(value, 253, _SUBDOMAIN, _regex(
-        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start "
-        "and end "
-        "with an alphanumeric character", _SUBDOMAIN, "example.com"))
-
-
-def label_1035(value: str) -> list[str]:
-    return _formed(value, 63, _LABEL_1035, _regex(
-        "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic "
-        "character, and end "
-        "with an alphanumeric character", _LABEL_1035, "my-name", "abc-123"))
+    return ["must not contain dots"] if "." in value and not subdomain_1123(value) else _label(value)
 
 
 def path_segment(value: str) -> list[str]:
@@ -171,32 +163,18 @@ def path_segment(value: str) -> list[str]:
 
 def qualified(value: str) -> list[str]:
     """Label and annotation keys, finalizers: [prefix/]name."""
-    form = _regex("must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
-                  "alphanumeric character",
-                  _QUALIFIED, "MyName", "my.name", "123-abc")
     prefix, slash, name = value.rpartition("/")
     if "/" in prefix:
-        return [f"a valid label key {form} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
-    found: list[str] = []
-    if slash:
-        found = [f"prefix part {text}" for text in (subdomain_1123(prefix) if prefix else ["must be non-empty"])]
-    if not name:
-        found.append("name part must be non-empty")
-    elif len(name) > 63:
-        found.append("name part must be no more than 63 characters")
-    return found if re.fullmatch(_QUALIFIED, name) else [*found, f"name part {form}"]
+        return [f"a valid label key {_key_name('')[0]} with an optional DNS subdomain prefix and '/' (e.g. "
+                "'example.com/MyName')"]
+    before = (subdomain_1123(prefix) if prefix else ["must be non-empty"]) if slash else []
+    return [*(f"prefix part {text}" for text in before),
+            *(f"name part {text}" for text in [*([] if name else ["must be non-empty"]), *_key_name(name)])]
 
 
 def finalizer(value: str) -> list[str]:
     fine = "/" in value or value in ("orphan", "foregroundDeletion", "kubernetes")
     return [] if fine else ["name is neither a standard finalizer name nor is it fully qualified"]
-
-
-def label_value(value: str) -> list[str]:
-    return _formed(value, 63, _VALUE, _regex(
-        "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start "
-        "and end "
-        "with an alphanumeric character", _VALUE, "MyValue", "my_value", "12345"))
 
 
 def env_name(value: str) -> list[str]:
@@ -210,14 +188,8 @@ def env_name(value: str) -> list[str]:
 
 def config_key(value: str) -> list[str]:
     """Keys of ConfigMaps and Secrets."""
-    found = _formed(value, 253, _CONFIG_KEY, _regex(
-        "a valid config key must consist of alphanumeric characters, '-', '_' or '.'", _CONFIG_KEY,
-        "key.name", "KEY_NAME", "key-name"))
-    if value == ".":
-        return [*found, "must not be '.'"]
-    if value == "..":
-        return [*found, "must not be '..'"]
-    return [*found, "must not start with '..'"] if value.startswith("..") else found
+    dots = [f"must not be '{value}'"] if value in (".", "..") else ["must not start with '..'"] if value[:2] == ".." else []
+    return _key_of_config(value) + dots
 
 
 def address(value: Any) -> list[str]:

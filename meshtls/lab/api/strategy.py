@@ -131,27 +131,32 @@ def allot(resource: Resource, obj: Object, store: Store, old: Object | None = No
             used.add(port["nodePort"])
 
 
-_OUTSIDE = ("NodePort", "LoadBalancer")
+_OUTSIDE = {"NodePort", "LoadBalancer"}
+_ADDRESSES = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy")
+_OF_TYPES: tuple[tuple[set[str], tuple[str, ...]], ...] = (
+    (_OUTSIDE, ("externalTrafficPolicy",)),
+    ({"LoadBalancer"}, ("allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort")),
+    ({"ClusterIP", *_OUTSIDE}, (*_ADDRESSES, "internalTrafficPolicy")))
+"""Types of Services, and the fields that only these have."""
 
 
-def _drop_of_other_type(spec: Object, before: Object) -> None:
-    """What belonged to a Service's former type goes when the change leaves it as it was."""
+def _service(spec: Object, before: Object) -> None:
+    """What belonged to a Service's former type goes when the change leaves it as it was; else addresses and ports stay."""
     left, kind = before.get("type"), spec.get("type")
-    if left in _OUTSIDE and kind not in _OUTSIDE:
-        ports = [port.get("nodePort") for port in before.get("ports") or ()]
-        for port in spec.get("ports") or ():
-            if port.get("nodePort") in ports:
-                port.pop("nodePort", None)
-        if spec.get("externalTrafficPolicy") == before.get("externalTrafficPolicy"):
-            spec.pop("externalTrafficPolicy", None)
-    if left == "LoadBalancer" != kind:
-        for key in ("allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"):
+    held = {(port.get("port"), port.get("protocol")): port.get("nodePort") for port in before.get("ports") or ()}
+    for port in spec.get("ports") or ():
+        node_port = held.get((port.get("port"), port.get("protocol")))
+        if left in _OUTSIDE and kind not in _OUTSIDE and port.get("nodePort") in held.values():
+            port.pop("nodePort", None)
+        elif left == kind and node_port:
+            port.setdefault("nodePort", node_port)
+    for types, keys in _OF_TYPES:
+        for key in keys if left in types and kind not in types else ():
             if spec.get(key) == before.get(key):
                 spec.pop(key, None)
-    if left != "ExternalName" == kind:
-        for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
-            if spec.get(key) == before.get(key):
-                spec.pop(key, None)
+    for key in _ADDRESSES if kind != "ExternalName" else ():
+        if not spec.get(key) and key in before:
+            spec[key] = clone(before[key])
 
 
 def updated(resource: Resource, obj: Object, old: Object, subresource: str) -> Object:
@@ -181,16 +186,7 @@ def updated(resource: Resource, obj: Object, old: Object, subresource: str) -> O
         if key in before:
             metadata[key] = given if key == "uid" and given else before[key]
     if resource.kind == "Service" and not resource.custom:
-        _drop_of_other_type(obj["spec"], old["spec"])
-    if resource.kind == "Service" and not resource.custom and obj["spec"].get("type") != "ExternalName":
-        for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
-            if not obj["spec"].get(key) and key in old["spec"]:
-                obj["spec"][key] = clone(old["spec"][key])
-        ports = {(port.get("port"), port.get("protocol")): port for port in old["spec"].get("ports") or ()}
-        for port in obj["spec"].get("ports") or ():
-            held = ports.get((port.get("port"), port.get("protocol")), {})
-            if "nodePort" in held and obj["spec"]["type"] == old["spec"]["type"]:
-                port.setdefault("nodePort", held["nodePort"])
+        _service(obj["spec"], old["spec"])
     if resource.kind == "DaemonSet" and not resource.custom:
         key, changed = "deprecated.daemonset.template.generation", obj["spec"].get("template") != old["spec"].get("template")
         held = int((before.get("annotations") or {}).get(key, "1"))

@@ -92,14 +92,16 @@ def _fields(part: Part) -> Iterator[FieldError]:
             yield required(part.at(key))
     for key, value in part.value.items():
         name = f"{part.model}.{key}"
-        listed = isinstance(value, list)
-        for place, item in enumerate((value if listed else [value]) if name in ENUMS and value is not None else ()):
-            if item not in ENUMS[name]:
-                yield unsupported(part.at(key) + (f"[{place}]" if listed else ""), item, ENUMS[name])
-        if name in CHECKS:
-            yield from each(key, CHECKS[name])(part)
-        if name in RANGES and value is not None and not RANGES[name][0] <= value <= RANGES[name][1]:
-            yield invalid(part.at(key), value, RANGES[name][2])
+        if value is None:
+            continue
+        if known := ENUMS.get(name) or ENUMS.get(key):
+            listed = isinstance(value, list)
+            yield from (unsupported(part.at(key) + (f"[{place}]" if listed else ""), item, known)
+                        for place, item in enumerate(value if listed else [value]) if item not in known)
+        if check := CHECKS.get(name) or CHECKS.get(key):
+            yield from each(key, check)(part)
+        if (bounds := RANGES.get(name) or RANGES.get(key)) and not bounds[0] <= value <= bounds[1]:
+            yield invalid(part.at(key), value, bounds[2])
         if name in UNIQUE and (value or key not in needed) and value in [item.get(key) for item in part.before]:
             yield duplicate(part.at(key), value)
 

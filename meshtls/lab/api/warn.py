@@ -1,83 +1,80 @@
-"""What the API server warns of although it takes the object: one function for pods and templates, one for the rest."""
-from collections.abc import Iterator
-from decimal import Decimal
+"""What the API server warns of although it takes the object: of its metadata, and of the structures in it."""
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from meshtls.lab.api import field
+from meshtls.lab.api import field, schema
+from meshtls.lab.api.parts import Part, walk
 from meshtls.lab.api.quantities import amount
+from meshtls.lab.api.resources import Resource
 
 Object = dict[str, Any]
-_NAMED = {"Deployment": "Pod names and hostnames", "ReplicaSet": "Pod names and hostnames"}
+_NAMED = {"Pod": "the Pod's hostname", "Deployment": "Pod names and hostnames", "ReplicaSet": "Pod names and hostnames"}
 
 
-def of(kind: str, obj: Object) -> Iterator[str]:
+def of(resource: Resource, obj: Object) -> Iterator[str]:
     """Warnings about one object that is to be stored."""
-    spec = obj.get("spec") or {}
-    name = (obj.get("metadata") or {}).get("name") or ""
-    owners = [owner.get("uid") for owner in (obj.get("metadata") or {}).get("ownerReferences") or ()]
-    twice = sorted({uid for uid in owners if owners.count(uid) > 1})
-    if twice:
+    owners = [owner.get("uid") for owner in obj["metadata"].get("ownerReferences") or ()]
+    if twice := sorted({uid for uid in owners if owners.count(uid) > 1}):
         yield (".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may "
-               "reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "
-               + ", ".join(twice))
-    if kind == "Pod":
-        if told := field.label_1123(name):
-            yield (f"metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label "
-                   f"is recommended: [{', '.join(told)}]")
-        yield from _annotations(obj, "metadata.annotations")
-        yield from _pod(spec, "spec")
-    elif kind in _NAMED and (told := field.label_1123(name)):
-        yield (f"metadata.name: this is used in {_NAMED[kind]}, which can result in surprising behavior; a DNS label is "
+               f"reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {', '.join(twice)}")
+    if resource.custom:
+        return
+    if resource.kind in _NAMED and (told := field.label_1123(obj["metadata"].get("name") or "")):
+        yield (f"metadata.name: this is used in {_NAMED[resource.kind]}, which can result in surprising behavior; a DNS label is "
                f"recommended: [{', '.join(told)}]")
-    template = ((spec.get("jobTemplate") or {}).get("spec") or {} if kind == "CronJob" else spec).get("template")
-    if isinstance(template, dict) and kind not in ("Pod", "WorkloadGroup"):
-        at = "spec.jobTemplate.spec.template" if kind == "CronJob" else "spec.template"
-        yield from _annotations(template, f"{at}.metadata.annotations")
-        yield from _pod(template.get("spec") or {}, f"{at}.spec")
-    if kind == "Service" and spec.get("trafficDistribution") == "PreferClose":
+    for part in walk(schema.of(resource, resource.versions[0]), obj):
+        if part.model in WARNINGS:
+            yield from WARNINGS[part.model](part)
+
+
+def _annotations(part: Part) -> Iterator[str]:
+    for key in part["metadata.annotations"] or ():
+        if key.startswith("container.apparmor.security.beta.kubernetes.io/"):
+            yield f'{part.at("metadata.annotations")}[{key}]: deprecated since v1.30; use the "appArmorProfile" field instead'
+
+
+def _pod(part: Part) -> Iterator[str]:
+    for place, secret in enumerate(part["imagePullSecrets"] or ()):
+        if not secret.get("name"):
+            yield f'{part.at("imagePullSecrets")}[{place}].name: invalid empty name ""'
+    for place, spread in enumerate(part["topologySpreadConstraints"] or ()):
+        if spread.get("labelSelector") is None:
+            yield (f"{part.at('topologySpreadConstraints')}[{place}].labelSelector: a null labelSelector results in matching no "
+                   "pod")
+
+
+def _port(part: Part) -> Iterator[str]:
+    for place, other in enumerate(part.before):
+        if all(other.get(key) == part[key] for key in ("containerPort", "protocol", "hostPort", "hostIP")):
+            yield f"{part.path}: duplicate port definition with {part.path.rpartition('[')[0]}[{place}]"
+            break
+    if part["hostIP"] and not part["hostPort"]:
+        yield (f"{part.path}: hostIP set without hostPort: {{Name:{part['name'] or ''} HostPort:0 ContainerPort:"
+               f"{part['containerPort']} Protocol:{part['protocol']} HostIP:{part['hostIP']}}}")
+
+
+def _variable(part: Part) -> Iterator[str]:
+    if part["name"] in [other.get("name") for other in part.before]:
+        yield f"{part.path}: hides previous definition of {field.quote(part['name'])}, which may be dropped when using apply"
+
+
+def _resources(part: Part) -> Iterator[str]:
+    for kind in ("limits", "requests"):
+        for key, text in (part[kind] or {}).items():
+            if key in ("memory", "ephemeral-storage") and amount(text) % 1:
+                yield f"{part.at(kind)}[{key}]: fractional byte value {field.quote(text)} is invalid, must be an integer"
+
+
+def _service(part: Part) -> Iterator[str]:
+    if part["trafficDistribution"] == "PreferClose":
         yield 'spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"'
-    if kind == "Secret" and obj.get("type") == "kubernetes.io/tls" and not (obj.get("data") or {}).get("tls.crt"):
+
+
+def _secret(part: Part) -> Iterator[str]:
+    if part["type"] == "kubernetes.io/tls" and not (part["data"] or {}).get("tls.crt"):
         yield "tls: failed to find any PEM data in certificate input"
 
 
-def _annotations(holder: Object, path: str) -> Iterator[str]:
-    for key in ((holder.get("metadata") or {}).get("annotations")) or {}:
-        if key.startswith("container.apparmor.security.beta.kubernetes.io/"):
-            yield f'{path}[{key}]: deprecated since v1.30; use the "appArmorProfile" field instead'
-
-
-def _pod(spec: Object, path: str) -> Iterator[str]:
-    for place, secret in enumerate(spec.get("imagePullSecrets") or ()):
-        if not secret.get("name"):
-            yield f'{path}.imagePullSecrets[{place}].name: invalid empty name ""'
-    for place, spread in enumerate(spec.get("topologySpreadConstraints") or ()):
-        if spread.get("labelSelector") is None:
-            yield (f"{path}.topologySpreadConstraints[{place}].labelSelector: a null labelSelector results in matching no "
-                   "pod")
-    for group in ("initContainers", "containers"):
-        for place, container in enumerate(spec.get(group) or ()):
-            yield from _container(container, f"{path}.{group}[{place}]")
-
-
-def _container(container: Object, path: str) -> Iterator[str]:
-    known: dict[tuple[Any, ...], int] = {}
-    for place, port in enumerate(container.get("ports") or ()):
-        mark = (port.get("containerPort"), port.get("protocol"), port.get("hostPort"), port.get("hostIP"))
-        if mark in known:
-            yield f"{path}.ports[{place}]: duplicate port definition with {path}.ports[{known[mark]}]"
-        known.setdefault(mark, place)
-        if port.get("hostIP") and not port.get("hostPort"):
-            yield (f"{path}.ports[{place}]: hostIP set without hostPort: {{Name:{port.get('name', '')} HostPort:0 "
-                   f"ContainerPort:{port.get('containerPort')} Protocol:{port.get('protocol')} HostIP:{port['hostIP']}}}")
-    names: set[str] = set()
-    for place, variable in enumerate(container.get("env") or ()):
-        name = variable.get("name") or ""
-        if name in names:
-            yield (f"{path}.env[{place}]: hides previous definition of {field.quote(name)}, which may be dropped when using "
-                   "apply")
-        names.add(name)
-    for kind in ("limits", "requests"):
-        for key, text in ((container.get("resources") or {}).get(kind) or {}).items():
-            if key in ("memory", "ephemeral-storage") and amount(text) % Decimal(1):
-                yield (f"{path}.resources.{kind}[{key}]: fractional byte value {field.quote(text)} is invalid, must be an "
-                       "integer")
+WARNINGS: dict[str, Callable[[Part], Iterator[str]]] = {
+    "V1Pod": _annotations, "V1PodTemplateSpec": _annotations, "V1PodSpec": _pod, "V1ContainerPort": _port,
+    "V1EnvVar": _variable, "V1ResourceRequirements": _resources, "V1ServiceSpec": _service, "V1Secret": _secret}

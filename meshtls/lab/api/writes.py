@@ -337,7 +337,7 @@ class Writes:
         asyncio.ensure_future(run())
 
     def _warn(self, resource: Resource, obj: Object, options: Options) -> None:
-        options.warnings += warn.of("" if resource.custom else resource.kind, obj)
+        options.warnings += warn.of(resource, obj)
         owners = obj["metadata"].get("ownerReferences") or []
         if owners:
             obj["metadata"]["ownerReferences"] = list({owner.get("uid"): owner for owner in reversed(owners)}.values())[::-1]
