@@ -44,20 +44,16 @@ def owned(node: dict[str, Any], obj: Object) -> set[Path]:
 
 
 def _own(node: dict[str, Any], value: Any, path: Path, found: set[Path]) -> None:
-    if isinstance(value, dict) and (not path or not schema.is_atomic(node)):
-        for key, item in value.items():
-            _own(schema.child(node, key), item, (*path, f"f:{key}"), found)
-            if item is None or item == {} or key not in (node.get("properties") or {}):
-                found.add((*path, f"f:{key}"))
-    elif isinstance(value, list) and not schema.is_atomic(node):
-        keys = schema.merge_keys(node)
-        for item in value:
-            element = _element(keys, item)
-            found.add((*path, element))
-            if keys:
-                _own(schema.items(node), item, (*path, element), found)
-    elif path:
+    atomic = bool(path) and schema.is_atomic(node)
+    parts = None if atomic else _parts(node, None, value)
+    if parts is None and (atomic or path and value != []):
         found.add(path)
+    for element, child, _, item in parts or ():
+        field = element.startswith("f:")
+        if not field or element[2:] not in (node.get("properties") or {}):
+            found.add((*path, element))
+        if field or schema.merge_keys(node):
+            _own(child, item, (*path, element), found)
 
 
 _TYPES: dict[str, tuple[type, str]] = {"object": (dict, "map"), "array": (list, "list"), "string": (str, "string"),
@@ -244,10 +240,9 @@ def updated(node: dict[str, Any], old: Object | None, new: Object, manager: str,
     this way of writing does not change."""
     given = (new.get("metadata") or {}).get("managedFields")
     held = _managers(new if given is not None else (old or {}))
-    changes = compare(node, old if old is not None else zeros.empty(node), new)
-    gained = {path for path in changes.added | changes.modified if not reset(path)}
+    gained, removed = _changed(node, old, new, reset)
     for one in held:
-        one.paths -= gained | {path for path in changes.removed if not reset(path)}
+        one.paths -= gained | removed
     if gained:
         me = Manager(manager, "Update", api_version, subresource, set(), now)
         mine = next((one for one in held if one.same(me)), me)
@@ -271,17 +266,23 @@ def applied(node: dict[str, Any], live: Object | None, config: Object, manager: 
         for path in sorted(mine.paths - wanted, key=len):
             if not any(other[:len(path)] == path for other in kept | wanted):
                 _remove(result, path, schema.resolve(node))
-    changes = compare(node, live or zeros.empty(node), result)
-    gained = {path for path in changes.added | changes.modified if not reset(path)}
+    gained, removed = _changed(node, live, result, reset)
     clashes = [(one, sorted(one.paths & gained, key=_rank)) for one in others if one.paths & gained]
     if clashes and not force:
         raise _conflict(clashes)
     for one in others:
-        one.paths -= gained | {path for path in changes.removed if not reset(path)}
+        one.paths -= gained | removed
     if mine is not None and mine.paths == wanted and not gained:
         me.time = mine.time
     _write(result, [*others, me])
     return result
+
+
+def _changed(node: dict[str, Any], old: Object | None, new: Object, reset: Reset) -> tuple[set[Path], set[Path]]:
+    """What a write gives its manager, and what it takes away."""
+    changes = compare(node, zeros.empty(node) if old is None else old, new)
+    return ({path for path in changes.added | changes.modified if not reset(path)},
+            {path for path in changes.removed if not reset(path)})
 
 
 def _rank(path: Path) -> list[tuple[bool, str]]:

@@ -16,6 +16,7 @@ from meshtls.lab.api import protobuf, schema, status, zeros
 from meshtls.lab.api.field import quote
 from meshtls.lab.api.quantities import FORM, quantity
 from meshtls.lab.api.resources import Registry, Resource
+from meshtls.lab.api.store import clone
 
 LIMIT_BYTES = 3 * 1024 * 1024
 _PLACE = re.compile(r"\[\d+\]")
@@ -165,7 +166,7 @@ class _Walker:
             elif isinstance(inner, dict):
                 found[key] = self.value(inner, value, at, struct, key)
             elif keeps or key in embedded:
-                found[key] = _bare(value)
+                found[key] = clone(value)
             else:
                 self.complaints.append(f"unknown field {quote(at)}")
         if typed and self._whole:
@@ -184,7 +185,7 @@ class _Walker:
             return [self.value(items, item, f"{path}[{place}]", struct, key) for place, item in enumerate(value)
                     if item is not None or not struct]
         if not struct:
-            return _bare(value)
+            return clone(value)
         if node.get("x-quantity"):
             if (canonical := quantity(value)) is None:
                 raise cannot(self._resource, self._version, f"quantities must match the regular expression '{FORM}'")
@@ -194,7 +195,7 @@ class _Walker:
                          f"field {struct}.{_PLACE.sub('', path)} of type {_go_type(node)}")
         if node.get("format") == "date-time" and isinstance(value, str):
             self._time(value, micro=key in _MICRO)
-        return _bare(value)
+        return clone(value)
 
     def _time(self, text: str, micro: bool) -> None:
         form = "2006-01-02T15:04:05.000000Z07:00" if micro else "2006-01-02T15:04:05Z07:00"
@@ -229,13 +230,6 @@ def _bad_base64(text: str) -> int | None:
     except ValueError:
         return len(text)
     return None
-
-
-def _bare(value: Any) -> Any:
-    """Without the parser's own dict class."""
-    if isinstance(value, dict):
-        return {key: _bare(item) for key, item in value.items()}
-    return [_bare(item) for item in value] if isinstance(value, list) else value
 
 
 def _join(path: str, key: str) -> str:

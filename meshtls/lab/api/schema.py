@@ -19,22 +19,17 @@ from meshtls.lab.api.resources import MODELS, Resource
 
 Node = dict[str, Any]
 
-LIST_KEYS: dict[str, list[str]] = {
-    "containers": ["name"], "initContainers": ["name"], "ephemeralContainers": ["name"], "env": ["name"],
-    "volumes": ["name"],
-    "volumeMounts": ["mountPath"], "volumeDevices": ["devicePath"], "imagePullSecrets": ["name"], "hostAliases": ["ip"],
-    "topologySpreadConstraints": ["topologyKey", "whenUnsatisfiable"], "conditions": ["type"], "podIPs": ["ip"],
-    "hostIPs": ["ip"],
-    "ownerReferences": ["uid"], "secrets": ["name"], "webhooks": ["name"], "matchConditions": ["name"],
-    "resourceClaims": ["name"],
-    "schedulingGates": ["name"], "claims": ["name"], "variables": ["name"],
-    "V1ContainerPort": ["containerPort", "protocol"],
-    "V1ServicePort": ["port", "protocol"], "V1NodeAddress": ["type"], "allocatedResourcesStatus": ["name"],
-    "V1ResourceStatus.resources": ["resourceID"], "resourceClaimStatuses": ["name"],
-    "x-kubernetes-validations": ["rule"], "V1PodStatus.hostIPs": [], "V1ServiceAccount.imagePullSecrets": [],
-    "V1JobStatus.conditions": [], "V1NodeAllocatableResourceClaimStatus.containers": []}
-"""Lists that are maps, by model and property, property, or the items' model; [] for those that are not. The first key is
-the strategic merge key."""
+LIST_KEYS: dict[str, list[str]] = {name: keys.split() for keys, names in {
+    "name": """containers initContainers ephemeralContainers env volumes imagePullSecrets secrets webhooks matchConditions
+     resourceClaims schedulingGates claims variables allocatedResourcesStatus resourceClaimStatuses""",
+    "ip": "hostAliases podIPs hostIPs", "mountPath": "volumeMounts", "devicePath": "volumeDevices",
+    "type": "conditions V1NodeAddress", "uid": "ownerReferences", "rule": "x-kubernetes-validations",
+    "resourceID": "V1ResourceStatus.resources", "topologyKey whenUnsatisfiable": "topologySpreadConstraints",
+    "containerPort protocol": "V1ContainerPort", "port protocol": "V1ServicePort",
+    "": """V1PodStatus.hostIPs V1ServiceAccount.imagePullSecrets V1JobStatus.conditions
+     V1NodeAllocatableResourceClaimStatus.containers"""}.items() for name in names.split()}
+"""Lists that are maps, by their keys: property, model and property, or the items' model; without keys those that are
+not. The first key is the strategic merge key."""
 
 SET_LISTS = {"V1ObjectMeta.finalizers", "podCIDRs", "validationActions", "V1Endpoint.addresses",
              "V1UncountedTerminatedPods.failed", "V1UncountedTerminatedPods.succeeded",
@@ -92,9 +87,8 @@ def model(name: str) -> Node:
         key = keys[attribute]
         node["properties"][key] = _property(name, key, kind)
         declared = re.search(rf"^    {attribute}: (.*)$", text, re.M)
-        if declared and not re.search(r"= Field\(default=|= None", declared[1]):
-            wanted.append(key)
-        elif f"Invalid value for `{attribute}`, must not be `None`" in text:
+        needed = declared and not re.search(r"= Field\(default=|= None", declared[1])
+        if needed or f"Invalid value for `{attribute}`, must not be `None`" in text:
             wanted.append(key)
         if declared and (told := re.search(r'description="((?:[^"\\]|\\.)*)"', declared[1])):
             node["properties"][key]["description"] = told[1].replace('\\"', '"').replace("\\n", "\n")
@@ -106,49 +100,32 @@ def model(name: str) -> Node:
 
 
 def _property(owner: str, key: str, kind: str) -> Node:
-    listed = re.fullmatch(r"[Ll]ist\[(.*)\]", kind)
-    if listed:
-        node: Node = {"type": "array", "items": _plain(owner, key, listed[1])}
+    if listed := re.fullmatch(r"[Ll]ist\[(.*)\]", kind):
         keys = LIST_KEYS.get(f"{owner}.{key}")
         if keys is None and listed[1][0] in "VRC":
             keys = LIST_KEYS.get(listed[1]) or LIST_KEYS.get(key)
-        if keys:
-            node["x-kubernetes-list-type"], node["x-kubernetes-list-map-keys"] = "map", keys
-        elif key in SET_LISTS or f"{owner}.{key}" in SET_LISTS:
-            node["x-kubernetes-list-type"] = "set"
-        else:
-            node["x-kubernetes-list-type"] = "atomic"
-        return node
-    mapped = re.fullmatch(r"[Dd]ict[\[(]str, (.*)[\])]", kind)
-    if mapped:
-        node = {"type": "object", "additionalProperties": _plain(owner, key, mapped[1])}
+        form = "map" if keys else "set" if {key, f"{owner}.{key}"} & SET_LISTS else "atomic"
+        return {"type": "array", "items": _property(owner, key, listed[1]), "x-kubernetes-list-type": form,
+                **({"x-kubernetes-list-map-keys": keys} if keys else {})}
+    if mapped := re.fullmatch(r"[Dd]ict[\[(]str, (.*)[\])]", kind):
+        inner: Node = _property(owner, key, mapped[1])
         if key in QUANTITY_MAPS:
-            node["additionalProperties"] = {"type": "string", "x-quantity": True}
+            inner = {"type": "string", "x-quantity": True}
         if f"{owner}.{key}" in BYTE_MAPS:
-            node["additionalProperties"] = {"type": "string", "format": "byte"}
-        if (owner, key) in ATOMIC_MAPS:
-            node["x-kubernetes-map-type"] = "atomic"
-        return node
-    return _plain(owner, key, kind)
-
-
-def _plain(owner: str, key: str, kind: str) -> Node:
+            inner = {"type": "string", "format": "byte"}
+        return {"type": "object", "additionalProperties": inner,
+                **({"x-kubernetes-map-type": "atomic"} if (owner, key) in ATOMIC_MAPS else {})}
     if kind in ("str", "bytes", "bytearray"):
-        return {"type": "string", **({"x-quantity": True} if {key, f"{owner}.{key}"} & QUANTITIES
-                                     else {})}
-    if kind == "datetime":
-        return {"type": "string", "format": "date-time"}
+        return {"type": "string", **({"x-quantity": True} if {key, f"{owner}.{key}"} & QUANTITIES else {})}
     if kind == "int":
         return {"type": "integer", "format": "int64" if key in INT64 else "int32"}
-    if kind == "float":
-        return {"type": "number"}
-    if kind == "bool":
-        return {"type": "boolean"}
     if kind == "object":
         return {f"x-kubernetes-{'int-or-string' if key in INT_OR_STRING else 'preserve-unknown-fields'}": True}
-    if re.match(r"[Ll]ist\[|[Dd]ict[\[(]", kind):
-        return _property(owner, key, kind)
-    return {"$ref": kind}
+    return dict(_PLAIN[kind]) if kind in _PLAIN else {"$ref": kind}
+
+
+_PLAIN: dict[str, Node] = {"datetime": {"type": "string", "format": "date-time"}, "float": {"type": "number"},
+                           "bool": {"type": "boolean"}}
 
 
 def resolve(node: Node) -> Node:
