@@ -216,7 +216,8 @@ class _Walker:
         return {key: self.value(inner, item, _join(path, key), struct, key) for key, item in value.items()}
 
     def _repeated(self, obj: dict[str, Any], path: str) -> None:
-        self.complaints += [f"duplicate field {quote(_join(path, key))}" for key in getattr(obj, "keys_twice", ())]
+        if isinstance(obj, Repeated):
+            self.complaints += [f"duplicate field {quote(_join(path, key))}" for key in obj.keys_twice]
 
 
 def _bad_base64(text: str) -> int | None:

@@ -7,6 +7,7 @@ A rule takes a Part and gives its FieldErrors; those with one condition are made
 `never` (forbidden), `each` of a list by a check, `labels`, `unique`, `fixed` on updates. `part["a.b"]` is the value
 below the part, None where there is none; the field "" is the part itself.
 """
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -20,25 +21,37 @@ _CLOSED = {"V1ObjectMeta", "V1JSONSchemaProps"}
 
 
 class Part(msgspec.Struct, frozen=True):
-    """One structure. `key`: the field of `above` that holds it; `before`: the items before it in the same list; `old`:
+    """One structure. `key`: the field of `above` that holds it, `place`: in which place of a list, -1 for none; `old`:
     what it was before an update, None if nothing."""
 
     model: str
     value: Object
-    path: str = ""
     key: str = ""
+    place: int = -1
     above: "Part | None" = None
     old: Object | None = None
-    before: list[Any] = []
+
+    @property
+    def path(self) -> str:
+        at = self.above.at(self.key) if self.above else ""
+        return at if self.place < 0 else f"{at}[{self.place}]"
+
+    @property
+    def before(self) -> list[Any]:
+        """The items before it in the same list."""
+        return self.above.value[self.key][:self.place] if self.above and self.place > 0 else []
 
     def __getitem__(self, key: str) -> Any:
+        if "." not in key:
+            return self.value.get(key) if key else self.value
         found: Any = self.value
-        for name in key.split(".") if key else ():
+        for name in key.split("."):
             found = found.get(name) if isinstance(found, dict) else None
         return found
 
     def at(self, key: str) -> str:
-        return f"{self.path}.{key}" if self.path and key else self.path or key
+        path = self.path
+        return f"{path}.{key}" if path and key else path or key
 
     def within(self, model: str) -> Object:
         """The nearest structure of this kind around the part, {} if there is none."""
@@ -98,22 +111,29 @@ def fixed(*keys: str) -> Rule:
         field.invalid(part.at(key), part[key], field.IMMUTABLE) for key in keys if part.old.get(key) != part[key]]
 
 
-def walk(node: schema.Node, value: Any, old: Any = None) -> Iterator[Part]:
-    return _walk(schema.resolve(node), value, "", "", None, old, [])
+def walk(node: schema.Node, value: Object, old: Object | None = None) -> Iterator[Part]:
+    """Nothing for objects of custom kinds."""
+    model = schema.resolve(node).get("x-model", "")
+    waiting = [Part(model, value, old=old)] if model else []
+    while waiting:
+        part = waiting.pop()
+        yield part
+        within = _structures(part.model)
+        found: list[Part] = []
+        for name, held in part.value.items() if within else ():
+            if name not in within or (part.above is None and name == "status"):
+                continue
+            if isinstance(held, dict):
+                found.append(Part(within[name], held, name, -1, part, part.old.get(name) if part.old else None))
+            elif isinstance(held, list):
+                found += [Part(within[name], item, name, place, part) for place, item in enumerate(held)
+                          if isinstance(item, dict)]
+        waiting += reversed(found)
 
 
-def _walk(node: schema.Node, value: Any, path: str, key: str, above: Part | None, old: Any,
-          before: list[Any]) -> Iterator[Part]:
-    if isinstance(value, list):
-        items = schema.resolve(node.get("items") or {})
-        for place, item in enumerate(value if "x-model" in items or "items" in items else ()):
-            yield from _walk(items, item, f"{path}[{place}]", key, above, None, value[:place])
-        return
-    if not isinstance(value, dict) or "x-model" not in node or node["x-model"] in _CLOSED:
-        return
-    part = Part(node["x-model"], value, path, key, above, old, before)
-    yield part
-    for name, inner in list(value.items()):
-        if isinstance(inner, (dict, list)) and name in node["properties"] and (above is not None or name != "status"):
-            former = old.get(name) if isinstance(old, dict) else None
-            yield from _walk(schema.resolve(node["properties"][name]), inner, part.at(name), name, part, former, [])
+@functools.cache
+def _structures(model: str) -> dict[str, str]:
+    """The fields of a structure that hold structures, or lists of them, and of which kind these are."""
+    kinds = {name: (child if "$ref" in child else child.get("items") or {}).get("$ref", "")
+             for name, child in (schema.model(model).get("properties") or {}).items()}
+    return {name: kind for name, kind in kinds.items() if kind and kind not in _CLOSED}

@@ -3,6 +3,7 @@
 `errors(resource, version, obj, old)` gives every FieldError, old is None for a create. A rule hangs on a structure, as
 validation does in the API server; messages are the API server's.
 """
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -86,24 +87,34 @@ def errors(resource: Resource, version: str, obj: Object, old: Object | None) ->
 
 
 def _fields(part: Part) -> Iterator[FieldError]:
-    needed = schema.model(part.model).get("required") or ()
+    needed, facts = _facts(part.model)
     for key in needed:
-        if part.value.get(key) in (None, "") and key != "metadata" and f"{part.model}.{key}" not in OPTIONAL:
+        if part.value.get(key) in (None, ""):
             yield required(part.at(key))
     for key, value in part.value.items():
-        name = f"{part.model}.{key}"
-        if value is None:
+        if value is None or key not in facts:
             continue
-        if known := ENUMS.get(name) or ENUMS.get(key):
+        known, check, bounds, alone = facts[key]
+        if known:
             listed = isinstance(value, list)
             yield from (unsupported(part.at(key) + (f"[{place}]" if listed else ""), item, known)
                         for place, item in enumerate(value if listed else [value]) if item not in known)
-        if check := CHECKS.get(name) or CHECKS.get(key):
+        if check:
             yield from each(key, check)(part)
-        if (bounds := RANGES.get(name) or RANGES.get(key)) and not bounds[0] <= value <= bounds[1]:
+        if bounds and not bounds[0] <= value <= bounds[1]:
             yield invalid(part.at(key), value, bounds[2])
-        if name in UNIQUE and (value or key not in needed) and value in [item.get(key) for item in part.before]:
+        if alone and (value or key not in needed) and value in [item.get(key) for item in part.before]:
             yield duplicate(part.at(key), value)
+
+
+@functools.cache
+def _facts(model: str) -> tuple[list[str], dict[str, tuple[Any, ...]]]:
+    """The required fields of a structure, and of others what the tables say."""
+    node = schema.model(model)
+    needed = [key for key in node.get("required") or () if key != "metadata" and f"{model}.{key}" not in OPTIONAL]
+    facts = {key: (*(table.get(f"{model}.{key}") or table.get(key) for table in (ENUMS, CHECKS, RANGES)),
+                   f"{model}.{key}" in UNIQUE) for key in node.get("properties") or ()}
+    return needed, {key: told for key, told in facts.items() if any(told)}
 
 
 def _requirement(*known: str) -> tuple[Rule, ...]:
