@@ -106,16 +106,12 @@ def shown(value: Any) -> str:
 
 def quote(text: str) -> str:
     """Text as Go's %q writes it."""
-    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\a": "\\a", "\b": "\\b", "\f": "\\f",
-               "\v": "\\v"}
+    return '"' + "".join(_ESCAPES.get(char) or (char if char.isprintable() else f"\\x{ord(char):02x}" if char < "\x80"
+                                                else f"\\u{ord(char):04x}") for char in text) + '"'
 
-    def escaped(char: str) -> str:
-        if char in escapes:
-            return escapes[char]
-        if char.isprintable():
-            return char
-        return f"\\x{ord(char):02x}" if ord(char) < 0x80 else f"\\u{ord(char):04x}"
-    return '"' + "".join(map(escaped, text)) + '"'
+
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\a": "\\a", "\b": "\\b", "\f": "\\f",
+            "\v": "\\v"}
 
 
 # the forms of names: each check gives what is wrong with a value

@@ -79,14 +79,14 @@ def never(key: str, detail: str, when: Wrong) -> Rule:
     return lambda part: [field.forbidden(part.at(key), detail)] if when(part) else []
 
 
-def each(key: str, check: Callable[[Any], list[str]]) -> Rule:
-    """A check of a field, or of each item of a list; nothing is said of one that is not given."""
+def each(key: str, check: Callable[[Any], list[str]], *, blank: bool = False) -> Rule:
+    """A check of a field, or of each item of a list; nothing is said of one that is not given, or empty unless `blank`."""
     def rule(part: Part) -> Iterator[FieldError]:
         value = part[key]
         if isinstance(value, list):
             for place, item in enumerate(value):
                 yield from field.told(f"{part.at(key)}[{place}]", item, check)
-        elif value not in (None, ""):
+        elif value or value == 0 or blank and value == "":
             yield from field.told(part.at(key), value, check)
     return rule
 

@@ -55,7 +55,7 @@ def _role_ref(part: Part) -> Iterator[FieldError]:
     kinds = ("ClusterRole",) if part.above and part.above.model == "V1ClusterRoleBinding" else ("Role", "ClusterRole")
     for key, known in (("apiGroup", (_RBAC,)), ("kind", kinds)):
         if part[key] not in known:
-            yield unsupported(part.at(key), part[key], known)
+            yield unsupported(part.at(key), part[key] or "", known)
 
 
 def _namespace(part: Part) -> Iterator[FieldError]:
@@ -114,7 +114,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "V1RuntimeClass": (each("handler", field.label_1123), fixed("handler"), labels("scheduling.nodeSelector")),
     "V1PriorityClass": (
         never("value", "maximum allowed value of a user defined priority is 1000000000",
-              lambda one: (one["value"] or 0) > 1_000_000_000 and not one["metadata.name"].startswith("system-")),
+              lambda one: (one["value"] or 0) > 1_000_000_000 and not (one["metadata.name"] or "").startswith("system-")),
         never("value", "may not be changed in an update.",
               lambda one: one.old is not None and (one["value"] or 0) != (one.old.get("value") or 0))),
     "V1PersistentVolumeClaim": (

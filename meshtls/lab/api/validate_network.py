@@ -82,7 +82,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "V1Endpoint": (needs("addresses", "must contain at least 1 address"), _endpoint),
     "V1EndpointSubset": (needs("", "must specify `addresses` or `notReadyAddresses`",
                                lambda one: not one["addresses"] and not one["notReadyAddresses"]),),
-    "V1EndpointAddress": (each("ip", lambda text: field.address(text) + field.outside(text)),),
+    "V1EndpointAddress": (each("ip", lambda text: field.address(text) + field.outside(text), blank=True),),
     "CoreV1EndpointPort": (needs("name", when=lambda port: _several(port) and not port["name"]),
                            each("port", field.port_number)),
     "V1NetworkPolicySpec": (
@@ -91,9 +91,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
         needs("", "must specify a peer", lambda peer: not peer.value),
         never("", "may not specify both ipBlock and another peer",
               lambda peer: peer["ipBlock"] is not None and len(peer.value) > 1)),
-    "V1IPBlock": (each("cidr", field.cidr), _within),
+    "V1IPBlock": (each("cidr", field.cidr, blank=True), _within),
     "V1NetworkPolicyPort": (
-        each("port", field.port),
+        each("port", field.port, blank=True),
         bad("endPort", "may not be specified when `port` is not specified",
             lambda one: one["endPort"] is not None and one["port"] is None),
         bad("endPort", "may not be specified when `port` is non-numeric",

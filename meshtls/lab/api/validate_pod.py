@@ -37,7 +37,7 @@ def _restarts(part: Part) -> Iterator[FieldError]:
     policy = part["restartPolicy"]
     if workload == "V1JobSpec" and policy not in ("OnFailure", "Never"):
         yield field.required(part.at("restartPolicy"), 'valid values: "OnFailure", "Never"')
-    elif workload not in ("", "V1JobSpec") and policy in ("OnFailure", "Never"):
+    elif workload not in ("", "V1JobSpec", "V1PodTemplate") and policy in ("OnFailure", "Never"):
         yield field.unsupported(part.at("restartPolicy"), policy, ("Always",))
 
 
@@ -248,5 +248,5 @@ RULES: dict[str, tuple[Rule, ...]] = {
         bad("successThreshold", "must be 1",
             lambda probe: probe.key != "readinessProbe" and probe["successThreshold"] not in (None, 1))),
     "V1LifecycleHandler": (_handler,), "V1ExecAction": (needs("command"),),
-    "V1HTTPGetAction": (_headers, each("port", field.port)), "V1TCPSocketAction": (each("port", field.port),),
+    "V1HTTPGetAction": (_headers, each("port", field.port, blank=True)), "V1TCPSocketAction": (each("port", field.port, blank=True),),
     "V1ResourceRequirements": (_resources,)}

@@ -16,7 +16,7 @@ _FREE = ("replicas", "ordinals", "template", "updateStrategy", "revisionHistoryL
 """What of a StatefulSet an update may change."""
 
 _JOB_LABEL = "batch.kubernetes.io/controller-uid"
-_NOT_ONE = (0, "0%")
+_NONE = (None, 0, "0%")
 
 
 def _unmatched(part: Part) -> bool:
@@ -24,15 +24,10 @@ def _unmatched(part: Part) -> bool:
     return part["selector"] is None or not wanted.items() <= labels.items()
 
 
-_MATCHED = bad("template.metadata.labels", "`selector` does not match template `labels`", _unmatched)
-
-
 def _workload(part: Part) -> Iterator[FieldError]:
     kind = part.model.removeprefix("V1").removesuffix("Spec")
     if part["selector"] == {}:
         yield invalid("spec.selector", {}, f"empty selector is invalid for {kind.lower()}")
-    yield from _MATCHED(part)
-    yield from fixed("selector")(part)
     if part["template.spec.activeDeadlineSeconds"] is not None:
         yield field.forbidden("spec.template.spec.activeDeadlineSeconds", "activeDeadlineSeconds in "
                               f"{'ReplicaSet' if kind == 'Deployment' else kind} is not Supported")
@@ -113,27 +108,29 @@ def _part(item: str, least: int, most: int, place: int) -> str:
     return f"beginning of range ({first}) beyond end of range ({last}): {item}" if first > last else ""
 
 
+_MISMATCH = "`selector` does not match template `labels`"
+WORKLOAD: tuple[Rule, ...] = (bad("template.metadata.labels", _MISMATCH, _unmatched), fixed("selector"), _workload)
 JOB: tuple[Rule, ...] = (
     needs("completions", "when completion mode is Indexed",
           lambda job: job["completionMode"] == "Indexed" and job["completions"] is None),
     bad("successPolicy", "requires indexed completion mode",
         lambda job: job["successPolicy"] and job["completionMode"] != "Indexed"),
     bad("maxFailedIndexes", "must be less than or equal to completions",
-        lambda job: (job["maxFailedIndexes"] or 0) > (job["completions"] or 0)),
+        lambda job: job["maxFailedIndexes"] is not None and job["maxFailedIndexes"] > (job["completions"] or 0)),
     bad("managedBy", 'must be a domain-prefixed path (such as "acme.io/foo")',
         lambda job: job["managedBy"] and "/" not in job["managedBy"]),
     needs("selector"), bad("selector", "`selector` not auto-generated", _not_made),
-    _MATCHED,
+    bad("template.metadata.labels", _MISMATCH, lambda job: not job["selector"] or _unmatched(job)),
     _fixed_completions, fixed("selector", "template", "completionMode"))
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "V1DeploymentSpec": (
-        _workload,
+        *WORKLOAD,
         bad("progressDeadlineSeconds", "must be greater than minReadySeconds", lambda one: (
             one["progressDeadlineSeconds"] is not None
             and one["progressDeadlineSeconds"] <= (one["minReadySeconds"] or 0)))),
-    "V1ReplicaSetSpec": (_workload,), "V1DaemonSetSpec": (_workload,),
-    "V1StatefulSetSpec": (_workload, never(
+    "V1ReplicaSetSpec": WORKLOAD, "V1DaemonSetSpec": WORKLOAD,
+    "V1StatefulSetSpec": (*WORKLOAD, never(
         "", "updates to statefulset spec for fields other than "
         f"{', '.join(map(repr, _FREE[:-1]))} and {_FREE[-1]!r} are forbidden", _changed)),
     "V1DeploymentStrategy": (
@@ -142,13 +139,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "V1RollingUpdateDeployment": (
         each("maxUnavailable", field.share), each("maxSurge", field.share),
         bad("maxUnavailable", "may not be 0 when `maxSurge` is 0",
-            lambda one: one["maxUnavailable"] in _NOT_ONE and one["maxSurge"] in _NOT_ONE)),
+            lambda one: one["maxUnavailable"] in (0, "0%") and one["maxSurge"] in (0, "0%"))),
     "V1RollingUpdateDaemonSet": (
         each("maxUnavailable", field.share), each("maxSurge", field.share),
         needs("maxUnavailable", "cannot be 0 when maxSurge is 0",
-              lambda one: one["maxUnavailable"] in _NOT_ONE and one["maxSurge"] in _NOT_ONE),
+              lambda one: one["maxUnavailable"] in (0, "0%") and one["maxSurge"] in _NONE),
         bad("maxSurge", "may not be set when maxUnavailable is non-zero",
-            lambda one: one["maxUnavailable"] not in _NOT_ONE and one["maxSurge"] not in _NOT_ONE)),
+            lambda one: one["maxUnavailable"] not in (0, "0%") and one["maxSurge"] not in _NONE)),
     "V1JobSpec": (_job,), "V1PodFailurePolicyRule": (_action,),
     "V1CronJobSpec": (
         bad("timeZone", "timeZone must be nil or non-empty string", lambda one: one["timeZone"] == ""), _cronjob)}
