@@ -117,10 +117,10 @@ def test_watching_get_prints_a_row_for_every_change(kubectl: Kubectl, shop: str)
     command = [str(KUBECTL), "get", "cm", "-n", shop, "-w", "-o", "name", "--field-selector=metadata.name=watched"]
     with subprocess.Popen(command, env=kubectl.environment, stdout=subprocess.PIPE,
                           text=True) as watch:  # type: ignore[attr-defined]
-        kubectl("create", "configmap", "watched", "-n", shop)
-        kubectl("label", "cm", "watched", "-n", shop, "a=b")
         assert watch.stdout is not None
-        assert [watch.stdout.readline().strip() for _ in range(2)] == ["configmap/watched"] * 2
+        for change in (("create", "configmap", "watched"), ("label", "cm", "watched", "a=b")):
+            kubectl(*change, "-n", shop)
+            assert watch.stdout.readline().strip() == "configmap/watched"
         watch.terminate()
 
 
