@@ -12,6 +12,7 @@ import msgspec
 from meshtls.lab import istio
 from meshtls.lab.node import http1, images, probes
 from meshtls.lab.node.environment import Problem, expand, variables
+from meshtls.lab.node.logs import Log
 from meshtls.lab.node.network import API_IP, DNS_IP, PodNet
 from meshtls.lab.node.runtime import CAPABILITIES, PATH, Process, Root, Spec, StartFailed
 from meshtls.lab.node.status import APP, INIT, SIDECAR, Record
@@ -125,6 +126,7 @@ class Container(Record):
         super().__init__(spec, kind)
         self.proxy = images.kind(self.image) == images.PROXY
         self.begun = asyncio.Event()
+        self.logs: list[Log] = []  # of the last two runs
         self._worker = worker
         self._spec: Spec | None = None
         self._process: Process | None = None
@@ -201,9 +203,13 @@ class Container(Record):
     async def _execute(self, spec: Spec) -> Process:
         worker = self._worker
         assert worker.net is not None
+        for old in self.logs[:-1]:
+            old.remove()
+        os.makedirs(f"{worker.home}/logs", exist_ok=True)
+        self.logs = [*self.logs[-1:], Log(f"{worker.home}/logs/{self.name}.{self.restarts}")]
         reader, writer = os.pipe2(os.O_CLOEXEC)
         try:
-            worker.node.new_log(worker, self.name).attach(reader)
+            self.logs[-1].attach(reader)
             return await worker.node.runtime.start(spec, writer, worker.net.netns)
         finally:
             os.close(writer)
@@ -306,3 +312,5 @@ class Container(Record):
             self._life.cancel()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.kill(), _CLOSING_S)
+        for log in self.logs:
+            log.close()

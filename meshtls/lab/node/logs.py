@@ -4,6 +4,7 @@ A line in the file is `<RFC 3339 time with nanoseconds in UTC> <text>`. As on a 
 newest is served; a restarted container begins a new file, and the one before is `previous`. Followers get a line when it is written.
 """
 import asyncio
+import contextlib
 import datetime
 import os
 import time
@@ -89,6 +90,12 @@ class Log:
             os.close(self._reader)
         os.close(self._file)
         self._wake()
+
+    def remove(self) -> None:
+        """Its files go."""
+        for path in (self.path, f"{self.path}.old"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
     def _wake(self) -> None:
         self.news.set()

@@ -5,6 +5,7 @@ PODS/32 and its default route by the node's address, as kindnet and Calico do it
 `setns` is per thread: one worker thread does all of it, and sockets opened there stay in the pod's network for any thread to use.
 """
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -18,12 +19,11 @@ from meshtls.lab.node.dns import Dns
 from meshtls.lab.node.runtime import Spec
 
 NODE_IP = "10.77.0.1"
-POD_CIDR = "10.77.0.0/16"
 SERVICE_CIDR = "10.96.0.0/16"
 DNS_IP = "10.96.0.10"
 API_IP = "10.96.0.1"
 
-_LOOPBACK, _ETH0, _FIRST_INDEX = 1, 2, 100
+_LOOPBACK, _ETH0, _FIRST_INDEX, _LAST = 1, 2, 100, 250 * 250
 _T = TypeVar("_T")
 
 
@@ -75,8 +75,7 @@ class Network:
     def __init__(self, nodes: int = 1) -> None:
         self._home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns")
-        self._free: list[int] = []
-        self._next = 1
+        self._next = 0
         self.node_ips = [f"10.77.0.{number}" for number in range(1, nodes + 1)]
         for path, value in (("ipv4/ip_forward", "1"), ("ipv4/ip_unprivileged_port_start", "0")):
             _sysctl(path, value)
@@ -106,8 +105,10 @@ class Network:
 
     async def add(self, pod: dict[str, Any]) -> PodNet:
         """A new pod's network, ready for connections. Raises OSError."""
-        number = self._free.pop(0) if self._free and self._next > 20_000 else self._next
-        self._next += number == self._next
+        self._next += 1
+        if self._next > _LAST:
+            raise OSError(errno.ENOSPC, "no address is left in this lab")
+        number = self._next
         return await self.run(lambda: self._make(number))
 
     def _make(self, number: int) -> PodNet:
@@ -133,7 +134,6 @@ class Network:
         """The pair goes at once; the namespace when its last process and socket are gone."""
         if pod.host:
             return
-        self._free.append(pod.index - _FIRST_INDEX)
 
         def drop() -> None:
             try:

@@ -13,7 +13,6 @@ from meshtls.lab.api.discovery import VERSION
 from meshtls.lab.api.identity import Tokens
 from meshtls.lab.api.store import Event, Store
 from meshtls.lab.controllers.recorder import Recorder
-from meshtls.lab.istio import metrics
 from meshtls.lab.node import logs, nft, rules
 from meshtls.lab.node.dns import SLICES
 from meshtls.lab.node.loopback import Loopback
@@ -66,7 +65,6 @@ class Node:
         self._names, self._tokens = list(names), tokens
         self._workers: dict[str, Worker] = {}
         self._ends: set[asyncio.Task[None]] = set()
-        self._logs: dict[tuple[str, str], list[logs.Log]] = {}
         self._next = 0
         self._services = Coalesced(self._write_services)
         self._policies = Coalesced(self._write_policies)
@@ -105,20 +103,6 @@ class Node:
                                      bound={"kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]})
         except LookupError:
             return ""
-
-    def metrics(self, text: str, pod: Obj) -> str:
-        return metrics.istio_metrics(text, self.plane.world, pod)
-
-    def new_log(self, worker: Worker, container: str) -> logs.Log:
-        runs = self._logs.setdefault((worker.uid, container), [])
-        os.makedirs(f"{worker.home}/logs", exist_ok=True)
-        log = logs.Log(f"{worker.home}/logs/{container}.{len(runs)}")
-        runs.append(log)
-        for old in runs[:-2]:
-            for path in (old.path, f"{old.path}.old"):
-                if os.path.exists(path):
-                    os.unlink(path)
-        return log
 
     # events
 
@@ -172,9 +156,6 @@ class Node:
         async def end() -> None:
             await worker.end(grace_s)
             self._workers.pop(worker.uid, None)
-            for key in [key for key in self._logs if key[0] == worker.uid]:
-                for log in self._logs.pop(key):
-                    log.close()
             stored = self.store.get("pods", worker.namespace, worker.name)
             if stored is not None and stored["metadata"]["uid"] == worker.uid:
                 if stored["metadata"].get("finalizers"):
@@ -199,19 +180,16 @@ class Node:
 
     # LogSource of the API
 
-    async def lines(self, namespace: str, pod: str, container: str, *, follow: bool, tail: int | None, since_seconds: int | None,
-                    since_time: str | None, previous: bool, timestamps: bool, limit_bytes: int | None) -> AsyncIterator[bytes]:
-        """A container's output. Raises LookupError in the kubelet's words."""
+    async def lines(self, namespace: str, pod: str, container: str, *, previous: bool, **wish: Any) -> AsyncIterator[bytes]:
+        """A container's output, as `logs.read` has it. Raises LookupError in the kubelet's words."""
         stored = self.store.get("pods", namespace, pod)
-        runs = self._logs.get((stored["metadata"]["uid"], container), []) if stored else []
+        worker = self._workers.get(stored["metadata"]["uid"]) if stored else None
+        runs = next((c.logs for c in worker.containers if c.name == container), []) if worker else []
         if previous and len(runs) < 2:
             raise LookupError(f'previous terminated container "{container}" in pod "{pod}" not found')
-        if not runs:
-            return
-        log = runs[-2] if previous else runs[-1]
-        async for line in logs.read(log, follow=follow, tail=tail, since_seconds=since_seconds, since_time=since_time,
-                                    timestamps=timestamps, limit_bytes=limit_bytes):
-            yield line
+        if runs:
+            async for line in logs.read(runs[-2] if previous else runs[-1], **wish):
+                yield line
 
 
 def _moved(event: Event) -> bool:

@@ -43,24 +43,24 @@ def _annotations(obj: Obj | None) -> dict[str, str]:
     return ((obj or {}).get("metadata") or {}).get("annotations") or {}
 
 
+def _key(pod: Obj) -> tuple[str, str]:
+    return pod["metadata"]["namespace"], pod["metadata"]["name"]
+
+
 def _matters(event: Event) -> bool:
     """Whether a write can change any proxy's configuration."""
-    if event.resource not in _WATCHED:
-        return False
-    metadata = event.object["metadata"]
     if event.resource == "configmaps":
-        return metadata.get("namespace") == ROOT
+        return event.object["metadata"].get("namespace") == ROOT
     if event.resource != "pods" or event.old is None or event.type != "MODIFIED":
-        return True
-    old, new = event.old, event.object
-    return (old["spec"] != new["spec"] or old["metadata"].get("labels") != metadata.get("labels")
-            or _annotations(old) != _annotations(new)
-            or (old.get("status") or {}).get("podIP") != (new.get("status") or {}).get("podIP")
-            or _ready(old) != _ready(new))  # its endpoints follow in a moment: until then proxies are not current
+        return event.resource in _WATCHED
+    return _told(event.old) != _told(event.object)
 
 
-def _ready(pod: Obj) -> bool:
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in (pod.get("status") or {}).get("conditions") or [])
+def _told(pod: Obj) -> tuple[Any, ...]:
+    """What of a pod proxies are told, and whether it is ready: its endpoints follow in a moment, and until then proxies are not current."""
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
+    return pod["spec"], metadata.get("labels"), metadata.get("annotations") or {}, status.get("podIP"), ready
 
 
 class Plane:
@@ -69,7 +69,7 @@ class Plane:
     def __init__(self, store: Store, authority: Authority, server: Xds, node: str, fit: Fit = lambda pod, found: found) -> None:
         self.authority, self._node, self._fit = authority, node, fit
         self._store, self._xds = store, server
-        self._pods: dict[tuple[str, str], tuple[Proxy, datetime.datetime]] = {}
+        self._proxies: dict[tuple[str, str], Proxy] = {}
         self._world: istio.World | None = None
         self._pushed: istio.World | None = None
         self._settings = 0  # counts the changes to anything but pods and endpoints
@@ -98,7 +98,7 @@ class Plane:
         self._settings += event.resource not in _MEMBERS
         if event.resource == "pods" and event.type == "MODIFIED" and _annotations(event.old).get(ROTATE) != _annotations(event.object).get(ROTATE):
             self.certify(event.object)
-        if self._pods:
+        if self._proxies:
             self._schedule(event.resource in _CROWDS)
 
     def again(self) -> None:
@@ -109,10 +109,10 @@ class Plane:
         loop = asyncio.get_running_loop()
         now = loop.time()
         if self._pushing is None:
-            self._latest = now + (CROWD_S + len(self._pods) * CROWD_EACH_S if crowd else 0)
+            self._latest = now + (CROWD_S + len(self._proxies) * CROWD_EACH_S if crowd else 0)
         elif not crowd:
             self._latest = now
-        when = min(now + QUIET_S + len(self._pods) * QUIET_EACH_S, self._latest) if crowd else now
+        when = min(now + QUIET_S + len(self._proxies) * QUIET_EACH_S, self._latest) if crowd else now
         when = max(when, self._ended + 4 * self._took) if crowd else when
         if self._pushing is not None:
             when = when if crowd and self._latest > now else min(when, self._pushing.when())
@@ -129,13 +129,16 @@ class Plane:
         loop, self._pushing = asyncio.get_running_loop(), None
         begun, world = loop.time(), self.world
         self._pushed = world
-        for (namespace, name), (proxy, _) in list(self._pods.items()):
-            pod = self._store.get("pods", namespace, name)
-            if pod is not None and proxy.configured:
+        for pod, proxy in self._meshed():
+            if proxy.configured:
                 self._configure(world, pod, proxy)
         self._ended = loop.time()
         self._took = self._ended - begun
         self._review()
+
+    def _meshed(self) -> list[tuple[Obj, Proxy]]:
+        found = [(self._store.get("pods", *key), proxy) for key, proxy in self._proxies.items()]
+        return [(pod, proxy) for pod, proxy in found if pod is not None]
 
     def _configure(self, world: istio.World, pod: Obj, proxy: Proxy) -> None:
         proxy.frozen = proxy.configured and _annotations(pod).get(FROZEN) == "true"
@@ -151,16 +154,15 @@ class Plane:
         if self._asking is not None:
             self._asking.cancel()
         self._asking = None
-        said = PENDING if self._pushing is not None or self.behind() else CURRENT
+        behind = any(not (proxy.current or proxy.frozen) for proxy in self._proxies.values())
+        said = PENDING if self._pushing is not None or behind else CURRENT
         if said != self._told and self._store.mutate("nodes", "", self._node, lambda node: node["metadata"].setdefault(
                 "annotations", {}).update({PROXIES: said})) is not None:
             self._told = said
 
     def add(self, pod: Obj) -> Proxy:
         """A pod with an address is about to have an Envoy, its first or another."""
-        proxy = self._xds.proxy(istio.node_id(pod))
-        metadata = pod["metadata"]
-        self._pods[metadata["namespace"], metadata["name"]] = (proxy, datetime.datetime.now(datetime.UTC))
+        proxy = self._proxies[_key(pod)] = self._xds.proxy(istio.node_id(pod))
         self.certify(pod)
         proxy.restart()
         return proxy
@@ -177,48 +179,37 @@ class Plane:
         known = self._pushed
         world = known if known is not None and known.settings == self._settings and self._pushing is not None else self.world
         self._pushed = world
-        for (namespace, name), (proxy, _) in list(self._pods.items()):
-            pod = self._store.get("pods", namespace, name)
-            if pod is not None and proxy.node_id in self._asked and not proxy.configured:
+        for pod, proxy in self._meshed():
+            if proxy.node_id in self._asked and not proxy.configured:
                 self._configure(world, pod, proxy)
         self._asked.clear()
 
     def remove(self, pod: Obj) -> None:
-        metadata = pod["metadata"]
-        found = self._pods.pop((metadata["namespace"], metadata["name"]), None)
+        found = self._proxies.pop(_key(pod), None)
         if found:
-            self._xds.forget(found[0].node_id)
-            self._kept.pop(metadata["uid"], None)
+            self._xds.forget(found.node_id)
+            self._kept.pop(pod["metadata"]["uid"], None)
             self._review()
 
     def certify(self, pod: Obj) -> None:
         """Give the pod's proxy a new certificate; nothing to do for a pod without one."""
-        metadata, now = pod["metadata"], datetime.datetime.now(datetime.UTC)
-        key = metadata["namespace"], metadata["name"]
-        if key not in self._pods:
+        proxy, now = self._proxies.get(_key(pod)), datetime.datetime.now(datetime.UTC)
+        if proxy is None:
             return
-        proxy = self._pods[key][0]
-        self._pods[key] = (proxy, now)
-        account = pod["spec"].get("serviceAccountName") or "default"
-        chain, private = self.authority.issue(self.authority.identity(metadata["namespace"], account), now)
-        secrets = {"default": {"tls_certificate": {"certificate_chain": {"inline_string": chain}, "private_key": {"inline_string": private}}},
-                   "ROOTCA": {"validation_context": {"trusted_ca": {"inline_string": self.authority.root_pem}}}}
-        for name, secret in secrets.items():
-            version = f"{now.timestamp():.6f}" if name == "default" else "root"
+        proxy.certified = now
+        identity = self.authority.identity(pod["metadata"]["namespace"], pod["spec"].get("serviceAccountName") or "default")
+        chain, private = self.authority.issue(identity, now)
+        for name, version, secret in (
+                ("default", f"{now.timestamp():.6f}", {"tls_certificate": {"certificate_chain": {"inline_string": chain}, "private_key": {"inline_string": private}}}),
+                ("ROOTCA", "root", {"validation_context": {"trusted_ca": {"inline_string": self.authority.root_pem}}})):
             resource = msgspec.json.encode({"@type": istio.TYPE_SECRET, "name": name, **secret})
             proxy.feed(f"{xds.SECRETS}/{name}").put(istio.Answer(version, (resource,)))
-
-    def behind(self) -> list[str]:
-        """Node ids of the proxies that have not accepted the newest configuration."""
-        return [proxy.node_id for proxy, _ in self._pods.values() if not proxy.current and not proxy.frozen]
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(_RENEWAL_CHECK_S)
-            now = datetime.datetime.now(datetime.UTC)
-            for (namespace, name), (_, issued) in list(self._pods.items()):
-                pod = self._store.get("pods", namespace, name)
-                if pod is not None and now - issued > LIFE / 2:
+            for pod, proxy in self._meshed():
+                if datetime.datetime.now(datetime.UTC) - proxy.certified > LIFE / 2:
                     self.certify(pod)
 
     def close(self) -> None:

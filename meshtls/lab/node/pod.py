@@ -145,7 +145,8 @@ class Worker:
         pod = self.pod_now()
         self.proxy = self.node.plane.add(pod)
         if self.agent is None:
-            self.agent = Agent(pod, self.net, self.node.network, f"{self.home}/admin.sock", lambda text: self.node.metrics(text, self.pod_now()))
+            self.agent = Agent(pod, self.net, self.node.network, f"{self.home}/admin.sock",
+                               lambda text: istio.istio_metrics(text, self.node.plane.world, self.pod_now()))
             await self.agent.start()
         return proxy_spec(pod, self.node, self.net, self.home)
 

@@ -63,7 +63,6 @@ class Process:
     def __init__(self, runtime: "Runtime", number: int) -> None:
         self._runtime = runtime
         self.number = number
-        self.pid = 0
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -122,15 +121,12 @@ class Runtime:
                 return
             answer = json.loads(data)
             process = self._running.get(answer["id"])
-            if process is None:
+            if process is None or process.started.done() and "exit" not in answer:
                 continue
             if "failed" in answer:
-                if not process.started.done():
-                    process.started.set_exception(StartFailed(answer["failed"]))
+                process.started.set_exception(StartFailed(answer["failed"]))
             elif "pid" in answer:
-                process.pid = answer["pid"]
-                if not process.started.done():
-                    process.started.set_result(None)
+                process.started.set_result(None)
             else:
                 self._ended(process, answer["exit"])
 
@@ -140,7 +136,3 @@ class Runtime:
             process.started.set_exception(StartFailed("the process ended before it ran its program"))
         if not process.exit.done():
             process.exit.set_result(status)
-
-    def close(self) -> None:
-        self._loop.remove_reader(self._control)
-        self._control.close()

@@ -10,6 +10,7 @@ Laws (all measured on Envoy 1.40):
 """
 import asyncio
 import contextlib
+import datetime
 import os
 from collections.abc import Callable
 
@@ -67,6 +68,7 @@ class Proxy:
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
         self.frozen = False
+        self.certified = datetime.datetime.min.replace(tzinfo=datetime.UTC)
         self.listening = asyncio.Event()
         self.feeds: dict[str, _Feed] = {}
         self.endpoints: ads.Named = {}
