@@ -22,8 +22,8 @@ from meshtls.lab.api.app import Api
 from meshtls.lab.api.identity import ADMIN, Tokens
 from meshtls.lab.api.store import Store
 from meshtls.lab.controllers import Controllers
+from meshtls.lab.node import images
 from meshtls.lab.node.ca import Authority
-from meshtls.lab.node.envoy import binary
 from meshtls.lab.node.loopback import Loopback
 from meshtls.lab.node.network import API_IP, Network
 from meshtls.lab.node.node import Node
@@ -70,7 +70,7 @@ class Supervisor:
         plane = Plane(store, authority, xds, names[0], network.fit)
         if isinstance(network, Loopback):
             network.changed = plane.again
-        node = Node(store, network, runtime, plane, tokens, binary(), names=names, rootless=self._rootless and not alone)
+        node = Node(store, network, runtime, plane, tokens, images.envoy(), names=names, rootless=self._rootless and not alone)
         api = Api(store, tokens=tokens, inject=lambda pod, namespace: istio.inject(pod, namespace, plane.world), log_source=node,
                   dial=_dialer(store, network))
         controllers = Controllers(store, authority.root_pem, names, api_ca_pem=(self._folder / "ca.crt").read_text())

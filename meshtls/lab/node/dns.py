@@ -5,6 +5,7 @@ is its cluster IP, or every ready endpoint's address for a headless one (unready
 `<hostname>.<service>` for pods of a headless Service; `<a-b-c-d>.<namespace>.pod`; CNAME for ExternalName; AAAA exists and is empty.
 """
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from meshtls.lab.api.store import Store
 
 DOMAIN = "cluster.local"
 A, CNAME, SRV, AAAA, ANY = 1, 5, 33, 28, 255
-TTL_S = 5
+TTL_S, _LONGEST_CHAIN = 5, 8
 SLICES = "endpointslices.discovery.k8s.io"
 
 Records = list[tuple[int, Any]]
@@ -57,7 +58,7 @@ def addresses(store: Store, name: str, search: list[str], ndots: int = 5) -> lis
     given, below = [name.lower().rstrip(".")], [f"{name.lower()}.{domain}" for domain in search]
     for candidate in given if name.endswith(".") else below + given if name.count(".") < ndots else given + below:
         found = lookup(store, candidate)
-        for _ in range(8):
+        for _ in range(_LONGEST_CHAIN):
             if not found or found[0][0] != CNAME:
                 break
             found = lookup(store, found[0][1])
@@ -89,6 +90,10 @@ def _name(text: str) -> bytes:
     return b"".join(bytes([len(label)]) + label for label in text.encode("latin-1", "replace").split(b".") if label) + b"\0"
 
 
+_DATA: dict[int, Callable[[Any], bytes]] = {
+    A: socket.inet_aton, CNAME: _name, SRV: lambda value: struct.pack(">HHH", 0, 100, value[0]) + _name(value[1])}
+
+
 def answer(query: bytes, find: Callable[[str], Records | None], largest: int = 65535) -> bytes:
     """The answer to one query. b"" for what is no query. Longer than `largest` is cut, with the flag that says so."""
     if len(query) < 17 or query[2] & 0x80:
@@ -103,25 +108,18 @@ def answer(query: bytes, find: Callable[[str], Records | None], largest: int = 6
     if offset + 5 > len(query):
         return b""
     (kind,) = struct.unpack_from(">H", query, offset + 1)
-    question = query[12:offset + 5]
-    name, records = ".".join(labels), []
-    found = find(name)
-    seen = 0
-    while found and found[0][0] == CNAME and kind in (A, AAAA) and seen < 8:
-        records.append((_name(name), CNAME, _name(found[0][1])))
-        name, seen = found[0][1], seen + 1
+    question, name = query[12:offset + 5], ".".join(labels)
+    records, found = [], find(name)
+    while found and found[0][0] == CNAME and kind in (A, AAAA) and len(records) < _LONGEST_CHAIN:
+        records.append((name, *found[0]))
+        name = found[0][1]
         found = find(name)
-    for type_, value in found or []:
-        if type_ == A and kind in (A, ANY):
-            records.append((_name(name), A, socket.inet_aton(value)))
-        elif type_ == SRV and kind in (SRV, ANY):
-            records.append((_name(name), SRV, struct.pack(">HHH", 0, 100, value[0]) + _name(value[1])))
-        elif type_ == CNAME and kind in (CNAME, ANY):
-            records.append((_name(name), CNAME, _name(value)))
+    records += [(name, type_, value) for type_, value in found or [] if kind in (type_, ANY)]
     code = 3 if found is None and not records else 0
     body, count = b"", 0
-    for owner, type_, data in records:
-        record = owner + struct.pack(">HHIH", type_, 1, TTL_S, len(data)) + data
+    for owner, type_, value in records:
+        data = _DATA[type_](value)
+        record = _name(owner) + struct.pack(">HHIH", type_, 1, TTL_S, len(data)) + data
         if 12 + len(question) + len(body) + len(record) > largest:
             break
         body, count = body + record, count + 1
@@ -134,33 +132,23 @@ class Dns(asyncio.DatagramProtocol):
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._transport: asyncio.DatagramTransport | None = None
-        self._server: asyncio.AbstractServer | None = None
 
     async def serve(self, ip: str, port: int = 53) -> None:
-        loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(ip, port))
+        self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, local_addr=(ip, port))
         self._server = await asyncio.start_server(self._stream, ip, port)
 
+    def _answer(self, query: bytes, largest: int = 65535) -> bytes:
+        return answer(query, lambda name: lookup(self._store, name), largest)
+
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        said = answer(data, lambda name: lookup(self._store, name), 512)
-        if said and self._transport:
+        said = self._answer(data, 512)
+        if said:
             self._transport.sendto(said, addr)
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, TimeoutError), contextlib.closing(writer):
             while True:
                 (length,) = struct.unpack(">H", await asyncio.wait_for(reader.readexactly(2), 10))
-                said = answer(await reader.readexactly(length), lambda name: lookup(self._store, name))
+                said = self._answer(await reader.readexactly(length))
                 writer.write(struct.pack(">H", len(said)) + said)
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
-            pass
-        finally:
-            writer.close()
-
-    def close(self) -> None:
-        if self._transport:
-            self._transport.close()
-        if self._server:
-            self._server.close()

