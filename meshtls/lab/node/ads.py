@@ -9,7 +9,8 @@ Laws (state of the world, Envoy 1.40):
 import asyncio
 import functools
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -18,6 +19,9 @@ from h2.exceptions import ProtocolError
 
 from meshtls.lab.api import protobuf
 from meshtls.lab.istio.discovery import Endpoints
+
+if TYPE_CHECKING:
+    from meshtls.lab.node.xds import Proxy, Xds
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 TYPE_ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
@@ -58,20 +62,19 @@ class Subscription:
 
 
 class Stream:
-    """One Envoy's connection. `current` says what its clusters' endpoints are, `taken` hears of each acknowledgement."""
+    """One Envoy's connection, from which its proxy is told its endpoints."""
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, server: "Xds", writer: asyncio.StreamWriter) -> None:
         self.subscription = Subscription()
-        self.current: Callable[[], Named] = dict
-        self.taken: Callable[[], None] = lambda: None
-        self._writer = writer
+        self._server, self._writer = server, writer
+        self._proxy: Proxy | None = None
         self._http = H2Connection(H2Configuration(client_side=False, header_encoding=None))
         self._stream, self._received, self._unsent = 0, b"", b""
 
-    async def serve(self, reader: asyncio.StreamReader, joined: Callable[["Stream", str], None]) -> None:
-        """Until the connection ends. `joined` hears the node's id with the first request."""
+    async def serve(self, reader: asyncio.StreamReader) -> None:
+        """Until the connection ends."""
         self._http.initiate_connection()
-        data, known = PREFACE, False
+        data = PREFACE
         try:
             while data:
                 for event in self._http.receive_data(data):
@@ -84,23 +87,27 @@ class Stream:
                     elif isinstance(event, StreamEnded | StreamReset | ConnectionTerminated):
                         return
                 for message in self._messages():
-                    found = list(protobuf.fields(message))
-                    names, fields = [value.decode() for number, value in found if number == _NAMES], dict(found)
-                    if not known:
-                        known = True
-                        joined(self, dict(protobuf.fields(fields[_NODE]))[1].decode())
-                    self._answer(self.subscription.ask(names, int(fields.get(_NONCE, b"0")), _ERROR in fields, self.current()))
-                    self.taken()
+                    self._asked(list(protobuf.fields(message)))
                 self._flush()
                 await self._writer.drain()
                 data = await reader.read(1 << 16)
         except (ProtocolError, LookupError, ValueError):
-            return  # not an Envoy
+            return  # not an Envoy, or one of a pod that is gone
 
-    def update(self) -> None:
+    def _asked(self, found: list[tuple[int, bytes]]) -> None:
+        """A request: its first says whose it is. Raises LookupError."""
+        fields = dict(found)
+        if self._proxy is None:
+            self._proxy = self._server.proxies[dict(protobuf.fields(fields[_NODE]))[1].decode()]
+            self._proxy.stream = self
+        names = [value.decode() for number, value in found if number == _NAMES]
+        self._answer(self.subscription.ask(names, int(fields.get(_NONCE, b"0")), _ERROR in fields, self._proxy.endpoints))
+        self._server.taken(self._proxy)
+
+    def update(self, current: Named) -> None:
         """Send what changed; to an Envoy that has ended, nothing."""
         if not self._writer.is_closing():
-            self._answer(self.subscription.changed(self.current()))
+            self._answer(self.subscription.changed(current))
             self._flush()
 
     def _answer(self, answer: Named) -> None:

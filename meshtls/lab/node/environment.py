@@ -107,7 +107,7 @@ def expand(text: str, env: dict[str, str]) -> str:
 
 
 def materialise(pod: Obj, store: Store, status: Obj, home: str, claims: str, token: TokenMaker) -> dict[str, str]:
-    """Make every volume of the pod below `home`; name -> directory. Raises Problem."""
+    """Make every volume of the pod below `home`; name -> directory, absolute. Raises Problem."""
     out = {}
     for volume in pod["spec"].get("volumes") or []:
         name = volume["name"]
@@ -129,7 +129,7 @@ def materialise(pod: Obj, store: Store, status: Obj, home: str, claims: str, tok
             group = (pod["spec"].get("securityContext") or {}).get("fsGroup")
             for relative, (data, mode) in files.items():
                 _write(path, relative, data, mode, group)
-        out[name] = path
+        out[name] = os.path.abspath(path)
     return out
 
 

@@ -130,42 +130,37 @@ class Node:
                          "systemUUID": "", "bootID": "", "containerRuntimeVersion": "lab://1", "kubeletVersion": VERSION["gitVersion"], "kubeProxyVersion": ""}}
 
     def _pod(self, event: Event) -> None:
-        pod = event.object
-        uid = pod["metadata"]["uid"]
-        worker = self._workers.get(uid)
-        if event.type == "DELETED":
-            if worker:
-                self._end(worker, 0)
-            return
-        leaving = "deletionTimestamp" in pod["metadata"]
+        pod, metadata = event.object, event.object["metadata"]
+        worker, leaving = self._workers.get(metadata["uid"]), "deletionTimestamp" in metadata
         if worker is not None:
-            if leaving and (event.old is None or "deletionTimestamp" not in event.old["metadata"]):
-                self._end(worker, pod["metadata"].get("deletionGracePeriodSeconds", 30))
+            if event.type == "DELETED":
+                self._end(worker, 0)
+            elif leaving and "deletionTimestamp" not in (event.old or {"metadata": {}})["metadata"]:
+                self._end(worker, metadata.get("deletionGracePeriodSeconds", 30))
+        elif event.type == "DELETED" or pod["spec"].get("nodeName") not in self._names:
             return
-        if pod["spec"].get("nodeName") not in self._names:
-            return
-        if leaving or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
-            if leaving:
-                self.store.remove("pods", pod["metadata"]["namespace"], pod["metadata"]["name"])
-            return
-        self._next += 1
-        worker = self._workers[uid] = Worker(self, pod, self._next)
-        worker.start()
+        elif leaving:
+            self.store.remove("pods", metadata["namespace"], metadata["name"])
+        elif (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
+            self._next += 1
+            worker = self._workers[metadata["uid"]] = Worker(self, pod, self._next)
+            worker.start()
 
     def _end(self, worker: Worker, grace_s: float) -> None:
-        async def end() -> None:
-            await worker.end(grace_s)
-            self._workers.pop(worker.uid, None)
-            stored = self.store.get("pods", worker.namespace, worker.name)
-            if stored is not None and stored["metadata"]["uid"] == worker.uid:
-                if stored["metadata"].get("finalizers"):
-                    self.store.mutate("pods", worker.namespace, worker.name,
-                                      lambda pod: pod["metadata"].update(deletionGracePeriodSeconds=0))
-                else:
-                    self.store.remove("pods", worker.namespace, worker.name)
-        task = asyncio.get_running_loop().create_task(end())
+        task = asyncio.get_running_loop().create_task(self._ended(worker, grace_s))
         self._ends.add(task)
         task.add_done_callback(self._ends.discard)
+
+    async def _ended(self, worker: Worker, grace_s: float) -> None:
+        await worker.end(grace_s)
+        self._workers.pop(worker.uid, None)
+        stored = self.store.get("pods", worker.namespace, worker.name)
+        if stored is None or stored["metadata"]["uid"] != worker.uid:
+            return
+        if stored["metadata"].get("finalizers"):
+            self.store.mutate("pods", worker.namespace, worker.name, lambda pod: pod["metadata"].update(deletionGracePeriodSeconds=0))
+        else:
+            self.store.remove("pods", worker.namespace, worker.name)
 
     # the kernel's rules
 

@@ -117,8 +117,7 @@ class Worker:
     async def _mount(self) -> None:
         while True:
             try:
-                self.volumes = {name: os.path.abspath(path) for name, path in materialise(
-                    self.pod, self.node.store, self.addresses, f"{self.home}/volumes", "claims", self.node.token).items()}
+                self.volumes = materialise(self.pod, self.node.store, self.addresses, f"{self.home}/volumes", "claims", self.node.token)
                 return
             except Problem as problem:
                 self.event("warning", "FailedMount", str(problem))

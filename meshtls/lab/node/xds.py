@@ -97,7 +97,7 @@ class Proxy:
         self.endpoints = found.endpoints
         ahead.put(found.clusters)
         if self.stream:
-            self.stream.update()
+            self.stream.update(self.endpoints)
         self._due = found
         if waits:
             asyncio.get_running_loop().call_later(CLUSTERS_FIRST_S, self._release, found)
@@ -156,17 +156,12 @@ class Xds:
         with contextlib.suppress(asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError), contextlib.closing(writer):
             head = await reader.readuntil(b"\r\n\r\n")
             if head == ads.PREFACE:
-                await ads.Stream(writer).serve(reader, self._join)
+                await ads.Stream(self, writer).serve(reader)
             else:
                 await http1.answer(reader, writer, self._answer, kind="application/json", head=head)
 
-    def _join(self, stream: ads.Stream, node_id: str) -> None:
-        proxy = self.proxies.get(node_id)
-        if proxy is not None:
-            proxy.stream, stream.current = stream, lambda: proxy.endpoints
-            stream.taken = lambda: self._taken(proxy)
-
-    def _taken(self, proxy: Proxy) -> None:
+    def taken(self, proxy: Proxy) -> None:
+        """An Envoy has accepted something."""
         proxy.review()
         self.accepted()
 
@@ -185,7 +180,7 @@ class Xds:
             feed.accepted = held
             if kind == LISTENERS:
                 proxy.listening.set()
-            self._taken(proxy)
+            self.taken(proxy)
         if held == newest or (feed.sent == newest and (held or kind not in _NAMED)):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(feed.news.wait(), POLL_S)
