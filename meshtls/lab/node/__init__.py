@@ -1,6 +1,8 @@
-"""The lab's node: pods as network namespaces with real processes and real Envoys. Linux only; standard library but for the CA.
+"""The lab's node: pods as network namespaces with real processes and real Envoys, or on the loopback where namespaces are refused.
 
-    world linux runner rootfs runtime        namespaces and processes        network netlink nft rules     packets
-    pod container status probes environment images logs agent     what a kubelet does, and pilot-agent
-    plane xds ca                             what istiod does                dns sniff                     names, and the wire's witness
+    world linux runner rootfs runtime                          namespaces and processes
+    network netlink nft rules dns loopback shim                packets, and names
+    node pod container status environment images logs          what a kubelet does
+    probes health http1 agent                                  what is asked of pods, and pilot-agent
+    plane xds ads ca                                           what istiod does
 """

@@ -12,6 +12,7 @@ from typing import Any
 
 from meshtls.lab.istio import metrics
 from meshtls.lab.node import http1, probes
+from meshtls.lab.node.loopback import Loopback
 from meshtls.lab.node.network import Network, PodNet
 
 PROXY = "istio-proxy"
@@ -22,7 +23,7 @@ _PATIENCE_S, _IDLE_S = 5.0, 10.0
 class Agent:
     """One pod's. `admin` is the path of Envoy's admin socket, `translate` makes Istio's metrics of Envoy's counters."""
 
-    def __init__(self, pod: dict[str, Any], net: PodNet, network: Network, admin: str, translate: Callable[[str], str]) -> None:
+    def __init__(self, pod: dict[str, Any], net: PodNet, network: Network | Loopback, admin: str, translate: Callable[[str], str]) -> None:
         spec = pod["spec"]
         self._containers = {c["name"]: c for c in [*spec["containers"], *(spec.get("initContainers") or [])]}
         env = {e["name"]: e.get("value") or "" for e in self._containers[PROXY].get("env") or []}

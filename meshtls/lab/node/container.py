@@ -172,13 +172,21 @@ class Container(Record):
                 worker.sync()
             await asyncio.sleep(RETRY_S)
         self.id = f"lab://{worker.number}-{self.name}-{self.restarts}"
+        for old in self.logs[:-1]:
+            old.remove()
+        os.makedirs(f"{worker.home}/logs", exist_ok=True)
+        log = Log(f"{worker.home}/logs/{self.name}.{self.restarts}")
+        self.logs = [*self.logs[-1:], log]
+        assert worker.net is not None
         try:
-            process = self._process = await self._execute(spec)
+            process = self._process = await worker.node.runtime.start(spec, worker.net.netns)
         except (StartFailed, OSError) as error:
+            log.close()
             self.ends(128, "StartError", worker.node.store.now(), f"failed to create containerd task: {error}")
             worker.event("warning", "Failed", f"Error: {error}")
             worker.sync()
             return 128
+        log.attach(process.output)
         self.runs(worker.node.store.now())
         worker.event("normal", "Started", f"Container started: {self.name}")
         if self.spec.get("startupProbe"):
@@ -199,20 +207,6 @@ class Container(Record):
         self.ends(code, "Error" if code else "Completed", worker.node.store.now())
         worker.sync()
         return code
-
-    async def _execute(self, spec: Spec) -> Process:
-        worker = self._worker
-        assert worker.net is not None
-        for old in self.logs[:-1]:
-            old.remove()
-        os.makedirs(f"{worker.home}/logs", exist_ok=True)
-        self.logs = [*self.logs[-1:], Log(f"{worker.home}/logs/{self.name}.{self.restarts}")]
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        try:
-            self.logs[-1].attach(reader)
-            return await worker.node.runtime.start(spec, writer, worker.net.netns)
-        finally:
-            os.close(writer)
 
     def _in_task(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work))
@@ -253,20 +247,17 @@ class Container(Record):
         """Run a command inside. Raises TimeoutError."""
         assert self._spec is not None and self._process is not None
         spec = msgspec.structs.replace(self._spec, argv=tuple(command))
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        with os.fdopen(reader, "rb") as output:
-            try:
-                process = await self._worker.node.runtime.start(spec, writer, inside=self._process)
-            except Exception as error:
-                return 127, str(error)
-            finally:
-                os.close(writer)
+        try:
+            process = await self._worker.node.runtime.start(spec, inside=self._process)
+        except StartFailed as error:
+            return 127, str(error)
+        with os.fdopen(process.output, "rb") as output:
             try:
                 code = await asyncio.wait_for(asyncio.shield(process.exit), limit_s)
-            except TimeoutError:
+            except BaseException:
                 process.signal(signal.SIGKILL)
                 raise
-            os.set_blocking(reader, False)
+            os.set_blocking(output.fileno(), False)
             return code, (output.read(4096) or b"").decode(errors="replace")
 
     async def _hook(self, hook: Obj) -> None:

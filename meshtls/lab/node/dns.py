@@ -109,7 +109,8 @@ def answer(query: bytes, find: Callable[[str], Records | None], largest: int = 6
         return b""
     (kind,) = struct.unpack_from(">H", query, offset + 1)
     question, name = query[12:offset + 5], ".".join(labels)
-    records, found = [], find(name)
+    found = find(name)
+    records: list[tuple[str, int, Any]] = []
     while found and found[0][0] == CNAME and kind in (A, AAAA) and len(records) < _LONGEST_CHAIN:
         records.append((name, *found[0]))
         name = found[0][1]

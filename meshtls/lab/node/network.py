@@ -146,9 +146,9 @@ class Network:
 
     async def rules(self, table: str, chains: Sequence[nft.Chain], pod: PodNet | None = None) -> None:
         """Replace a table in the node's namespace or in a pod's."""
-        sock = self._nft
-        if pod is not None:
-            sock = pod.nft = pod.nft or await self.inside(pod, lambda: netlink.open_socket(netlink.NETFILTER))
+        if pod is not None and pod.nft is None:
+            pod.nft = await self.inside(pod, lambda: netlink.open_socket(netlink.NETFILTER))
+        sock = (pod.nft if pod else None) or self._nft
         await self.run(lambda: nft.replace(sock, table, chains))
 
     async def listen(self, pod: PodNet, ip: str, port: int) -> socket.socket:

@@ -21,7 +21,8 @@ import msgspec
 
 from meshtls.lab import istio
 from meshtls.lab.api.store import Event, Store
-from meshtls.lab.istio.world import RESOURCES, ROOT
+from meshtls.lab.istio.objects import ROOT, namespace_of
+from meshtls.lab.istio.world import RESOURCES
 from meshtls.lab.node import xds
 from meshtls.lab.node.ca import LIFE, Authority
 from meshtls.lab.node.xds import Proxy, Xds
@@ -46,7 +47,7 @@ def _annotations(obj: Obj | None) -> dict[str, str]:
 def _matters(event: Event) -> bool:
     """Whether a write can change any proxy's configuration."""
     if event.resource == "configmaps":
-        return event.object["metadata"].get("namespace") == ROOT
+        return namespace_of(event.object) == ROOT
     if event.resource != "pods" or event.old is None or event.type != "MODIFIED":
         return event.resource in _WATCHED
     return _told(event.old) != _told(event.object)

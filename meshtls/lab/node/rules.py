@@ -75,7 +75,8 @@ def _protocol(port: Obj) -> str:
 
 def _backends(port: Obj, slices: Sequence[Obj]) -> list[tuple[str, int]]:
     """Ready addresses behind a Service port; where none is ready, those that still serve while they end."""
-    ready, ending = [], []
+    ready: list[tuple[str, int]] = []
+    ending: list[tuple[str, int]] = []
     for piece in slices:
         number = next((p.get("port") for p in piece.get("ports") or []
                        if (p.get("name") or "") == (port.get("name") or "") and _protocol(p) == _protocol(port)), None)

@@ -58,11 +58,12 @@ class StartFailed(Exception):
 
 
 class Process:
-    """A running process. `exit` resolves to its exit code: negative for a signal."""
+    """A running process. `output`, to be closed by who has started it, is where to read what it writes; `exit` resolves to its exit code:
+    negative for a signal."""
 
-    def __init__(self, runtime: "Runtime", number: int) -> None:
+    def __init__(self, runtime: "Runtime", number: int, output: int) -> None:
         self._runtime = runtime
-        self.number = number
+        self.number, self.output = number, output
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -82,22 +83,22 @@ class Runtime:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(control, self._hear)
 
-    async def start(self, spec: Spec, output: int, netns: int = -1, inside: Process | None = None) -> Process:
-        """Start a process writing to `output` (which stays the caller's), in a pod's network or inside a running container.
-        Raises StartFailed."""
+    async def start(self, spec: Spec, netns: int = -1, inside: Process | None = None) -> Process:
+        """Start a process in a pod's network or inside a running container. Raises StartFailed."""
         self._next += 1
-        process = Process(self, self._next)
-        self._running[process.number] = process
-        with os.fdopen(os.memfd_create("spec", os.MFD_CLOEXEC), "wb") as file:
-            file.write(msgspec.json.encode(spec))
-            file.flush()
-            request: dict[str, Any] = {"id": process.number} | ({"of": inside.number} if inside else {})
-            self.send(request, [file.fileno(), output] + ([netns] if netns >= 0 else []))
+        output, writer = os.pipe2(os.O_CLOEXEC)
+        process = self._running[self._next] = Process(self, self._next, output)
         try:
+            with os.fdopen(writer, "wb"), os.fdopen(os.memfd_create("spec", os.MFD_CLOEXEC), "wb") as file:
+                file.write(msgspec.json.encode(spec))
+                file.flush()
+                request: dict[str, Any] = {"id": process.number} | ({"of": inside.number} if inside else {})
+                self.send(request, [file.fileno(), writer] + ([netns] if netns >= 0 else []))
             await process.started
         except BaseException:
             process.signal(signal.SIGKILL)  # where nobody waits for it any more
             self._running.pop(process.number, None)
+            os.close(output)
             raise
         return process
 
@@ -120,15 +121,15 @@ class Runtime:
                     self._ended(process, -9)
                 return
             answer = json.loads(data)
-            process = self._running.get(answer["id"])
-            if process is None or process.started.done() and "exit" not in answer:
+            found = self._running.get(answer["id"])
+            if found is None or (found.started.done() and "exit" not in answer):
                 continue
             if "failed" in answer:
-                process.started.set_exception(StartFailed(answer["failed"]))
+                found.started.set_exception(StartFailed(answer["failed"]))
             elif "pid" in answer:
-                process.started.set_result(None)
+                found.started.set_result(None)
             else:
-                self._ended(process, answer["exit"])
+                self._ended(found, answer["exit"])
 
     def _ended(self, process: Process, status: int) -> None:
         self._running.pop(process.number, None)

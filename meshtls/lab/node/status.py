@@ -1,4 +1,5 @@
 """A pod's status from what its containers do. Pure: records and the old status in, the new status out."""
+from collections.abc import Sequence
 from typing import Any
 
 Obj = dict[str, Any]
@@ -52,7 +53,7 @@ class Record:
         return out
 
 
-def phase(records: list[Record], policy: str) -> str:
+def phase(records: Sequence[Record], policy: str) -> str:
     """Pending, Running, Succeeded or Failed (GetPodPhase)."""
     apps = [r for r in records if r.kind == APP]
     inits = [r for r in records if r.kind == INIT]
@@ -71,7 +72,7 @@ def phase(records: list[Record], policy: str) -> str:
     return "Running" if all(begun) else "Pending"
 
 
-def build(old: Obj, records: list[Record], policy: str, now: str, gates: list[str], addresses: Obj, failure: Obj | None) -> Obj:
+def build(old: Obj, records: Sequence[Record], policy: str, now: str, gates: list[str], addresses: Obj, failure: Obj | None) -> Obj:
     """The new status. `addresses`: hostIP, podIP, startTime... ; `failure` (phase, reason, message) overrides, for evicted pods."""
     out = {**old, **addresses, "phase": phase(records, policy)}
     if failure:
