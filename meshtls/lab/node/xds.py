@@ -5,7 +5,7 @@ Laws (all measured on Envoy 1.40):
   1. A request whose version is the current one waits for the next; after POLL_S it is answered 304.
   2. A request with another version, when the current one has been sent to that Envoy, is a rejection: REST carries no error text. It
      waits for the next version instead of being sent the same again.
-  3. Listeners and routes that come with new clusters wait until the clusters and their endpoints are accepted.
+  3. Changed listeners and routes wait until the clusters that came with them and their endpoints are accepted.
   4. A frozen proxy (a test's wish) is answered nothing new; a delay holds every push back.
 """
 import asyncio
@@ -73,7 +73,7 @@ class Proxy:
         self.feeds: dict[str, _Feed] = {}
         self.endpoints: ads.Named = {}
         self.stream: ads.Stream | None = None
-        self._due: Configuration | None = None
+        self.news = asyncio.Event()
 
     def feed(self, name: str) -> _Feed:
         """By kind; routes and secrets by kind/name."""
@@ -91,33 +91,29 @@ class Proxy:
         self.listening.clear()
 
     def put(self, found: Configuration) -> None:
-        """Clusters and their endpoints, then what uses them once these are accepted."""
-        ahead = self.feed(CLUSTERS)
-        waits = ahead.version != found.clusters.version and self.feed(LISTENERS).sent != ""
+        """The newest configuration."""
+        self.feed(CLUSTERS).put(found.clusters)
         self.endpoints = found.endpoints
-        ahead.put(found.clusters)
         if self.stream:
             self.stream.update(self.endpoints)
-        self._due = found
-        if waits:
-            asyncio.get_running_loop().call_later(CLUSTERS_FIRST_S, self._release, found)
-        else:
-            self._release(found)
-
-    def _release(self, due: Configuration) -> None:
-        if self._due is not due:
-            return
-        self._due = None
-        self.feed(LISTENERS).put(due.listeners)
-        for name, table in due.routes.items():
-            self.feed(f"{ROUTES}/{name}").put(table)
-        for name in [n for n in self.feeds if n.startswith(f"{ROUTES}/") and n.partition("/")[2] not in due.routes]:
+        self.feed(LISTENERS).put(found.listeners)
+        tables = {f"{ROUTES}/{name}": table for name, table in found.routes.items()}
+        for name, table in tables.items():
+            self.feed(name).put(table)
+        for name in [name for name in self.feeds if name.startswith(ROUTES) and name not in tables]:
             self.feeds.pop(name).wake()
 
-    def review(self) -> None:
-        """Something was accepted."""
-        if self._due is not None and self._has_clusters:
-            self._release(self._due)
+    def heard(self) -> None:
+        """It has accepted something."""
+        self.news.set()
+        self.news = asyncio.Event()
+
+    async def ready_for_more(self) -> None:
+        """Until the newest clusters and their endpoints are accepted, or for CLUSTERS_FIRST_S: they may be refused."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLUSTERS_FIRST_S):
+                while not self._has_clusters:
+                    await self.news.wait()
 
     @property
     def _has_clusters(self) -> bool:
@@ -127,7 +123,7 @@ class Proxy:
     @property
     def current(self) -> bool:
         """Whether this Envoy has accepted all of the newest configuration."""
-        return self.configured and self._due is None and self._has_clusters and all(
+        return self.configured and self._has_clusters and all(
             feed.accepted == feed.version for name, feed in self.feeds.items() if not name.startswith(SECRETS))
 
 
@@ -162,7 +158,7 @@ class Xds:
 
     def taken(self, proxy: Proxy) -> None:
         """An Envoy has accepted something."""
-        proxy.review()
+        proxy.heard()
         self.accepted()
 
     async def _answer(self, _: str, path: str, body: bytes) -> http1.Answer:
@@ -186,6 +182,8 @@ class Xds:
                 await asyncio.wait_for(feed.news.wait(), POLL_S)
             if feed.version == newest:
                 return 304, b""
+        if held and kind in (LISTENERS, ROUTES):
+            await proxy.ready_for_more()
         feed.sent = feed.version
         if kind == CLUSTERS and proxy.stream:
             proxy.stream.subscription.owed = True
