@@ -41,6 +41,21 @@ print(json.dumps({"asked": answer, "uid": os.getuid()}), flush=True)
 """
 STAY = "import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(0))\nprint('up', flush=True)\nsignal.pause()"
 
+# how many processes whose last argument is "sleeper" there are, over and over
+COUNT = r"""
+import json, os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+def command(number):
+    try:
+        return open(f"/proc/{number}/cmdline").read()
+    except OSError:
+        return ""
+while True:
+    found = [name for name in os.listdir("/proc") if name.isdecimal() and command(name).endswith("sleeper\0")]
+    print(json.dumps({"sleepers": len(found)}), flush=True)
+    time.sleep(0.1)
+"""
+
 
 SERVED = [
     scene.MESHED,
@@ -173,6 +188,17 @@ def test_a_failing_liveness_probe_ends_the_container_and_starts_it_again(lab: La
     until(lambda: status(client, "bare", "sick").get("restartCount", 0) >= 1)
     events = until(lambda: [one for one in client.list("Event", "bare") if one["involvedObject"]["name"] == "sick" and one["reason"] == "Unhealthy"])
     assert "Liveness probe failed" in events[0]["message"]
+
+
+def test_a_probe_that_takes_too_long_leaves_no_process_behind(lab: Lab, client: Client) -> None:
+    probe = {"exec": {"command": ["python3", "-c", "import time; time.sleep(600)", "sleeper"]}, "periodSeconds": 1, "timeoutSeconds": 1}
+    lab.apply(pod("slow", "bare", container(COUNT, readinessProbe=probe)))
+
+    def asked() -> int:
+        return sum(one["count"] for one in client.list("Event", "bare") if one["involvedObject"]["name"] == "slow" and "timed out" in one["message"])
+
+    until(lambda: asked() >= 4)
+    assert told(client, "bare", "slow", tail=1)[-1]["sleepers"] <= 2, "one that is asked and one that is just ending"
 
 
 def test_a_tcp_readiness_probe_waits_for_the_port(lab: Lab, client: Client) -> None:
