@@ -16,6 +16,13 @@ PORTS = {"http": (80, 18080), "http2": (85, 18085), "https": (443, 18443), "tcp"
 CLASSES = ("a", "b", "tproxy", "headless", "statefulset", "naked")
 
 
+def at_rest(bootstrap: Json, listeners: list[Json], clusters: list[Json]) -> Json:
+    """A bootstrap that holds its resources instead of asking for them."""
+    static = bootstrap["static_resources"] | {"listeners": listeners}
+    static["clusters"] = [*static["clusters"], *clusters]
+    return {k: v for k, v in bootstrap.items() if k != "dynamic_resources"} | {"static_resources": static}
+
+
 def policies(entries: list[Json]) -> Iterator[Json]:
     """PeerAuthentications from the short form; the first of two equally old ones is the older."""
     for number, entry in enumerate(entries):

@@ -85,14 +85,13 @@ EVERYTHING = """
 
 def accepted(world, pod, tmp_path):
     resources = {
-        "listeners": list(istio.listeners(world, pod).items),
-        "clusters": list(istio.clusters(world, pod).items),
+        "listeners": istio.listeners(world, pod).items,
+        "clusters": istio.clusters(world, pod).items,
     }
     trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")  # validation opens the files that TLS settings name
     text = json.dumps(resources).replace("/ca.pem", str(tmp_path / "ca.pem"))
-    config = istio.bootstrap(
-        pod, world, xds_socket=str(tmp_path / "x"), admin_socket=str(tmp_path / "a"), static=json.loads(text)
-    )
+    bootstrap = istio.bootstrap(pod, world, xds_socket=str(tmp_path / "x"), admin_socket=str(tmp_path / "a"))
+    config = named_cases.at_rest(bootstrap, **json.loads(text))
     path = tmp_path / "envoy.json"
     path.write_text(json.dumps(config))
     done = subprocess.run(
@@ -126,9 +125,7 @@ def test_what_envoy_would_refuse_is_noticed(tmp_path):
     world = World.of(named_cases.reachability({"name": "bare"}))
     pod = world.pods_by_name["echo", "a"]
     broken = istio.listeners(world, pod).items[0] | {"no_such_field": True}
-    config = istio.bootstrap(
-        pod, world, xds_socket="x", admin_socket="a", static={"listeners": [broken], "clusters": []}
-    )
+    config = named_cases.at_rest(istio.bootstrap(pod, world, xds_socket="x", admin_socket="a"), [broken], [])
     path = tmp_path / "envoy.json"
     path.write_text(json.dumps(config))
     assert subprocess.run([ENVOY, "--mode", "validate", "-c", path], capture_output=True, timeout=60).returncode != 0

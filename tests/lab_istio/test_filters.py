@@ -7,6 +7,8 @@ import yaml
 
 from meshtls.errors import InputError
 from meshtls.lab import istio
+from meshtls.lab.istio import metrics
+from meshtls.lab.istio.bootstrap import drain_seconds
 from meshtls.lab.istio.telemetry import TEXT_FORMAT
 from meshtls.lab.istio.world import World
 
@@ -121,7 +123,7 @@ A, B = "spiffe://cluster.local/ns/echo/sa/a", "spiffe://cluster.local/ns/echo/sa
 def metric(name, pod="b", **tags):
     """The labels of the only series that comes of one of Envoy's."""
     found = world()
-    text = istio.istio_metrics(line(name, 3, **tags), found, found.pods_by_name["echo", pod])
+    text = metrics.istio_metrics(line(name, 3, **tags), found, found.pods_by_name["echo", pod])
     body = text.splitlines()[1]
     assert body.startswith(f"istio_{name}{{") and body.endswith("} 3")
     return dict(part.split("=", 1) for part in body[len(name) + 7 : -3].replace('"', "").split(","))
@@ -178,7 +180,7 @@ def test_series_that_become_one_are_added_up():
     two = line("requests_total", 1, **SERVER, peer="", client="10.1.0.6") + line(
         "requests_total", 2, **SERVER, peer="", client="10.9.9.9"
     )
-    text = istio.istio_metrics(two, found, found.pods_by_name["echo", "b"])
+    text = metrics.istio_metrics(two, found, found.pods_by_name["echo", "b"])
     assert text.count("istio_requests_total{") == 1 and text.endswith("} 3\n")
 
 
@@ -266,7 +268,7 @@ def test_the_drain_time_is_the_meshs(mesh, seconds):
     found = world(MESH % mesh)
     flags = istio.arguments(found, found.pods_by_name["echo", "b"])
     assert flags[flags.index("--drain-time-s") + 1] == str(seconds)
-    assert istio.drain_seconds(found) == seconds
+    assert drain_seconds(found) == seconds
 
 
 def test_every_socket_of_the_proxy_is_marked_and_calls_to_the_own_ports_come_from_127_0_0_6():

@@ -8,7 +8,7 @@ import pytest
 import recordings
 
 from meshtls.lab import istio
-from meshtls.lab.istio.inject import selected
+from meshtls.lab.api import select
 from meshtls.lab.istio.world import World
 
 ENABLED = {"metadata": {"name": "shop", "labels": {"istio-injection": "enabled"}}}
@@ -218,4 +218,4 @@ def test_nothing_is_intercepted_in_mode_none_or_without_a_proxy():
     ],
 )
 def test_selectors_mean_what_kubernetes_means(rule, found, fits):
-    assert selected({"matchExpressions": [rule]}, found) is fits
+    assert select.selected({"matchExpressions": [rule]}, found) is fits

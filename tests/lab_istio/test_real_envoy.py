@@ -23,7 +23,7 @@ import named_cases
 import pytest
 
 from meshtls.lab import istio
-from meshtls.lab.istio import envoy
+from meshtls.lab.istio import envoy, metrics
 from meshtls.lab.istio.world import World
 from meshtls.lab.node.ca import Authority
 
@@ -106,13 +106,9 @@ class Rig:
         self.world = World.of([member, *service, *policy, DRY_RUN, MESH])
         self.pod = self.world.pods_by_name["my", "foo"]
         secrets(directory)
-        config = istio.bootstrap(
-            self.pod,
-            self.world,
-            xds_socket=str(directory / "x"),
-            admin_socket=str(directory / "admin"),
-            static={"listeners": list(self._listeners()), "clusters": list(self._clusters(app))},
-        )
+        sockets = {"xds_socket": str(directory / "x"), "admin_socket": str(directory / "admin")}
+        bootstrap = istio.bootstrap(self.pod, self.world, **sockets)
+        config = named_cases.at_rest(bootstrap, list(self._listeners()), list(self._clusters(app)))
         (directory / "envoy.json").write_text(json.dumps(from_files(config, directory)))
         self.app = http.server.ThreadingHTTPServer(("127.0.0.1", app), Echo)
 
@@ -193,7 +189,7 @@ def test_a_call_through_the_clients_proxy_is_mesh_mtls(protocol, mode, tmp_path)
             lambda: next(
                 (
                     x
-                    for x in istio.istio_metrics(rig.admin(istio.METRICS_QUERY), rig.world, rig.pod).splitlines()
+                    for x in metrics.istio_metrics(rig.admin(metrics.QUERY), rig.world, rig.pod).splitlines()
                     if x.startswith(f'istio_{name}_total{{reporter="dest')
                 ),
                 "",

@@ -1,19 +1,20 @@
 """AuthorizationPolicy as Envoy RBAC filters (pilot/pkg/security/authz): AUDIT, DENY, then ALLOW; dry-run policies are
 shadow rules, which count and refuse nothing.
 
-On TCP a rule with an HTTP-only field is dropped from an ALLOW policy and widened in a DENY policy. CUSTOM is not
-translated.
+A rule is permissions (what is asked for) and principals (who asks), each a list of which one must hold. What `from` and
+`to` say by field, `when` says by key: both are conditions of FIELDS. On TCP a rule with an HTTP-only condition is
+dropped from an ALLOW policy and widened in a DENY policy. CUSTOM is not translated.
 """
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from meshtls.errors import InputError
 from meshtls.lab.istio import envoy, hosts
 from meshtls.lab.istio.envoy import Json
-from meshtls.lab.istio.objects import DOMAIN, Obj, annotations, labels, name_of, namespace_of, spec
-from meshtls.lab.istio.world import World
+from meshtls.lab.istio.objects import DOMAIN, Obj, annotations, at, name_of, namespace_of, spec
+from meshtls.lab.istio.world import World, remembered
 
 NEVER: Json = {"permissions": [{"not_rule": {"any": True}}], "principals": [{"not_id": {"any": True}}]}
 PREFIX = {"ALLOW": "istio_dry_run_allow_", "DENY": "istio_dry_run_deny_"}
@@ -23,153 +24,12 @@ class HttpOnly(Exception):
     """A condition that means nothing on a TCP connection, or that is not known."""
 
 
-class Rules:
-    """The RBAC filters of one pod's inbound chains."""
+class Asked(NamedTuple):
+    """A value of a condition: of a policy in `home`, for the header or claim `name`."""
 
-    def __init__(self, world: World, pod: Obj) -> None:
-        self.world, self.pod = world, pod
-
-    def http(self) -> list[Json]:
-        """HTTP filters."""
-        return self._cached("http")
-
-    def tcp(self) -> list[Json]:
-        """Network filters."""
-        return self._cached("tcp")
-
-    def _cached(self, kind: str) -> list[Json]:
-        key = ("authz", kind, namespace_of(self.pod), *sorted(labels(self.pod).items()))
-        if key not in self.world.cache:
-            self.world.cache[key] = self._filters(kind == "tcp")
-        found: list[Json] = self.world.cache[key]
-        return found
-
-    def _policies(self) -> list[Obj]:
-        out = []
-        for home in dict.fromkeys([self.world.root_namespace, namespace_of(self.pod)]):
-            for policy in self.world.kind("AuthorizationPolicy"):
-                selector = (spec(policy).get("selector") or {}).get("matchLabels")
-                refers = spec(policy).get("targetRef") or spec(policy).get("targetRefs")
-                if namespace_of(policy) == home and not refers and hosts.labels_match(selector, labels(self.pod)):
-                    out.append(policy)
-        return out
-
-    def _filters(self, tcp: bool) -> list[Json]:
-        policies, out = self._policies(), []
-        for action, name in (("AUDIT", "LOG"), ("DENY", "DENY"), ("ALLOW", "ALLOW")):
-            chosen = [p for p in policies if (spec(p).get("action") or "ALLOW") == action]
-            if not chosen:
-                continue
-            rules: dict[bool, Json] = {}
-            for policy in chosen:
-                dry = annotations(policy).get("istio.io/dry-run", "").lower() in ("true", "1", "t")
-                table = rules.setdefault(dry, {"action": name, "policies": {}})["policies"]
-                table.update(self._policy(policy, action == "ALLOW", tcp))
-            fields: Json = {"rules": rules.get(False), "shadow_rules": rules.get(True)}
-            if True in rules and action in PREFIX:
-                fields["shadow_rules_stat_prefix"] = PREFIX[action]
-            if tcp:
-                out.append(
-                    envoy.extension(
-                        "envoy.filters.network.rbac", "filters.network.rbac.v3.RBAC", stat_prefix="tcp.", **fields
-                    )
-                )
-            else:
-                out.append(envoy.extension("envoy.filters.http.rbac", "filters.http.rbac.v3.RBAC", **fields))
-        return out
-
-    def _policy(self, policy: Obj, allow: bool, tcp: bool) -> Json:
-        rules = spec(policy).get("rules") or []
-        prefix = f"ns[{namespace_of(policy)}]-policy[{name_of(policy)}]-rule"
-        if not rules:
-            return {f"{prefix}[0]": NEVER}
-        out = {}
-        for number, rule in enumerate(rules):
-            try:
-                out[f"{prefix}[{number}]"] = self._rule(rule or {}, namespace_of(policy), allow, tcp)
-            except HttpOnly:
-                continue
-        return out
-
-    def _rule(self, rule: Obj, home: str, allow: bool, tcp: bool) -> Json:
-        when = rule.get("when") or []
-
-        def both(entry: Obj, table: dict[str, Callable[..., Json]], key: str, negate: str) -> list[Json]:
-            found = []
-            for field, make in table.items():
-                for values, negated in (
-                    (entry.get(field), False),
-                    (entry.get("not" + field[0].upper() + field[1:]), True),
-                ):
-                    found += self._any(values or [], make, key, negate if negated else "", home, allow, tcp)
-            return found
-
-        def conditions(table: dict[str, Callable[..., Json]], key: str, negate: str) -> list[Json]:
-            found = []
-            for entry in when:
-                name = entry["key"].partition("[")[0]
-                argument = entry["key"].partition("[")[2].rstrip("]")
-                if name in table:
-                    for values, negated in ((entry.get("values"), False), (entry.get("notValues"), True)):
-                        found += self._any(
-                            values or [], table[name], key, negate if negated else "", home, allow, tcp, argument
-                        )
-                elif name not in WHEN_PERMISSIONS and name not in WHEN_PRINCIPALS and allow:
-                    raise HttpOnly(name)
-            return found
-
-        operations = [o.get("operation") or {} for o in rule.get("to") or [{}]]
-        sources = [s.get("source") or {} for s in rule.get("from") or [{}]]
-        permissions = [
-            both(o, OPERATIONS, "or_rules", "not_rule") + conditions(WHEN_PERMISSIONS, "or_rules", "not_rule")
-            for o in operations
-        ]
-        principals = [
-            both(s, SOURCES, "or_ids", "not_id") + conditions(WHEN_PRINCIPALS, "or_ids", "not_id") for s in sources
-        ]
-        return {
-            "permissions": [{"and_rules": {"rules": p or [{"any": True}]}} for p in permissions],
-            "principals": [{"and_ids": {"ids": p or [{"any": True}]}} for p in principals],
-        }
-
-    def _any(
-        self,
-        values: list[str],
-        make: Callable[..., Json],
-        key: str,
-        negate: str,
-        home: str,
-        allow: bool,
-        tcp: bool,
-        argument: str = "",
-    ) -> list[Json]:
-        if make is _principal:
-            values = self._aliased(values)
-        elif make is _trust_domain:
-            domains = self.world.trust_domains
-            values = list(dict.fromkeys(d for v in values for d in (domains if v in domains else [v])))
-        found = []
-        for value in values:
-            try:
-                if tcp and make in HTTP_ONLY:
-                    raise HttpOnly(value)
-                found.append(make(value, home, argument))
-            except HttpOnly:
-                if allow:
-                    raise
-        if not found:
-            return []
-        joined = {key: {key.partition("_")[2]: found}}
-        return [{negate: joined} if negate else joined]
-
-    def _aliased(self, principals: list[str]) -> list[str]:
-        """Principals of the mesh's own trust domain under each of its aliases too."""
-        out = []
-        for principal in principals:
-            domain, _, rest = principal.partition("/")
-            known = principal.count("/") == 4 and (domain in self.world.trust_domains or domain == DOMAIN)
-            out += [f"{d}/{rest}" for d in self.world.trust_domains] if known else [principal]
-        return list(dict.fromkeys(out))
+    value: str
+    home: str
+    name: str
 
 
 def _matcher(value: str, prefix: str = "") -> Json:
@@ -183,115 +43,170 @@ def _matcher(value: str, prefix: str = "") -> Json:
     return {"exact": prefix + value}
 
 
-def _authenticated(name: Json) -> Json:
+def _named(name: Json) -> Json:
     return {"authenticated": {"principal_name": name}}
 
 
 def _regex(pattern: str) -> Json:
-    return _authenticated({"safe_regex": {"regex": pattern}})
+    return _named({"safe_regex": {"regex": pattern}})
 
 
-def _cidr(value: str) -> Json:
-    ip, _, length = value.partition("/")
-    if not hosts.is_ip(ip):
-        raise HttpOnly(value)
-    return {"address_prefix": ip, "prefix_len": int(length or (128 if ":" in ip else 32))}
+def _cidr(asked: Asked) -> Json:
+    if not hosts.is_ip(asked.value.partition("/")[0]):
+        raise HttpOnly(asked.value)
+    return envoy.cidr(asked.value)
 
 
-def _principal(value: str, *_: Any) -> Json:
-    return _authenticated(_matcher(value, "spiffe://"))
+def _namespace(asked: Asked) -> Json:
+    return _regex(f".*/ns/{'.*'.join(re.escape(p) for p in asked.value.split('*'))}/.*")
 
 
-def _namespace(value: str, *_: Any) -> Json:
-    return _regex(f".*/ns/{'.*'.join(re.escape(p) for p in value.split('*'))}/.*")
-
-
-def _service_account(value: str, home: str, _: str) -> Json:
-    namespace, found, account = value.partition("/")
+def _service_account(asked: Asked) -> Json:
+    namespace, found, account = asked.value.partition("/")
     if not found:
-        namespace, account = home, value
+        namespace, account = asked.home, asked.value
     return _regex(f"spiffe://.+/ns/{re.escape(namespace)}/(.+/|)sa/{re.escape(account)}(/.+)?")
 
 
-def _trust_domain(value: str, *_: Any) -> Json:
-    if "*" not in value or value == "*":
-        return _authenticated({"prefix": "spiffe://" if value == "*" else f"spiffe://{value}/"})
-    first, _star, rest = value.partition("*")
+def _trust_domain(asked: Asked) -> Json:
+    first, star, rest = asked.value.partition("*")
+    if not star or asked.value == "*":
+        return _named({"prefix": f"spiffe://{first}/" if first else "spiffe://"})
     return _regex(f"spiffe://{re.escape(first)}[^/]*{re.escape(rest)}/.*")
 
 
-def _source_ip(value: str, *_: Any) -> Json:
-    return {"direct_remote_ip": _cidr(value)}
-
-
-def _remote_ip(value: str, *_: Any) -> Json:
-    return {"remote_ip": _cidr(value)}
-
-
-def _header(value: str, _: str, name: str) -> Json:
-    if value == "*":
-        return {"header": {"name": name, "present_match": True}}
-    return {"header": {"name": name, "string_match": _matcher(value)}}
-
-
-def _method(value: str, *_: Any) -> Json:
-    return _header(value, "", ":method")
-
-
-def _host(value: str, *_: Any) -> Json:
+def _header(name: str, value: str, **fields: Any) -> Json:
     match = _matcher(value)
-    return {
-        "header": {
-            "name": ":authority",
-            "string_match": match if "safe_regex" in match else {**match, "ignore_case": True},
-        }
-    }
+    exact = {"string_match": match if "safe_regex" in match else match | fields}
+    return {"header": {"name": name, **({"present_match": True} if value == "*" and not fields else exact)}}
 
 
-def _path(value: str, *_: Any) -> Json:
-    return {"url_path": {"path": _matcher(value)}}
-
-
-def _port(value: str, *_: Any) -> Json:
+def _port(asked: Asked) -> Json:
+    value = asked.value
     if not value.isdecimal():
         raise InputError(f"AuthorizationPolicy: not a port: {value!r}", "write a number between 1 and 65535, in quotes")
     return {"destination_port": int(value)}
 
 
-def _destination_ip(value: str, *_: Any) -> Json:
-    return {"destination_ip": _cidr(value)}
-
-
-def _sni(value: str, *_: Any) -> Json:
-    return {"requested_server_name": _matcher(value)}
-
-
-def _claim(value: str, *_: Any) -> Json:
-    return {"not_id": {"any": True}}  # the lab verifies no tokens, so no request has an identity
-
-
-OPERATIONS: dict[str, Callable[..., Json]] = {"hosts": _host, "methods": _method, "paths": _path, "ports": _port}
-SOURCES: dict[str, Callable[..., Json]] = {
-    "principals": _principal,
-    "requestPrincipals": _claim,
-    "serviceAccounts": _service_account,
-    "trustDomains": _trust_domain,
-    "namespaces": _namespace,
-    "remoteIpBlocks": _remote_ip,
-    "ipBlocks": _source_ip,
+RULE, ID = "rule", "id"
+Make = Callable[[Asked], Json]
+# Where it belongs, whether it is for HTTP alone, and how one value of it is said. The lab verifies no tokens: no request
+# has an identity of its own.
+FIELDS: dict[str, tuple[str, bool, Make]] = {
+    "operation.hosts": (RULE, True, lambda a: _header(":authority", a.value, ignore_case=True)),
+    "operation.methods": (RULE, True, lambda a: _header(":method", a.value)),
+    "operation.paths": (RULE, True, lambda a: {"url_path": {"path": _matcher(a.value)}}),
+    "destination.port": (RULE, False, _port),
+    "destination.ip": (RULE, False, lambda a: {"destination_ip": _cidr(a)}),
+    "connection.sni": (RULE, False, lambda a: {"requested_server_name": _matcher(a.value)}),
+    "source.principal": (ID, False, lambda a: _named(_matcher(a.value, "spiffe://"))),
+    "source.requestPrincipals": (ID, True, lambda a: {"not_id": {"any": True}}),
+    "source.serviceAccount": (ID, False, _service_account),
+    "source.trustDomain": (ID, False, _trust_domain),
+    "source.namespace": (ID, False, _namespace),
+    "remote.ip": (ID, False, lambda a: {"remote_ip": _cidr(a)}),
+    "source.ip": (ID, False, lambda a: {"direct_remote_ip": _cidr(a)}),
+    "request.headers": (ID, True, lambda a: _header(a.name, a.value)),
 }
-WHEN_PERMISSIONS: dict[str, Callable[..., Json]] = {
-    "destination.ip": _destination_ip,
-    "destination.port": _port,
-    "connection.sni": _sni,
+# The fields of `operation` and `source`, and what they are called above.
+OPERATION = {"hosts": "operation.hosts", "methods": "operation.methods", "paths": "operation.paths", "ports": "destination.port"}
+SOURCE = {
+    "principals": "source.principal",
+    "requestPrincipals": "source.requestPrincipals",
+    "serviceAccounts": "source.serviceAccount",
+    "trustDomains": "source.trustDomain",
+    "namespaces": "source.namespace",
+    "remoteIpBlocks": "remote.ip",
+    "ipBlocks": "source.ip",
 }
-WHEN_PRINCIPALS: dict[str, Callable[..., Json]] = {
-    "source.ip": _source_ip,
-    "remote.ip": _remote_ip,
-    "source.namespace": _namespace,
-    "source.principal": _principal,
-    "source.serviceAccount": _service_account,
-    "source.trustDomain": _trust_domain,
-    "request.headers": _header,
-}
-HTTP_ONLY = frozenset({_header, _method, _host, _path, _claim})
+
+
+@remembered
+def filters(world: World, namespace: str, marks: dict[str, str], tcp: bool) -> list[Json]:
+    """The RBAC filters of a workload's inbound chains, for TCP or for HTTP."""
+    policies, out = list(_policies(world, namespace, marks)), []
+    for action, name in (("AUDIT", "LOG"), ("DENY", "DENY"), ("ALLOW", "ALLOW")):
+        rules: dict[bool, Json] = {}
+        for policy in policies:
+            if (spec(policy).get("action") or "ALLOW") == action:
+                dry = annotations(policy).get("istio.io/dry-run", "").lower() in ("true", "1", "t")
+                table = rules.setdefault(dry, {"action": name, "policies": {}})["policies"]
+                table.update(_policy(world, policy, action == "ALLOW", tcp))
+        fields: Json = {"rules": rules.get(False), "shadow_rules": rules.get(True)}
+        fields["shadow_rules_stat_prefix"] = PREFIX.get(action) if True in rules else None
+        fields["stat_prefix"] = "tcp." if tcp else None
+        kind = "network" if tcp else "http"
+        if rules:
+            out.append(envoy.extension(f"filters.{kind}.rbac.v3.RBAC", **fields))
+    return out
+
+
+def _policies(world: World, namespace: str, marks: dict[str, str]) -> Iterator[Obj]:
+    for home in dict.fromkeys([world.root_namespace, namespace]):
+        for policy in world.kind("AuthorizationPolicy"):
+            body = spec(policy)
+            refers = body.get("targetRef") or body.get("targetRefs")
+            selected = hosts.labels_match(at(body, "selector", "matchLabels"), marks)
+            if namespace_of(policy) == home and not refers and selected:
+                yield policy
+
+
+def _policy(world: World, policy: Obj, allow: bool, tcp: bool) -> Json:
+    prefix, home = f"ns[{namespace_of(policy)}]-policy[{name_of(policy)}]-rule", namespace_of(policy)
+    out = {}
+    for number, rule in enumerate(spec(policy).get("rules") or []):
+        try:
+            out[f"{prefix}[{number}]"] = _rule(world, rule or {}, home, allow, tcp)
+        except HttpOnly:
+            continue
+    return out if spec(policy).get("rules") else {f"{prefix}[0]": NEVER}
+
+
+def _rule(world: World, rule: Obj, home: str, allow: bool, tcp: bool) -> Json:
+    when = rule.get("when") or []
+
+    def one(side: str, entry: Obj, fields: dict[str, str]) -> Json:
+        """All that must hold: what the entry says, and what `when` says for this side."""
+        said = [(called, "", entry.get(f), entry.get("not" + f[0].upper() + f[1:])) for f, called in fields.items()]
+        for condition in when:
+            key, _, argument = condition["key"].partition("[")
+            if key in FIELDS and FIELDS[key][0] == side:
+                said.append((key, argument.rstrip("]"), condition.get("values"), condition.get("notValues")))
+            elif key not in FIELDS and allow:
+                raise HttpOnly(key)
+        found = []
+        for called, argument, values, others in said:
+            for given, negated in ((values, False), (others, True)):
+                anyone = list(_any(world, called, given or [], home, argument, allow, tcp))
+                joined = {f"or_{side}s": {f"{side}s": anyone}}
+                found += [{f"not_{side}": joined} if negated else joined] if anyone else []
+        return {f"and_{side}s": {f"{side}s": found or [{"any": True}]}}
+
+    operations = [o.get("operation") or {} for o in rule.get("to") or [{}]]
+    sources = [s.get("source") or {} for s in rule.get("from") or [{}]]
+    return {
+        "permissions": [one(RULE, o, OPERATION) for o in operations],
+        "principals": [one(ID, s, SOURCE) for s in sources],
+    }
+
+
+def _any(world: World, called: str, values: list[str], home: str, name: str, allow: bool, tcp: bool) -> Iterator[Json]:
+    """The values of a condition, one of which must hold; those that mean nothing here void an ALLOW."""
+    _, http_only, make = FIELDS[called]
+    for value in dict.fromkeys(v for given in values for v in _aliased(world, called, given)):
+        try:
+            if tcp and http_only:
+                raise HttpOnly(value)
+            yield make(Asked(value, home, name))
+        except HttpOnly:
+            if allow:
+                raise
+
+
+def _aliased(world: World, called: str, value: str) -> list[str]:
+    """Principals and trust domains of the mesh itself under each of its trust domain's aliases too."""
+    domains = world.trust_domains
+    domain, _, rest = value.partition("/")
+    if called == "source.principal" and value.count("/") == 4 and domain in (*domains, DOMAIN):
+        return [f"{d}/{rest}" for d in domains]
+    return domains if called == "source.trustDomain" and value in domains else [value]

@@ -1,10 +1,8 @@
 """What an Envoy starts with: its name, where its configuration comes from, its admin socket. The rest is dynamic."""
 
-from typing import Any
-
 from meshtls.lab.istio import envoy
 from meshtls.lab.istio.envoy import Json
-from meshtls.lab.istio.objects import DOMAIN, Obj, labels, name_of, namespace_of, pod_ip
+from meshtls.lab.istio.objects import DOMAIN, Obj, at, labels, name_of, namespace_of, pod_ip
 from meshtls.lab.istio.world import World
 
 
@@ -16,30 +14,27 @@ def node_id(pod: Obj) -> str:
 
 def drain_seconds(world: World) -> int:
     """Seconds that an old listener's connections live: drainDuration of the mesh's proxy configuration, else 45."""
-    text = str((world.mesh.get("defaultConfig") or {}).get("drainDuration") or world.mesh.get("drainDuration") or "45s")
+    text = str(at(world.mesh, "defaultConfig", "drainDuration") or world.mesh.get("drainDuration") or "45s")
     units = {"s": 1, "m": 60, "h": 3600}
     return round(float(text[:-1]) * units[text[-1]]) if text[-1] in units else round(float(text))
 
 
 def arguments(world: World, pod: Obj) -> list[str]:
     """Envoy's flags, apart from the configuration's path."""
-    return [
-        "--drain-time-s",
-        str(drain_seconds(world)),
-        "--drain-strategy",
-        "immediate",
-        "--disable-hot-restart",
-        "--concurrency",
-        "1",
-        "--service-node",
-        node_id(pod),
-        "--service-cluster",
-        f"{labels(pod).get('app') or name_of(pod)}.{namespace_of(pod)}",
-        "--file-flush-interval-msec",
-        "200",
-        "--log-level",
-        "warning",
-    ]
+    options = {
+        "--drain-time-s": str(drain_seconds(world)),
+        "--drain-strategy": "immediate",
+        "--concurrency": "1",
+        "--service-node": node_id(pod),
+        "--service-cluster": _cluster(pod),
+        "--file-flush-interval-msec": "200",
+        "--log-level": "warning",
+    }
+    return ["--disable-hot-restart", *(word for option in options.items() for word in option)]
+
+
+def _cluster(pod: Obj) -> str:
+    return f"{labels(pod).get('app') or name_of(pod)}.{namespace_of(pod)}"
 
 
 def _server(name: str, path: str) -> Json:
@@ -52,21 +47,19 @@ def _server(name: str, path: str) -> Json:
     }
 
 
-def bootstrap(pod: Obj, world: World, *, xds_socket: str, admin_socket: str, static: Json | None = None) -> Json:
+def bootstrap(pod: Obj, world: World, *, xds_socket: str, admin_socket: str) -> Json:
     """The bootstrap of a pod's Envoy. `xds_socket` and `admin_socket` are paths of unix sockets, which need no
-    network of the pod's. `static` (`{"listeners": [...], "clusters": [...]}`) embeds resources instead of asking for
-    them: for validation."""
-    source = envoy.xds_source()
+    network of the pod's."""
     xds, ads = _server("xds", xds_socket), _server("ads", xds_socket)
     ads["typed_extension_protocol_options"] = {
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": envoy.typed(
             "upstreams.http.v3.HttpProtocolOptions", explicit_http_config={"http2_protocol_options": {}}
         )
     }
-    out: dict[str, Any] = {
+    return {
         "node": {
             "id": node_id(pod),
-            "cluster": f"{labels(pod).get('app') or name_of(pod)}.{namespace_of(pod)}",
+            "cluster": _cluster(pod),
             "metadata": {"NAMESPACE": namespace_of(pod), "NAME": name_of(pod), "LABELS": labels(pod)},
         },
         "admin": {"address": {"pipe": {"path": admin_socket}}},
@@ -75,9 +68,5 @@ def bootstrap(pod: Obj, world: World, *, xds_socket: str, admin_socket: str, sta
             "stats_matcher": {"exclusion_list": {"patterns": [{"prefix": "cluster.outbound"}, {"prefix": "vhost."}]}},
         },
         "static_resources": {"clusters": [xds, ads]},
+        "dynamic_resources": {"lds_config": envoy.XDS, "cds_config": envoy.XDS, "ads_config": envoy.ADS},
     }
-    if static is None:
-        out["dynamic_resources"] = {"lds_config": source, "cds_config": source, "ads_config": envoy.ADS}
-    else:
-        out["static_resources"] = {"clusters": [xds, ads, *static["clusters"]], "listeners": static["listeners"]}
-    return out

@@ -7,68 +7,52 @@ with a sidecar gets mesh mTLS unless its own policy is DISABLE. Where the client
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 from meshtls.lab.istio import destinationrule, envoy, hosts, policies
 from meshtls.lab.istio.envoy import Json
 from meshtls.lab.istio.filters import Proxy
-from meshtls.lab.istio.objects import AUTO, HTTP, HTTP2, Endpoint, Obj, Port, Service, Target, labels, parse, pod_ip
+from meshtls.lab.istio.objects import AUTO, HTTP, HTTP2, Endpoint, Obj, Port, Service, Target, at, labels, parse, pod_ip
 from meshtls.lab.istio.scope import Scope
 from meshtls.lab.istio.world import World
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 UNLIMITED = 4294967295
-LIMITS: Json = {
-    "thresholds": [
-        {
-            "max_connections": UNLIMITED,
-            "max_pending_requests": UNLIMITED,
-            "max_requests": UNLIMITED,
-            "max_retries": UNLIMITED,
-        }
-    ]
-}
+COUNTED = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
+COMMON: Json = {"connect_timeout": "10s", "circuit_breakers": {"thresholds": [dict.fromkeys(COUNTED, UNLIMITED)]}}
 FOREVER = "31536000s"
 MAGIC = "127.0.0.6"  # what comes from here to the pod's own ports is not intercepted again
 LB = {"ROUND_ROBIN": "ROUND_ROBIN", "RANDOM": "RANDOM", "LEAST_CONN": "LEAST_REQUEST", "LEAST_REQUEST": "LEAST_REQUEST"}
-PROTOCOLS: Json = {"http_protocol_options": {}, "http2_protocol_options": {}}
+VERSIONS: Json = {
+    "": {"explicit_http_config": {"http_protocol_options": {}}},
+    "h2": {"explicit_http_config": {"http2_protocol_options": {"max_concurrent_streams": 1024}}},
+    "client's": {"use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}}},
+}
 
 
 def outbound(world: World, scope: Scope, pod_labels: dict[str, str]) -> list[Json]:
     """The clusters of every service in scope, and those for traffic that no service claims."""
-    out = [_static(envoy.BLACKHOLE), _passthrough(envoy.PASSTHROUGH, envoy.bind())]
+    out: list[Json | None] = [_static(envoy.BLACKHOLE), _passthrough(envoy.PASSTHROUGH)]
     for service in scope.services.values():
-        if service.resolution in ("ALIAS", "DYNAMIC_DNS"):
-            continue
-        rule = scope.rule(service.hostname, pod_labels)
-        for port in service.ports:
-            if port.protocol == "udp":
-                continue
-            out += filter(
-                None,
-                (
-                    _service_cluster(world, scope, service, port, rule, subset)
-                    for subset in [None, *(rule.get("subsets") or [])]
-                ),
-            )
-    return out
+        if service.resolution not in ("ALIAS", "DYNAMIC_DNS"):
+            rule = scope.rule(service.hostname, pod_labels)
+            ports = [p for p in service.ports if p.protocol != "udp"]
+            subsets = [None, *(rule.get("subsets") or [])]
+            out += [_service_cluster(world, scope, service, port, rule, subset) for port in ports for subset in subsets]
+    return [cluster for cluster in out if cluster is not None]
 
 
 def inbound(proxy: Proxy, targets: Iterable[Target]) -> list[Json]:
     """The clusters behind the inbound listener: the called address, from 127.0.0.6, which interception lets through;
     localhost where the mesh's inboundTrafficPolicy says so; what a Sidecar's ingress says if it has any."""
-    out = [_passthrough(envoy.INBOUND_PASSTHROUGH, envoy.bind(MAGIC))]
+    out = [_passthrough(envoy.INBOUND_PASSTHROUGH, MAGIC)]
     oldest = {t.number: t for t in reversed(list(targets))}
-    if proxy.scope.ingress:
-        for entry in proxy.scope.ingress:
-            number, protocol = entry["port"]["number"], parse(entry["port"].get("protocol", ""))
-            found = oldest.get(number)
-            host = found.service.hostname if found else ""
-            out.append(_own(proxy, number, protocol, entry.get("defaultEndpoint") or "", host, number))
+    for entry in proxy.scope.ingress:
+        number, protocol = entry["port"]["number"], parse(entry["port"].get("protocol", ""))
+        host = oldest[number].service.hostname if number in oldest else ""
+        out.append(_own(proxy, number, protocol, entry.get("defaultEndpoint") or "", host, number))
+    if proxy.scope.ingress or proxy.interception == "NONE":
         return out
-    if proxy.interception == "NONE":
-        return out
-    local = (proxy.world.mesh.get("inboundTrafficPolicy") or {}).get("mode") == "LOCALHOST"
+    local = at(proxy.world.mesh, "inboundTrafficPolicy", "mode") == "LOCALHOST"
     for number, target in sorted(oldest.items()):
         where = f"127.0.0.1:{number}" if local else ""
         out.append(_own(proxy, number, target.port.protocol, where, target.service.hostname, target.port.number))
@@ -80,12 +64,12 @@ def _own(proxy: Proxy, number: int, protocol: str, where: str, host: str, port: 
     (buildInboundCluster)."""
     rule = proxy.scope.rule(host, labels(proxy.pod)).get("trafficPolicy") if host else None
     policy = destinationrule.for_port(rule, port)
-    follows = (((policy or {}).get("connectionPool") or {}).get("http") or {}).get("useClientProtocol")
-    protocol = AUTO if follows else protocol
+    if at(policy, "connectionPool", "http", "useClientProtocol"):
+        protocol = AUTO
     name, source = envoy.inbound(number), MAGIC
     ip, _, there = where.rpartition(":")
     if not where:
-        cluster = _original_dst(name, protocol) | {"cleanup_interval": FOREVER}
+        cluster = _original_dst(name) | {"cleanup_interval": FOREVER}
     else:
         if where.startswith("unix://"):
             address: Json = {"pipe": {"path": where.removeprefix("unix://")}}
@@ -93,13 +77,14 @@ def _own(proxy: Proxy, number: int, protocol: str, where: str, host: str, port: 
             address, source = envoy.address("127.0.0.1", int(there)), ""
         else:
             address = envoy.address(pod_ip(proxy.pod) or "127.0.0.1", int(there))
-        cluster = _static(name, [{"endpoint": {"address": address}}]) | _protocol(protocol)
-    return _pooled(cluster | {"upstream_bind_config": envoy.bind(source)}, policy)
+        cluster = _static(name, [{"endpoint": {"address": address}}])
+    return cluster | _options(_version(protocol)) | _connects(policy, source)
 
 
-def _pooled(cluster: Json, policy: Obj | None) -> Json:
-    pool = ((policy or {}).get("connectionPool") or {}).get("tcp") or {}
-    return cluster | ({"connect_timeout": pool["connectTimeout"]} if pool.get("connectTimeout") else {})
+def _connects(policy: Obj | None, source: str = "") -> Json:
+    """How a cluster's sockets are made."""
+    timeout = at(policy, "connectionPool", "tcp", "connectTimeout")
+    return {"upstream_bind_config": envoy.bind(source), **({"connect_timeout": timeout} if timeout else {})}
 
 
 def _service_cluster(world: World, scope: Scope, service: Service, port: Port, rule: Obj, subset: Obj | None) -> Json | None:
@@ -113,30 +98,52 @@ def _service_cluster(world: World, scope: Scope, service: Service, port: Port, r
         keeps_address |= destinationrule.passes_through(policy) or destinationrule.passes_through(inferred)
     cluster_name = envoy.outbound(service.hostname, port.number, name)
     if keeps_address:
-        cluster = _original_dst(cluster_name, port.protocol)
+        cluster = _original_dst(cluster_name)
     else:
-        chosen = [
-            e
-            for e in world.behind(service, port)
-            if e.ready
-            if subset is None or hosts.labels_match(subset.get("labels"), e.labels)
-        ]
+        wanted = subset.get("labels") if subset else None
         endpoints = [
             _endpoint(scope, e, rule, name, port.number)
-            for e in chosen
-            if service.resolution != "EDS" or hosts.is_ip(e.address)
+            for e in world.behind(service, port)
+            if e.ready and hosts.labels_match(wanted, e.labels) and (service.resolution != "EDS" or hosts.is_ip(e.address))
         ]
         if service.resolution != "EDS" and not endpoints:
             return None
         kind = {"DNS": "STRICT_DNS", "DNS_ROUND_ROBIN": "LOGICAL_DNS"}.get(service.resolution, "STATIC")
-        wanted = ((policy or {}).get("loadBalancer") or {}).get("simple")
-        cluster = _static(cluster_name, endpoints, kind) | {"lb_policy": LB.get(wanted or "", "LEAST_REQUEST")}
-    cluster |= _protocol(port.protocol, policy, world.mesh.get("h2UpgradePolicy") == "UPGRADE")
-    cluster["upstream_bind_config"] = envoy.bind()
-    cluster = _pooled(cluster, policy)
-    mode = _inferred_mode(world, service, port, inferred)
-    _apply_tls(world, cluster, service, port, name, (policy or {}).get("tls"), mode, keeps_address, "workloadSelector" in rule)
-    return cluster
+        balancer = LB.get(at(policy, "loadBalancer", "simple") or "", "LEAST_REQUEST")
+        cluster = _static(cluster_name, endpoints, kind) | {"lb_policy": balancer}
+    version = _version(port.protocol, policy, world.mesh.get("h2UpgradePolicy") == "UPGRADE")
+    settings, detected = (policy or {}).get("tls"), False
+    if settings is None and world.mesh.get("enableAutoMtls") and not service.external:
+        detected = _inferred_mode(world, service, port, inferred) not in ("", "DISABLE")
+    settings = {"mode": "ISTIO_MUTUAL"} if detected else settings or {}
+    either = detected and not keeps_address
+    return cluster | _connects(policy) | _secured(world, service, port, name, settings, version, rule, either)
+
+
+def _secured(
+    world: World, service: Service, port: Port, subset: str, settings: Obj, version: str, rule: Obj, either: bool
+) -> Json:
+    """The cluster's version and transport socket; `either`: where an endpoint is not marked, plaintext
+    (buildUpstreamTLSSettings, applyUpstreamTLSSettings)."""
+    mode, h2 = settings.get("mode") or "DISABLE", version == "h2"
+    if mode in ("SIMPLE", "MUTUAL") and _given(settings, rule):
+        socket = envoy.plain_tls(settings, [] if service.kubernetes else list(service.accounts), h2)
+        return _options(version, auto_sni=not settings.get("sni")) | {"transport_socket": socket}
+    out = _options(version)
+    if mode == "ISTIO_MUTUAL":
+        sni = settings.get("sni") or envoy.outbound(service.hostname, port.number, subset).replace("|", "_.")
+        socket = envoy.mesh_tls(sni, settings.get("subjectAltNames") or world.accounts(service), h2)
+        out["metadata"] = {"filter_metadata": {"istio": {"alpn": http_alpn(port.protocol, version)}}}
+        marked = {"name": "tlsMode-istio", "match": {"tlsMode": "istio"}, "transport_socket": socket}
+        others = {"name": "tlsMode-disabled", "match": {}, "transport_socket": envoy.RAW_BUFFER}
+        out |= {"transport_socket_matches": [marked, others]} if either else {"transport_socket": socket}
+    return out
+
+
+def _given(settings: Obj, rule: Obj) -> bool:
+    """Whether the proxy has the certificate: a credential is for the workloads that a rule selects, not for everybody."""
+    named = settings.get("credentialName") or ""
+    return not named or named.startswith("configmap://") or "workloadSelector" in rule
 
 
 def _inferred_mode(world: World, service: Service, port: Port, policy: Obj | None) -> str:
@@ -150,55 +157,11 @@ def _inferred_mode(world: World, service: Service, port: Port, policy: Obj | Non
     return policies.namespace_mode(world, service.namespace) or "PERMISSIVE"
 
 
-def _apply_tls(
-    world: World,
-    cluster: Json,
-    service: Service,
-    port: Port,
-    subset: str,
-    settings: Obj | None,
-    mode: str,
-    keeps_address: bool,
-    for_selected: bool,
-) -> None:
-    """buildUpstreamTLSSettings and applyUpstreamTLSSettings."""
-    h2, detected = _speaks_h2(cluster), False
-    chosen = (settings or {}).get("mode") or "DISABLE" if settings is not None else ""
-    if settings is None:
-        detected = bool(world.mesh.get("enableAutoMtls")) and not service.external and mode not in ("", "DISABLE")
-        chosen = "ISTIO_MUTUAL" if detected else "DISABLE"
-    settings = settings or {}
-    if chosen in ("SIMPLE", "MUTUAL"):
-        named = settings.get("credentialName") or ""
-        if named and not named.startswith("configmap://") and not for_selected:
-            return  # a credential is given to workloads that a rule selects, not to everybody
-        cluster["transport_socket"] = envoy.plain_tls(
-            settings, [] if service.kubernetes else list(service.accounts), h2
-        )
-        if not settings.get("sni"):
-            options = cluster.setdefault("typed_extension_protocol_options", {}).setdefault(HTTP_OPTIONS, _options())
-            options["upstream_http_protocol_options"] = {"auto_sni": True}
-        return
-    if chosen != "ISTIO_MUTUAL":
-        return
-    sni = settings.get("sni") or envoy.outbound_sni(service.hostname, port.number, subset)
-    sans = settings.get("subjectAltNames") or world.accounts(service)
-    socket = envoy.mesh_tls(sni, sans, h2)
-    cluster["metadata"] = {"filter_metadata": {"istio": {"alpn": http_alpn(port.protocol, h2)}}}
-    if detected and not keeps_address:
-        cluster["transport_socket_matches"] = [
-            {"name": "tlsMode-istio", "match": {"tlsMode": "istio"}, "transport_socket": socket},
-            {"name": "tlsMode-disabled", "match": {}, "transport_socket": envoy.RAW_BUFFER},
-        ]
-    else:
-        cluster["transport_socket"] = socket
-
-
-def http_alpn(protocol: str, h2: bool) -> str:
+def http_alpn(protocol: str, version: str) -> str:
     """What an HTTP request offers inside mesh mTLS. Stock Envoy has no istio.alpn filter; the listeners set this
     instead. A sniffed port leaves the plain name out: there the client's own version decides, which the list cannot
     know."""
-    if h2:
+    if version == "h2":
         return "istio-h2,istio,h2"
     return "istio-http/1.1,istio" if protocol == AUTO else "istio-http/1.1,istio,http/1.1"
 
@@ -206,68 +169,44 @@ def http_alpn(protocol: str, h2: bool) -> str:
 def _endpoint(scope: Scope, endpoint: Endpoint, rule: Obj, subset: str, number: int) -> Json:
     """An endpoint, marked for mesh mTLS if it takes it (mtlsChecker)."""
     mode = destinationrule.tls_mode(rule, subset, number)
-    if mode:
-        mtls = mode == "ISTIO_MUTUAL" and endpoint.tls == "istio"
-    else:
-        mtls = (
-            endpoint.tls == "istio"
-            and (
-                endpoint.namespace not in scope.policed
-                or policies.merge(scope.world, endpoint.namespace, endpoint.labels).for_port(endpoint.port) != "DISABLE"
-            )
-        )
+    mtls = endpoint.tls == "istio" and mode in ("", "ISTIO_MUTUAL")
+    if mtls and not mode and endpoint.namespace in scope.policed:
+        policy = policies.merge(scope.world, endpoint.namespace, endpoint.labels)
+        mtls = policy.for_port(endpoint.port) != "DISABLE"
     out: Json = {"endpoint": {"address": envoy.address(endpoint.address, endpoint.port)}}
     if mtls:
         out["metadata"] = {"filter_metadata": {"envoy.transport_socket_match": {"tlsMode": "istio"}}}
     return out
 
 
-def _options(**fields: Any) -> Json:
-    return envoy.typed(
-        "upstreams.http.v3.HttpProtocolOptions", **(fields or {"explicit_http_config": {"http_protocol_options": {}}})
-    )
-
-
-def _protocol(protocol: str, policy: Obj | None = None, upgrade: bool = False) -> Json:
+def _version(protocol: str, policy: Obj | None = None, upgrade: bool = False) -> str:
     """The version that the client spoke on a sniffed port, or where the connection pool asks for it; HTTP/2 where the
     port or the pool says so, or (`upgrade`) the mesh for HTTP ports (setH2Options, shouldH2Upgrade)."""
-    pool = ((policy or {}).get("connectionPool") or {}).get("http") or {}
+    pool = at(policy, "connectionPool", "http") or {}
     said = pool.get("h2UpgradePolicy") or "DEFAULT"
     if pool.get("useClientProtocol") or protocol == AUTO:
-        options = _options(use_downstream_protocol_config=PROTOCOLS)
-    elif protocol in HTTP2 or said == "UPGRADE" or (said == "DEFAULT" and upgrade and protocol in HTTP):
-        options = _options(explicit_http_config={"http2_protocol_options": {"max_concurrent_streams": 1024}})
-    else:
+        return "client's"
+    asked = said == "UPGRADE" or (said == "DEFAULT" and upgrade and protocol in HTTP)
+    return "h2" if protocol in HTTP2 or asked else ""
+
+
+def _options(version: str, auto_sni: bool = False) -> Json:
+    if not version and not auto_sni:
         return {}
+    named = {"upstream_http_protocol_options": {"auto_sni": True}} if auto_sni else {}
+    options = envoy.typed("upstreams.http.v3.HttpProtocolOptions", **VERSIONS[version], **named)
     return {"typed_extension_protocol_options": {HTTP_OPTIONS: options}}
 
 
-def _speaks_h2(cluster: Json) -> bool:
-    options = cluster.get("typed_extension_protocol_options", {}).get(HTTP_OPTIONS, {})
-    return "http2_protocol_options" in options.get("explicit_http_config", {})
-
-
 def _static(name: str, endpoints: list[Json] | None = None, kind: str = "STATIC") -> Json:
-    locality = [{"lb_endpoints": endpoints}] if endpoints else []
-    out: Json = {
-        "name": name,
-        "type": kind,
-        "connect_timeout": "10s",
-        "circuit_breakers": LIMITS,
-        "load_assignment": {"cluster_name": name, "endpoints": locality},
-    }
-    return out | ({"dns_lookup_family": "V4_ONLY"} if kind != "STATIC" else {})
+    groups = [{"lb_endpoints": endpoints}] if endpoints else []
+    family = {} if kind == "STATIC" else {"dns_lookup_family": "V4_ONLY"}
+    return {"name": name, "type": kind, "load_assignment": {"cluster_name": name, "endpoints": groups}, **COMMON, **family}
 
 
-def _original_dst(name: str, protocol: str) -> Json:
-    return {
-        "name": name,
-        "type": "ORIGINAL_DST",
-        "lb_policy": "CLUSTER_PROVIDED",
-        "connect_timeout": "10s",
-        "circuit_breakers": LIMITS,
-    } | _protocol(protocol)
+def _original_dst(name: str) -> Json:
+    return {"name": name, "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", **COMMON}
 
 
-def _passthrough(name: str, source: Json) -> Json:
-    return _original_dst(name, AUTO) | {"upstream_bind_config": source}
+def _passthrough(name: str, source: str = "") -> Json:
+    return _original_dst(name) | _options("client's") | {"upstream_bind_config": envoy.bind(source)}

@@ -10,10 +10,11 @@ policy stays.
 import msgspec
 
 from meshtls.lab.istio import hosts
-from meshtls.lab.istio.objects import Obj, Service, age, namespace_of, spec
-from meshtls.lab.istio.world import World
+from meshtls.lab.istio.objects import Obj, Service, at, namespace_of, spec
+from meshtls.lab.istio.world import World, remembered
 
 Table = dict[str, list["Rule"]]
+FIELDS = ("connectionPool", "outlierDetection", "loadBalancer", "tls")
 
 
 class Rule(msgspec.Struct):
@@ -25,56 +26,40 @@ class Rule(msgspec.Struct):
     body: Obj
 
 
-class Index(msgspec.Struct):
-    """Rules by home namespace: all that count for clients in it, those exported, and the root's private ones."""
-
-    root: str
-    local: dict[str, Table]
-    exported: dict[str, Table]
-    root_local: Table
-
-    def lookup(self, client: str, service: Service) -> list[Rule]:
-        """The rules for a service as a client namespace sees it."""
-        near = self.root_local if client == self.root else self.local.get(client, {})
-        found = hosts.most_specific(service.hostname, near)
-        if found is not None:
-            return found
-        for home in (service.namespace, self.root):
-            candidates = hosts.most_specific(service.hostname, self.exported.get(home, {})) or []
-            shown = [r for r in candidates if not r.export_to or r.export_to & {"*", client}]
-            if shown:
-                return shown
-        return []
+def lookup(world: World, client: str, service: Service) -> list[Rule]:
+    """The rules for a service as a client namespace sees it."""
+    local, exported = index(world)
+    found = hosts.most_specific(service.hostname, local.get(client, {}))
+    if found is not None:
+        return found
+    for home in (service.namespace, world.root_namespace):
+        candidates = hosts.most_specific(service.hostname, exported.get(home, {})) or []
+        shown = [r for r in candidates if not r.export_to or r.export_to & {"*", client}]
+        if shown:
+            return shown
+    return []
 
 
-def index(world: World) -> Index:
-    """The world's rules, merged and placed (setDestinationRules)."""
-    if "rules" not in world.cache:
-        world.cache["rules"] = _build(world)
-    found: Index = world.cache["rules"]
-    return found
-
-
-def _build(world: World) -> Index:
-    out = Index(world.root_namespace, {}, {}, {})
+@remembered
+def index(world: World) -> tuple[dict[str, Table], dict[str, Table]]:
+    """The world's rules, merged, by home namespace: those that count for clients in it (of the root namespace, its
+    private ones), and those exported (setDestinationRules)."""
+    local: dict[str, Table] = {}
+    exported: dict[str, Table] = {}
     private_by_default = "." in (world.mesh.get("defaultDestinationRuleExportTo") or ())
-    rules = sorted(world.kind("DestinationRule"), key=lambda r: (spec(r).get("workloadSelector") is None, age(r)))
-    for obj in rules:
+    for obj in sorted(world.kind("DestinationRule"), key=lambda r: spec(r).get("workloadSelector") is None):
         home, body = namespace_of(obj), spec(obj)
         selector = body.get("workloadSelector")
         chosen = None if selector is None else selector.get("matchLabels") or {}
-        export = frozenset(body.get("exportTo") or ()) if selector is None else frozenset({"."})
-        rule = Rule(
-            home, export, chosen, {**body, "host": hosts.resolve(body.get("host", ""), home, world.config_domain)}
-        )
-        if not export or export & {"*", ".", home}:
-            _merge(out.local.setdefault(home, {}), rule)
-        if (not export and private_by_default) or (len(export) == 1 and export & {".", home}):
-            if home == out.root:
-                _merge(out.root_local, rule)
-        else:
-            _merge(out.exported.setdefault(home, {}), rule)
-    return out
+        export = frozenset(body.get("exportTo") or () if selector is None else ".")
+        host = hosts.resolve(body.get("host", ""), home, world.config_domain)
+        rule = Rule(home, export, chosen, {**body, "host": host})
+        private = export in ({"."}, {home}) or (not export and private_by_default)
+        if private if home == world.root_namespace else not export or export & {"*", ".", home}:
+            _merge(local.setdefault(home, {}), rule)
+        if not private:
+            _merge(exported.setdefault(home, {}), rule)
+    return local, exported
 
 
 def _merge(table: Table, rule: Rule) -> None:
@@ -94,63 +79,47 @@ def _merge(table: Table, rule: Rule) -> None:
             continue
         if (rule.selector is None) == (other.selector is None):
             apart = False
-        first = other.body.get("trafficPolicy")
-        names = {s["name"] for s in other.body.get("subsets") or []}
+        first, subsets = other.body.get("trafficPolicy"), other.body.get("subsets") or []
+        names = {s["name"] for s in subsets}
         more = [s for s in rule.body.get("subsets") or [] if s["name"] not in names]
-        other.body = {
-            **other.body,
-            "subsets": [*(other.body.get("subsets") or []), *more],
-            "trafficPolicy": rule.body.get("trafficPolicy") if first is None else first,
-        }
+        policy = rule.body.get("trafficPolicy") if first is None else first
+        other.body = {**other.body, "subsets": [*subsets, *more], "trafficPolicy": policy}
     if apart:
         known.append(msgspec.structs.replace(rule))
 
 
+def _of_port(policy: Obj | None, number: int) -> list[Obj]:
+    settings = (policy or {}).get("portLevelSettings") or []
+    return [s for s in settings if at(s, "port", "number") == number]
+
+
 def for_port(policy: Obj | None, number: int) -> Obj | None:
     """A traffic policy at a port: its port-level setting replaces all of it (GetPortLevelTrafficPolicy)."""
-    for setting in (policy or {}).get("portLevelSettings") or []:
-        if (setting.get("port") or {}).get("number") == number:
-            return {
-                k: setting[k] for k in ("connectionPool", "loadBalancer", "outlierDetection", "tls") if k in setting
-            } | {"replaces": True}
+    for setting in _of_port(policy, number):
+        return {k: setting[k] for k in FIELDS if k in setting} | {"replaces": True}
     return policy
 
 
 def for_subset(policy: Obj | None, subset: Obj | None, number: int) -> Obj | None:
     """A rule's policy with its subset's laid over it (MergeSubsetTrafficPolicy)."""
     over = for_port(subset, number)
-    if over is None:
-        return policy
-    if policy is None:
-        return over
-    fields = ("connectionPool", "outlierDetection", "loadBalancer", "tls")
-    merged = {k: v for k, v in policy.items() if k in fields or k in ("tunnel", "proxyProtocol")}
-    for field in fields:
-        if over.get(field) is not None or over.get("replaces"):
-            merged[field] = over.get(field)
-    return merged
+    if over is None or policy is None:
+        return policy if over is None else over
+    merged = {k: v for k, v in policy.items() if k in (*FIELDS, "tunnel", "proxyProtocol")}
+    return merged | {f: over.get(f) for f in FIELDS if over.get(f) is not None or over.get("replaces")}
 
 
 def passes_through(policy: Obj | None) -> bool:
     """Whether the policy's load balancer is PASSTHROUGH: the client's own address is kept."""
-    return ((policy or {}).get("loadBalancer") or {}).get("simple") == "PASSTHROUGH"
+    return bool(at(policy, "loadBalancer", "simple") == "PASSTHROUGH")
 
 
 def tls_mode(body: Obj, subset: str, number: int) -> str:
     """The TLS mode that a rule sets for a port, "" for none (tlsModeForDestinationRule)."""
-
-    def of(policy: Obj | None) -> str:
-        mode = ((policy or {}).get("tls") or {}).get("mode") or (
-            "DISABLE" if (policy or {}).get("tls") is not None else ""
-        )
-        for setting in (policy or {}).get("portLevelSettings") or []:
-            if (setting.get("port") or {}).get("number") == number and setting.get("tls") is not None:
-                return str(setting["tls"].get("mode") or "DISABLE")
-        return str(mode)
-
-    if not subset:
-        return of(body.get("trafficPolicy"))
-    for entry in body.get("subsets") or []:
-        if entry["name"] == subset:
-            return of(entry.get("trafficPolicy")) or of(body.get("trafficPolicy"))
-    return ""
+    parts = [s for s in body.get("subsets") or [] if s["name"] == subset][:1]
+    if subset and not parts:
+        return ""
+    policies = [part.get("trafficPolicy") for part in (*parts, body)]
+    levels = [level for policy in policies for level in (*_of_port(policy, number), policy or {})]
+    said = (level["tls"].get("mode") or "DISABLE" for level in levels if level.get("tls") is not None)
+    return str(next(said, ""))

@@ -66,15 +66,13 @@ def listeners(items: Iterable[Json]) -> tuple[list[Encoded], dict[str, Answer]]:
     tables: dict[str, Answer] = {}
 
     def lighter(chain: Json) -> Json:
-        filters = [_asking(f, tables) for f in chain["filters"]]
-        return {**chain, "filters": filters} if filters != chain["filters"] else chain
+        return {**chain, "filters": [_asking(f, tables) for f in chain["filters"]]}
 
     out = []
     for item in items:
-        item = {**item, "filter_chains": [lighter(c) for c in item["filter_chains"]]}
-        if "default_filter_chain" in item:
-            item["default_filter_chain"] = lighter(item["default_filter_chain"])
-        out.append(encoded(TYPE_LISTENER, item))
+        rest = {k: lighter(item[k]) for k in ("default_filter_chain",) if k in item}
+        chains = [lighter(c) for c in item["filter_chains"]]
+        out.append(encoded(TYPE_LISTENER, {**item, **rest, "filter_chains": chains}))
     return out, tables
 
 
@@ -86,7 +84,7 @@ def _asking(network_filter: Json, tables: dict[str, Answer]) -> Json:
     if table["name"] not in tables:
         tables[table["name"]] = Answer.of([encoded(TYPE_ROUTE, table)])
     config = {k: v for k, v in config.items() if k != "route_config"}
-    source = {"route_config_name": table["name"], "config_source": envoy.xds_source()}
+    source = {"route_config_name": table["name"], "config_source": envoy.XDS}
     return {**network_filter, "typed_config": {**config, "rds": source}}
 
 

@@ -6,7 +6,6 @@ Secrets come over SDS from the cluster `xds`, as `default` (the workload's certi
 from typing import Any
 
 import certifi
-import msgspec
 
 Json = dict[str, Any]
 
@@ -31,25 +30,19 @@ CIPHERS = [
 ]
 
 
-class Resources(msgspec.Struct, frozen=True):
-    """Whole resources of one kind, by name."""
-
-    items: tuple[Json, ...]
-
-    @classmethod
-    def of(cls, items: list[Json]) -> "Resources":
-        """In the order of their names."""
-        return cls(tuple(sorted(items, key=lambda item: str(item["name"]))))
-
-
 def typed(type_name: str, **fields: Any) -> Json:
     """An Any: `typed("filters.network.tcp_proxy.v3.TcpProxy", ...)`; fields that are None are left out."""
     return {"@type": EXT + type_name, **{k: v for k, v in fields.items() if v is not None}}
 
 
-def extension(name: str, type_name: str, **fields: Any) -> Json:
-    """A named extension with its typed configuration."""
-    return {"name": name, "typed_config": typed(type_name, **fields)}
+def extension(type_name: str, **fields: Any) -> Json:
+    """An extension, named after its typed configuration."""
+    return {"name": f"envoy.{type_name.partition('.v3.')[0]}", "typed_config": typed(type_name, **fields)}
+
+
+def text(form: str) -> Json:
+    """A format of Envoy's, as text."""
+    return {"text_format_source": {"inline_string": form}}
 
 
 def address(ip: str, port: int) -> Json:
@@ -57,21 +50,17 @@ def address(ip: str, port: int) -> Json:
     return {"socket_address": {"address": ip, "port_value": port}}
 
 
-def xds_source(api: bool = True) -> Json:
-    """Where dynamic configuration comes from: REST over the cluster `xds`, long-polled."""
-    return {
-        "resource_api_version": "V3",
-        "initial_fetch_timeout": "0s",
-        "api_config_source": {
-            "api_type": "REST",
-            "transport_api_version": "V3",
-            "cluster_names": ["xds"],
-            "refresh_delay": "0.002s",
-            "request_timeout": "65s",
-        },
-    }
-
-
+XDS: Json = {  # where dynamic configuration comes from: REST over the cluster `xds`, long-polled
+    "resource_api_version": "V3",
+    "initial_fetch_timeout": "0s",
+    "api_config_source": {
+        "api_type": "REST",
+        "transport_api_version": "V3",
+        "cluster_names": ["xds"],
+        "refresh_delay": "0.002s",
+        "request_timeout": "65s",
+    },
+}
 ADS: Json = {  # endpoints: one stream for all clusters of a proxy
     "api_type": "GRPC",
     "transport_api_version": "V3",
@@ -80,85 +69,66 @@ ADS: Json = {  # endpoints: one stream for all clusters of a proxy
 }
 
 
-def _secret(name: str) -> Json:
-    return {"name": name, "sds_config": xds_source()}
+VERSIONS = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
 
 
-def _san(matcher: Json) -> Json:
-    """A name in a certificate: SPIFFE names are URIs."""
-    exact = matcher.get("exact", "spiffe://")
-    return {"san_type": "URI" if exact.startswith("spiffe://") else "DNS", "matcher": matcher}
+def _sans(matchers: list[Json]) -> Json:
+    """Names that a certificate may have: SPIFFE names are URIs."""
+    kinds = ("URI" if m.get("exact", "spiffe://").startswith("spiffe://") else "DNS" for m in matchers)
+    return {"match_typed_subject_alt_names": [{"san_type": k, "matcher": m} for k, m in zip(kinds, matchers, strict=True)]}
+
+
+def _tls(side: str, common: Json, **fields: Any) -> Json:
+    name = f"transport_sockets.tls.v3.{side}TlsContext"
+    return extension(name, common_tls_context=common, **fields)
+
+
+def _mesh(alpn: list[str], names: list[Json], **params: Any) -> Json:
+    """What either side of mesh mTLS shows and asks for: its own certificate, and one of the names by the mesh's CA."""
+    own, ca = ({"name": name, "sds_config": XDS} for name in ("default", "ROOTCA"))
+    return {
+        "alpn_protocols": alpn,
+        "tls_params": VERSIONS | params,
+        "tls_certificate_sds_secret_configs": [own],
+        "combined_validation_context": {
+            "default_validation_context": _sans(names),
+            "validation_context_sds_secret_config": ca,
+        },
+    }
 
 
 def downstream_tls(trust_domains: list[str], mesh: Json) -> Json:
     """The server side of mesh mTLS (BuildInboundTLS)."""
     mtls = mesh.get("meshMTLS") or {}
-    oldest = "TLSv1_3" if mtls.get("minProtocolVersion") == "TLSV1_3" else "TLSv1_2"
-    sans = [_san({"prefix": f"spiffe://{domain}/"}) for domain in trust_domains]
-    return extension(
-        "envoy.transport_sockets.tls",
-        "transport_sockets.tls.v3.DownstreamTlsContext",
-        require_client_certificate=True,
-        common_tls_context={
-            "alpn_protocols": ["h2", "http/1.1"],
-            "tls_params": {
-                "tls_minimum_protocol_version": oldest,
-                "tls_maximum_protocol_version": "TLSv1_3",
-                "cipher_suites": mtls.get("cipherSuites") or CIPHERS,
-            },
-            "tls_certificate_sds_secret_configs": [_secret("default")],
-            "combined_validation_context": {
-                "default_validation_context": {"match_typed_subject_alt_names": sans},
-                "validation_context_sds_secret_config": _secret("ROOTCA"),
-            },
-        },
-    )
+    params = {"cipher_suites": mtls.get("cipherSuites") or CIPHERS}
+    if mtls.get("minProtocolVersion") == "TLSV1_3":
+        params["tls_minimum_protocol_version"] = "TLSv1_3"
+    names = [{"prefix": f"spiffe://{domain}/"} for domain in trust_domains]
+    return _tls("Downstream", _mesh(["h2", "http/1.1"], names, **params), require_client_certificate=True)
 
 
 def mesh_tls(sni: str, sans: list[str], h2: bool) -> Json:
     """The client side of mesh mTLS: the server must prove one of `sans`."""
-    return extension(
-        "envoy.transport_sockets.tls",
-        "transport_sockets.tls.v3.UpstreamTlsContext",
-        sni=sni,
-        common_tls_context={
-            "alpn_protocols": ["istio", "h2"] if h2 else ["istio"],
-            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
-            "tls_certificate_sds_secret_configs": [_secret("default")],
-            "combined_validation_context": {
-                "default_validation_context": {"match_typed_subject_alt_names": [_san({"exact": s}) for s in sans]},
-                "validation_context_sds_secret_config": _secret("ROOTCA"),
-            },
-        },
-    )
+    return _tls("Upstream", _mesh(["istio", "h2"] if h2 else ["istio"], [{"exact": s} for s in sans]), sni=sni)
 
 
 def plain_tls(settings: Json, sans: list[str], h2: bool) -> Json:
     """TLS of the application's kind (SIMPLE, MUTUAL), from files of the pod; without a CA of its own the server must be
     one that the system's CAs vouch for."""
-    files: list[Json] = []
-    verify: Json = {}
+    common: Json = {"tls_params": VERSIONS}
+    if h2:
+        common["alpn_protocols"] = ["h2"]
     if settings.get("mode") == "MUTUAL":
-        chain, key = settings.get("clientCertificate"), settings.get("privateKey")
-        files = [{"certificate_chain": {"filename": chain}, "private_key": {"filename": key}}]
+        chain, key = ({"filename": settings.get(f)} for f in ("clientCertificate", "privateKey"))
+        common["tls_certificates"] = [{"certificate_chain": chain, "private_key": key}]
     if not settings.get("insecureSkipVerify"):
-        names = [_san({"exact": s}) for s in settings.get("subjectAltNames") or sans]
-        verify = {"trusted_ca": {"filename": settings.get("caCertificates") or certifi.where()}}
-        verify |= {"match_typed_subject_alt_names": names} if names else {}
-    return extension(
-        "envoy.transport_sockets.tls",
-        "transport_sockets.tls.v3.UpstreamTlsContext",
-        sni=settings.get("sni") or None,
-        common_tls_context={
-            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
-            **({"alpn_protocols": ["h2"]} if h2 else {}),
-            **({"tls_certificates": files} if files else {}),
-            **({"validation_context": verify} if verify else {}),
-        },
-    )
+        names = [{"exact": s} for s in settings.get("subjectAltNames") or sans]
+        trusted = {"trusted_ca": {"filename": settings.get("caCertificates") or certifi.where()}}
+        common["validation_context"] = trusted | (_sans(names) if names else {})
+    return _tls("Upstream", common, sni=settings.get("sni") or None)
 
 
-RAW_BUFFER: Json = extension("envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer")
+RAW_BUFFER: Json = extension("transport_sockets.raw_buffer.v3.RawBuffer")
 
 
 def bind(ip: str = "") -> Json:
@@ -172,14 +142,15 @@ def listener_name(ip: str, port: int) -> str:
     return f"{ip}_{port}"
 
 
+def cidr(value: str) -> Json:
+    """An address, or a range of them."""
+    ip, _, length = value.partition("/")
+    return {"address_prefix": ip, "prefix_len": int(length or (128 if ":" in ip else 32))}
+
+
 def outbound(host: str, port: int, subset: str = "") -> str:
-    """The name of a service's cluster."""
+    """The name of a service's cluster; with `_.` for `|` it is what mesh mTLS asks for."""
     return f"outbound|{port}|{subset}|{host}"
-
-
-def outbound_sni(host: str, port: int, subset: str = "") -> str:
-    """What mesh mTLS asks for."""
-    return f"outbound_.{port}_.{subset}_.{host}"
 
 
 def inbound(port: int) -> str:

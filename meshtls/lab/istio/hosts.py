@@ -5,9 +5,9 @@ Overlap (`matches`) is symmetric, cover (`subset_of`) is not; the most specific 
 its longest wildcard, ties in the alphabet's order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import TypeVar
 
 V = TypeVar("V")
 
@@ -70,18 +70,6 @@ def labels_match(selector: Mapping[str, str] | None, labels: Mapping[str, str] |
     return all((labels or {}).get(k) == v for k, v in (selector or {}).items())
 
 
-def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """Whether a Kubernetes label selector takes these labels."""
-    if not labels_match(selector.get("matchLabels"), labels):
-        return False
-    for need in selector.get("matchExpressions") or ():
-        value, values = labels.get(need["key"]), need.get("values") or ()
-        met = {
-            "In": value in values,
-            "NotIn": value not in values,
-            "Exists": value is not None,
-            "DoesNotExist": value is None,
-        }
-        if not met[need["operator"]]:
-            return False
-    return True
+def exported(to: Collection[str], home: str, namespace: str) -> bool:
+    """Whether what `home` exports to these namespaces is seen in `namespace`: `*` all, `~` none, `.` its own."""
+    return "*" in to or ("~" not in to and (namespace in to or ("." in to and home == namespace)))

@@ -12,30 +12,13 @@ import json
 import yaml
 
 from meshtls.errors import InputError
+from meshtls.lab.api import select
 from meshtls.lab.istio import installation, template
-from meshtls.lab.istio.objects import ROOT, Obj, annotations, labels, name_of, namespace_of
+from meshtls.lab.istio.objects import Obj, annotations, labels, name_of, namespace_of
 from meshtls.lab.istio.world import World
 
 POLICIES = ("enabled", "disabled")
 IGNORED = frozenset({"kube-system", "kube-public", "kube-node-lease", "local-path-storage"})
-
-
-def selected(selector: Obj | None, found: dict[str, str]) -> bool:
-    """Whether labels satisfy a Kubernetes label selector; an empty one takes all."""
-    for key, value in ((selector or {}).get("matchLabels") or {}).items():
-        if found.get(key) != value:
-            return False
-    for rule in (selector or {}).get("matchExpressions") or []:
-        value, among = found.get(rule["key"]), rule.get("values") or []
-        fits = {
-            "In": value in among,
-            "NotIn": value not in among,
-            "Exists": value is not None,
-            "DoesNotExist": value is None,
-        }
-        if not fits.get(rule["operator"], False):
-            return False
-    return True
 
 
 def revision(pod: Obj, namespace: Obj, world: World) -> str | None:
@@ -46,11 +29,9 @@ def revision(pod: Obj, namespace: Obj, world: World) -> str | None:
     home = {"kubernetes.io/metadata.name": name_of(namespace), **labels(namespace)}
     for configuration in configured:
         for webhook in configuration.get("webhooks") or []:
-            if (
-                webhook["name"].endswith("sidecar-injector.istio.io")
-                and selected(webhook.get("namespaceSelector"), home)
-                and selected(webhook.get("objectSelector"), labels(pod))
-            ):
+            asked = ((webhook.get("namespaceSelector"), home), (webhook.get("objectSelector"), labels(pod)))
+            ours = webhook["name"].endswith("sidecar-injector.istio.io")
+            if ours and all(select.selected(selector or {}, marks) for selector, marks in asked):
                 return labels(configuration).get("istio.io/rev", "default")
     return None
 
@@ -64,7 +45,7 @@ def required(pod: Obj, settings: Obj) -> bool:
     if wish in ("true", "false"):
         return wish == "true"
     for field, answer in (("neverInjectSelector", False), ("alwaysInjectSelector", True)):
-        if any(s and selected(s, labels(pod)) for s in settings.get(field) or []):
+        if any(s and select.selected(s, labels(pod)) for s in settings.get(field) or []):
             return answer
     return bool(policy == "enabled")
 
@@ -78,21 +59,13 @@ def inject(pod: Obj, namespace: Obj, world: World) -> Obj | None:
     taken = revision(given, namespace, world)
     if taken is None:
         return None
-    config, values = _settings(world, taken)
+    data = world.settings_of("istio-sidecar-injector" + ("" if taken == "default" else f"-{taken}"))
+    config = installation.CONFIG if data is None else yaml.safe_load(data.get("config") or "{}") or {}
     if not required(given, config):
         return None
+    values = installation.VALUES if data is None else json.loads(data.get("values") or "{}")
     asked = annotations(given).get("inject.istio.io/templates", "sidecar").split(",")
     missing = next((name.strip() for name in asked if name.strip() != "sidecar"), None)
     if missing is not None:
         raise InputError(f'failed to run injection template: requested template "{missing}" not found; have sidecar')
-    return template.Injection(given, world, values, taken).pod
-
-
-def _settings(world: World, rev: str) -> tuple[Obj, Obj]:
-    """A revision's policy and values: ConfigMap istio-system/istio-sidecar-injector, or ...-REVISION."""
-    name = "istio-sidecar-injector" + ("" if rev == "default" else f"-{rev}")
-    for found in world.kind("ConfigMap"):
-        if (namespace_of(found), name_of(found)) == (ROOT, name):
-            data = found.get("data") or {}
-            return yaml.safe_load(data.get("config") or "{}") or {}, json.loads(data.get("values") or "{}")
-    return installation.CONFIG, installation.VALUES
+    return copy.deepcopy(template.Injection(given, world, values, taken).pod)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from meshtls.lab.istio.objects import DOMAIN, ROOT, Obj
+from meshtls.lab.istio.objects import DOMAIN, ROOT, Obj, overlaid
 
 VERSION = "1.32-dev"
 LABELS = {"istio.io/rev": "default", "app.kubernetes.io/name": "istiod", "app.kubernetes.io/part-of": "istio"}
@@ -51,65 +51,43 @@ SELECTORS: dict[str, tuple[list[Obj], list[Obj]]] = {
 }
 
 
+def _object(api_version: str, kind: str, name: str, marks: dict[str, str], **fields: Any) -> Obj:
+    metadata = {"name": name, **({"namespace": ROOT} if kind == "ConfigMap" else {}), "labels": marks}
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **fields}
+
+
 def webhook() -> Obj:
     """The injector's MutatingWebhookConfiguration; the lab answers it itself, there is no istiod behind it."""
-    return {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": "istio-sidecar-injector", "labels": {**LABELS, "app": "sidecar-injector"}},
-        "webhooks": [
-            {
-                "name": f"{prefix}sidecar-injector.istio.io",
-                "clientConfig": {"service": {"name": "istiod", "namespace": ROOT, "path": "/inject", "port": 443}},
-                "rules": [
-                    {
-                        "operations": ["CREATE"],
-                        "apiGroups": [""],
-                        "apiVersions": ["v1"],
-                        "resources": ["pods"],
-                        "scope": "*",
-                    }
-                ],
-                "namespaceSelector": {"matchExpressions": namespace},
-                "objectSelector": {"matchExpressions": pod},
-                "failurePolicy": "Fail",
-                "matchPolicy": "Equivalent",
-                "reinvocationPolicy": "Never",
-                "sideEffects": "None",
-                "timeoutSeconds": 10,
-                "admissionReviewVersions": ["v1"],
-            }
-            for prefix, (namespace, pod) in SELECTORS.items()
-        ],
+    same = {
+        "clientConfig": {"service": {"name": "istiod", "namespace": ROOT, "path": "/inject", "port": 443}},
+        "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "scope": "*"}],
+        "failurePolicy": "Fail",
+        "matchPolicy": "Equivalent",
+        "reinvocationPolicy": "Never",
+        "sideEffects": "None",
+        "timeoutSeconds": 10,
+        "admissionReviewVersions": ["v1"],
     }
+    webhooks = [
+        {
+            "name": f"{prefix}sidecar-injector.istio.io",
+            "namespaceSelector": {"matchExpressions": namespace},
+            "objectSelector": {"matchExpressions": pod},
+            **same,
+        }
+        for prefix, (namespace, pod) in SELECTORS.items()
+    ]
+    kind, marks = "MutatingWebhookConfiguration", {**LABELS, "app": "sidecar-injector"}
+    return _object("admissionregistration.k8s.io/v1", kind, "istio-sidecar-injector", marks, webhooks=webhooks)
 
 
 def installation(mesh: Obj | None = None, values: Obj | None = None) -> list[Obj]:
     """The objects to create first. `mesh` and `values` are laid over the defaults, key by key."""
-
-    def config_map(name: str, **data: str) -> Obj:
-        return {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": name, "namespace": ROOT, "labels": LABELS},
-            "data": data,
-        }
-
+    injector = {"config": yaml.safe_dump(CONFIG), "values": json.dumps(overlaid(VALUES, values or {}))}
+    settings = {"mesh": yaml.safe_dump({**MESH, **(mesh or {})}), "meshNetworks": "networks: {}\n"}
     return [
-        {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {"name": ROOT, "labels": {"kubernetes.io/metadata.name": ROOT}},
-        },
-        config_map("istio", mesh=yaml.safe_dump({**MESH, **(mesh or {})}), meshNetworks="networks: {}\n"),
-        config_map(
-            "istio-sidecar-injector", config=yaml.safe_dump(CONFIG), values=json.dumps(_laid_over(VALUES, values or {}))
-        ),
+        _object("v1", "Namespace", ROOT, {"kubernetes.io/metadata.name": ROOT}),
+        _object("v1", "ConfigMap", "istio", LABELS, data=settings),
+        _object("v1", "ConfigMap", "istio-sidecar-injector", LABELS, data=injector),
         webhook(),
     ]
-
-
-def _laid_over(base: Any, over: Any) -> Any:
-    if isinstance(base, dict) and isinstance(over, dict):
-        return {**base, **{k: _laid_over(base.get(k), v) for k, v in over.items()}}
-    return over

@@ -4,6 +4,8 @@
 The arguments, not the annotations: as in life, what counts is what the init container was started with.
 """
 
+from itertools import pairwise
+
 import msgspec
 
 from meshtls.lab.istio.envoy import PROXY_MARK
@@ -37,17 +39,11 @@ def interception(pod: Obj) -> Interception:
     `include_outbound` adds ports whose traffic is redirected whatever its address; `include_ranges` are the addresses
     whose traffic is redirected on every port, () for none.
     """
-    init = next(
-        (c for c in spec(pod).get("initContainers") or [] if c["name"] in ("istio-init", "istio-validation")), None
-    )
-    if init is None or not has_proxy(pod):
+    given = spec(pod).get("initContainers") or []
+    args = next((c.get("args") or [] for c in given if c["name"] in ("istio-init", "istio-validation")), None)
+    if args is None or not has_proxy(pod):
         return Interception("NONE")
-    args = init.get("args") or []
-    flags = {
-        args[i]: args[i + 1]
-        for i in range(1, len(args) - 1)
-        if args[i].startswith("-") and not args[i].startswith("--")
-    }
+    flags = {flag: value for flag, value in pairwise(args[1:]) if flag.startswith("-") and not flag.startswith("--")}
 
     def words(flag: str, default: str = "") -> tuple[str, ...]:
         return tuple(w.strip() for w in str(flags.get(flag, default)).split(",") if w.strip())

@@ -14,9 +14,7 @@ from meshtls.lab.istio.discovery import Answer, Configuration
 from meshtls.lab.istio.envoy import Json
 from meshtls.lab.istio.inbound import ORIGINAL_DST
 
-PROXY_PROTOCOL = envoy.extension(
-    "envoy.filters.listener.proxy_protocol", "filters.listener.proxy_protocol.v3.ProxyProtocol"
-)
+PROXY_PROTOCOL = envoy.extension("filters.listener.proxy_protocol.v3.ProxyProtocol")
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -54,10 +52,9 @@ class Place(msgspec.Struct, frozen=True):
 
     def _original(self) -> Json:
         """In place of what interception leaves in the kernel: where ORIGINAL_DST clusters connect to."""
-        where = {"text_format_source": {"inline_string": f"{self.app}:%DOWNSTREAM_LOCAL_PORT%"}}
+        where = envoy.text(f"{self.app}:%DOWNSTREAM_LOCAL_PORT%")
         key = "envoy.network.transport_socket.original_dst_address"
         return envoy.extension(
-            "envoy.filters.listener.set_filter_state",
             "filters.listener.set_filter_state.v3.Config",
             on_accept=[{"object_key": key, "format_string": where}],
         )

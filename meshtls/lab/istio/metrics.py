@@ -8,7 +8,7 @@ to HTTP, or over mesh mTLS.
 import re
 from collections.abc import Iterator
 
-from meshtls.lab.istio.objects import Obj, has_proxy, labels, namespace_of, spec
+from meshtls.lab.istio.objects import Obj, has_proxy, labels, name_of, namespace_of, proxy_variable
 from meshtls.lab.istio.world import World
 
 QUERY = "/stats/prometheus?usedonly&filter=^istio%5C."  # what to ask Envoy's admin for
@@ -23,9 +23,9 @@ def istio_metrics(text: str, world: World, pod: Obj) -> str:
     for line in text.splitlines():
         found = LINE.match(line)
         if found:
-            name, tags = found[1], {k: re.sub(r"\\(.)", r"\1", v) for k, v in TAG.findall(found[2])}
+            tags = {k: re.sub(r"\\(.)", r"\1", v) for k, v in TAG.findall(found[2])}
             key = tuple(_labels(tags, world, pod).items())
-            table = totals.setdefault(name, {})
+            table = totals.setdefault(found[1], {})
             table[key] = table.get(key, 0.0) + float(found[3])
     return "".join(_lines(totals))
 
@@ -54,7 +54,7 @@ def _labels(tags: dict[str, str], world: World, pod: Obj) -> dict[str, str]:
     else:
         source, target = pod, world.pods_by_ip.get(tags.get("upstream", ""))
         mutual = tags.get("upstream_peer", "").startswith("spiffe://")
-        principals = (_identity(world, pod), tags["upstream_peer"]) if mutual else ("", "")
+        principals = (world.account(pod), tags["upstream_peer"]) if mutual else ("", "")
         service = _service(tags.get("cluster", ""))
     out = {"reporter": "destination" if inbound else "source"}
     out |= _workload("source", source) | {"source_principal": principals[0] or UNKNOWN}
@@ -79,30 +79,17 @@ def _service(cluster: str) -> str:
     return parts[3] if len(parts) == 4 else ""
 
 
-def _identity(world: World, pod: Obj) -> str:
-    return world.identity(namespace_of(pod), spec(pod).get("serviceAccountName") or "default")
-
-
 def _workload(side: str, pod: Obj | None) -> dict[str, str]:
     """What is known of one end, `unknown` throughout where nothing is."""
     marks = labels(pod) if pod else {}
-    name = _owner(pod) if pod else UNKNOWN
+    name = proxy_variable(pod, "ISTIO_META_WORKLOAD_NAME") or name_of(pod) if pod else None
     fields = {
         "workload": name,
-        "workload_namespace": namespace_of(pod) if pod else UNKNOWN,
+        "workload_namespace": namespace_of(pod) if pod else None,
         "app": marks.get("app") or marks.get("app.kubernetes.io/name"),
         "version": marks.get("version") or marks.get("app.kubernetes.io/version"),
-        "canonical_service": marks.get("service.istio.io/canonical-name") or (name if pod else None),
+        "canonical_service": marks.get("service.istio.io/canonical-name") or name,
         "canonical_revision": marks.get("service.istio.io/canonical-revision") or ("latest" if pod else None),
         "cluster": "Kubernetes" if pod else None,
     }
     return {f"{side}_{k}": v or UNKNOWN for k, v in fields.items()}
-
-
-def _owner(pod: Obj) -> str:
-    """The workload's name, as the injector wrote it into the proxy."""
-    for container in [*(spec(pod).get("containers") or []), *(spec(pod).get("initContainers") or [])]:
-        for variable in container.get("env") or []:
-            if container["name"] == "istio-proxy" and variable["name"] == "ISTIO_META_WORKLOAD_NAME":
-                return str(variable.get("value") or UNKNOWN)
-    return str(pod["metadata"]["name"])

@@ -4,6 +4,7 @@ A port's protocol is what its appProtocol or its name's prefix declares (pkg/con
 looks at the first bytes, except on ports of protocols where the server speaks first.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -47,20 +48,23 @@ class Service(msgspec.Struct, frozen=True):
     """A service of either registry. `resolution`: EDS, DNS, DNS_ROUND_ROBIN, PASSTHROUGH or ALIAS; `addresses[0]` may
     be 0.0.0.0 (none) or a CIDR."""
 
+    source: Obj
     hostname: str
     namespace: str
-    name: str
+    kubernetes: bool
+    resolution: str
     ports: tuple[Port, ...]
     addresses: tuple[str, ...]
-    resolution: str
-    kubernetes: bool
-    external: bool
     export_to: frozenset[str]
     selector: dict[str, str]
-    created: str
     accounts: tuple[str, ...]
-    source: Obj
+    external: bool
     alias_for: str = ""
+
+    @property
+    def created(self) -> str:
+        """When the object was."""
+        return age(self.source)[0]
 
     def port(self, number: int) -> Port | None:
         """The port with that number."""
@@ -105,6 +109,27 @@ def spec(obj: Obj) -> Obj:
     return obj.get("spec") or {}
 
 
+def at(obj: Obj | None, *path: str) -> Any:
+    """What stands at the end of a path of fields, None where a part of it is missing."""
+    for field in path:
+        obj = (obj or {}).get(field)
+    return obj
+
+
+def overlaid(base: Any, over: Any, keys: Mapping[str, str] | None = None, key: str = "") -> Any:
+    """One object laid over another. Lists in fields of `keys` are merged by the key there, as a strategic merge patch does;
+    others are replaced."""
+    if isinstance(base, dict) and isinstance(over, dict):
+        both = {k: overlaid(base[k], v, keys, (keys or {}).get(k, "")) for k, v in over.items() if k in base}
+        return base | over | both
+    if key and isinstance(base, list) and isinstance(over, list):
+        theirs = {item.get(key): item for item in over}
+        mine = {item.get(key) for item in base}
+        merged = [{**item, **theirs.get(item.get(key), {})} for item in base]
+        return merged + [item for item in over if item.get(key) not in mine]
+    return over
+
+
 def protocol_of(number: int, name: str, transport: str = "TCP", app_protocol: str | None = None) -> str:
     """The protocol that a port's name or appProtocol declares (pkg/config/kube ConvertProtocol)."""
     if transport == "UDP":
@@ -123,13 +148,12 @@ def parse(name: str) -> str:
 
 def pod_ip(pod: Obj) -> str:
     """The pod's first address, "" while it has none."""
-    return str((pod.get("status") or {}).get("podIP") or "")
+    return str(at(pod, "status", "podIP") or "")
 
 
 def is_ready(pod: Obj) -> bool:
     """Whether the pod does not say that it is not ready."""
-    conditions = (pod.get("status") or {}).get("conditions") or []
-    return all(c.get("status") == "True" for c in conditions if c.get("type") == "Ready")
+    return all(c.get("status") == "True" for c in at(pod, "status", "conditions") or [] if c.get("type") == "Ready")
 
 
 def containers(pod: Obj) -> list[Obj]:
@@ -146,6 +170,12 @@ def has_proxy(pod: Obj) -> bool:
     return any(c["name"] == "istio-proxy" for c in containers(pod))
 
 
+def proxy_variable(pod: Obj, name: str) -> str | None:
+    """A variable that the injector wrote into the pod's proxy, None where it did not."""
+    given = (v for c in containers(pod) if c["name"] == "istio-proxy" for v in c.get("env") or [])
+    return next((str(v.get("value") or "") for v in given if v["name"] == name), None)
+
+
 def target_port(pod: Obj, port: Obj) -> int | None:
     """The number that a Service port means in this pod, None where the pod has no such named port (FindPort).
 
@@ -155,8 +185,5 @@ def target_port(pod: Obj, port: Obj) -> int | None:
     if isinstance(target, int):
         return target
     wanted = (target, port.get("protocol"))
-    for container in containers(pod):
-        for candidate in container.get("ports") or []:
-            if (candidate.get("name"), candidate.get("protocol")) == wanted:
-                return int(candidate["containerPort"])
-    return None
+    declared = (p for c in containers(pod) for p in c.get("ports") or [])
+    return next((int(p["containerPort"]) for p in declared if (p.get("name"), p.get("protocol")) == wanted), None)

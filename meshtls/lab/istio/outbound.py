@@ -6,7 +6,6 @@ both kinds of chain on their own address; headless TCP services have one listene
 passes through, or ends in BlackHoleCluster under REGISTRY_ONLY.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -14,40 +13,38 @@ import msgspec
 from meshtls.lab.istio import envoy, filters, hosts, routes
 from meshtls.lab.istio.envoy import Json
 from meshtls.lab.istio.filters import Proxy
-from meshtls.lab.istio.inbound import HTTP_INSPECTOR, TLS_INSPECTOR
-from meshtls.lab.istio.objects import AUTO, HTTP, TCP, TLS, Obj, Port, Service, namespace_of, spec
+from meshtls.lab.istio.inbound import HTTP_INSPECTOR, OWN_PORTS, TLS_INSPECTOR, WILDCARD
+from meshtls.lab.istio.objects import AUTO, HTTP, TCP, TLS, Obj, Port, Service
 from meshtls.lab.istio.scope import Listener
-
-WILDCARD = "0.0.0.0"
-LOCAL = ("127.0.0.1",)
+from meshtls.lab.istio.virtualservice import VirtualService
 
 
 class Chain(msgspec.Struct, frozen=True):
-    """A filter chain to be: what it takes, and how its filters are made once the listener is known."""
+    """A filter chain to be. `sniffed`: of what comes, it takes plain HTTP only."""
 
-    build: Callable[[str], list[Json]]
+    filters: list[Json]
     sni: tuple[str, ...] = ()
     cidrs: tuple[str, ...] = ()
-    http: bool = False
+    sniffed: bool = False
 
     @property
     def takes_all(self) -> bool:
         """Whether nothing narrows the chain; 0.0.0.0 as a destination narrows nothing but is no match-all either."""
-        return (not self.sni or "*" in self.sni) and not self.http and not self.cidrs
+        return (not self.sni or "*" in self.sni) and not self.sniffed and not self.cidrs
 
     @property
     def key(self) -> Any:
         """Two chains with one key cannot stand in one listener."""
-        return self.http, frozenset(self.sni) - {"*"}, frozenset(c for c in self.cidrs if c != WILDCARD)
+        return self.sniffed, frozenset(self.sni) - {"*"}, frozenset(self.cidrs) - {WILDCARD}
 
     def match(self) -> Json:
         """Its FilterChainMatch."""
         out: Json = {}
-        if self.http:
+        if self.sniffed:
             out |= {"transport_protocol": "raw_buffer", "application_protocols": envoy.PLAIN_HTTP}
         if self.sni and "*" not in self.sni:
             out["server_names"] = sorted(self.sni)
-        ranges = [_cidr(c) for c in sorted(self.cidrs) if not c.startswith(WILDCARD)]
+        ranges = [envoy.cidr(c) for c in sorted(self.cidrs) if not c.startswith(WILDCARD)]
         return out | ({"prefix_ranges": ranges} if ranges else {})
 
 
@@ -62,11 +59,6 @@ class Entry(msgspec.Struct):
     locked: bool = False
 
 
-def _cidr(value: str) -> Json:
-    ip, _, length = value.partition("/")
-    return {"address_prefix": ip, "prefix_len": int(length or (128 if ":" in ip else 32))}
-
-
 class Builder:
     """Collects one proxy's outbound listeners (buildSidecarOutboundListeners)."""
 
@@ -77,224 +69,158 @@ class Builder:
     def listeners(self) -> list[Json]:
         """All outbound listeners, the virtual one last."""
         for listener in self.scope.listeners:
-            if str((listener.declared.get("port") or {}).get("protocol", "")).lower() == "http_proxy":
+            declared = listener.declared.get("port") or {}
+            protocol = str(declared.get("protocol", "")).lower()
+            if protocol == "http_proxy":
                 continue  # explicit HTTP proxies are not translated
             bound = self.proxy.interception == "NONE" or listener.declared.get("captureMode") == "NONE"
-            given = listener.declared.get("bind")
-            bind = given or (LOCAL[0] if bound else "")
+            bind = listener.declared.get("bind") or ("127.0.0.1" if bound else "")
             if listener.port:
-                declared = listener.declared["port"]
-                protocol = str(declared.get("protocol", "")).lower()
                 port = Port(declared.get("name") or "", listener.port, protocol if protocol in HTTP | TCP else AUTO)
                 for service in listener.services:
                     self._add(listener, service, port, bind, bound)
-            else:
-                for entry in self.entries.values():
-                    entry.locked = True
-                for service in listener.services:
-                    for port in service.ports:
-                        self._add_service_port(listener, service, port, bind, bound)
+                continue
+            for entry in self.entries.values():
+                entry.locked = True
+            for service in listener.services:
+                for port in service.ports:
+                    for address in self._addresses(service, port, bind):
+                        self._add(listener, service, port, address, bound)
         out = [self._finish(e) for e in self.entries.values()]
         return out if self.proxy.interception == "NONE" else [*out, self._virtual()]
 
-    def _add_service_port(self, listener: Listener, service: Service, port: Port, bind: str, bound: bool) -> None:
-        reserved = (15001, 15006, 15021, 15090)
-        if port.number in reserved and (bind == WILDCARD if bind else port.protocol in HTTP):
-            return
-        tcp = port.protocol in TCP or port.protocol == AUTO
-        if bind or not tcp or service.resolution != "PASSTHROUGH" or service.addresses[0] != WILDCARD:
-            self._add(listener, service, port, bind, bound)
-            return
+    def _addresses(self, service: Service, port: Port, bind: str) -> list[str]:
+        """Where a service's port is listened for: "" stands for its own place, headless TCP has each pod's address."""
+        if port.number in (envoy.OUTBOUND_PORT, envoy.INBOUND_PORT, *OWN_PORTS):
+            if bind == WILDCARD if bind else port.protocol in HTTP:
+                return []
+        headless = service.resolution == "PASSTHROUGH" and service.addresses[0] == WILDCARD
+        if bind or not headless or port.protocol not in TCP | {AUTO}:
+            return [bind]
         endpoints = self.world.instances(service, port.number)
         if not service.kubernetes and not endpoints and not service.selector:
-            self._add(listener, service, port, bind, bound)
-            return
-        for endpoint in endpoints:
-            if hosts.is_ip(endpoint.address):
-                self._add(listener, service, port, endpoint.address, bound)
+            return [bind]
+        return [e.address for e in endpoints if hosts.is_ip(e.address)]
 
     def _add(self, listener: Listener, service: Service, port: Port, bind: str, bound: bool) -> None:
         """buildSidecarOutboundListener: makes the chains, and settles who shares a listener with whom."""
         if service.resolution == "ALIAS" or port.protocol == "udp":
             return
+        http, auto = port.protocol in HTTP, port.protocol == AUTO
         cidrs: tuple[str, ...] = ()
-        if port.protocol in HTTP:
-            bind = bind or WILDCARD
-        elif not bind:
-            bind = service.addresses[0]
+        if not bind:
+            bind = WILDCARD if http else service.addresses[0]
             if "/" in bind:
                 bind, cidrs = WILDCARD, service.addresses
         known = self.entries.get((bind, port.number))
-        if known is not None and known.locked:
+        if known is not None and (known.locked or (http and known.protocol not in TCP)):
             return
-        protocol = port.protocol
-        if port.protocol in HTTP:
-            if known is not None and known.protocol not in TCP:
-                return
-            chains = [self._http(port.number, sniffed=bind == WILDCARD)]
-            protocol = AUTO if bind == WILDCARD else port.protocol
-        elif port.protocol in TCP:
-            chains = self._tcp(listener, service, port, bind, cidrs)
-        else:
-            chains = self._tcp(listener, service, port, bind, cidrs)
-            if known is None or known.protocol != AUTO:
-                chains.append(self._http(port.number, sniffed=True, host="" if bind == WILDCARD else service.hostname))
-        if known is None:
+        mine = [v for v in listener.virtual_services if any(hosts.matches(h, service.hostname) for h in v.hosts)]
+        make = self._tls_chains if port.protocol in TLS else self._tcp_chains
+        chains = [] if http else make(mine, service, port, bind, cidrs)
+        if http or (auto and (known is None or known.protocol != AUTO)):
+            host = service.hostname if auto and bind != WILDCARD else ""
+            table = routes.for_listener(self.proxy, port.number, host)
+            name = f"outbound_{envoy.listener_name(bind, port.number)}"
+            manager = filters.manager(name, table, [filters.GRPC_STATS, filters.ALPN_FILTER], self.proxy.logs.http("outbound"))
+            chains.append(Chain([manager], sniffed=auto or bind == WILDCARD))
+        if known is None or (auto and known.protocol in HTTP):
+            protocol = AUTO if http and bind == WILDCARD else port.protocol
             self.entries[bind, port.number] = Entry(bind, port.number, bound, chains, protocol)
             return
-        unsniffable = {"mongo", "mysql"} & {port.protocol, known.protocol}
-        if unsniffable and port.protocol != known.protocol:
-            return
-        if port.protocol == AUTO and known.protocol in HTTP:
-            self.entries[bind, port.number] = Entry(bind, port.number, bound, chains, protocol)
-            return
+        if {"mongo", "mysql"} & {port.protocol, known.protocol} and port.protocol != known.protocol:
+            return  # where the server speaks first, nothing is sniffed
         for chain in chains:
             if all(chain.key != other.key for other in known.chains):
                 known.chains.append(chain)
-        if (
-            (port.protocol in HTTP)
-            or (port.protocol in TCP and known.protocol in HTTP)
-            or (port.protocol == AUTO and known.protocol in TCP)
-        ):
+        if not (port.protocol in TCP and known.protocol in TCP):
             known.protocol = AUTO
 
-    def _http(self, port: int, sniffed: bool, host: str = "") -> Chain:
-        return Chain(
-            http=sniffed,
-            build=lambda name: filters.outbound_http(self.proxy, name, routes.for_listener(self.proxy, port, host)),
-        )
-
-    def _tcp(self, listener: Listener, service: Service, port: Port, bind: str, cidrs: tuple[str, ...]) -> list[Chain]:
-        mine = [
-            v for v in listener.virtual_services if any(hosts.matches(h, service.hostname) for h in spec(v)["hosts"])
-        ]
-        return (self._tls_chains if port.protocol in TLS else self._tcp_chains)(mine, service, port, bind, cidrs)
-
     def _tls_chains(
-        self, virtual: list[Obj], service: Service, port: Port, bind: str, cidrs: tuple[str, ...]
+        self, virtual: list[VirtualService], service: Service, port: Port, bind: str, cidrs: tuple[str, ...]
     ) -> list[Chain]:
         """buildSidecarOutboundTLSFilterChainOpts."""
-        out: list[Chain] = []
-        seen: set[tuple[str, ...]] = set()
+        out: dict[Any, Chain] = {}
         for v in virtual:
-            for entry in spec(v).get("tls") or []:
+            for entry in v.routes["tls"]:
                 for match in entry.get("match") or []:
-                    if not entry.get("route") or not self._applies(match, port.number):
+                    if not entry.get("route") or not self.proxy.meets(match, port.number):
                         continue
-                    cidrs = tuple(match.get("destinationSubnets") or ()) or cidrs
-                    key = (*(match.get("sniHosts") or ()), "|", *(match.get("destinationSubnets") or ()))
-                    if key not in seen:
-                        seen.add(key)
-                        out.append(self._to(entry["route"], port, v, cidrs, tuple(match.get("sniHosts") or ())))
+                    names, subnets = (tuple(match.get(f) or ()) for f in ("sniHosts", "destinationSubnets"))
+                    cidrs = subnets or cidrs
+                    if (names, subnets) not in out:
+                        out[names, subnets] = self._to(entry["route"], port, v, cidrs, names)
         if out:
-            return out
+            return list(out.values())
         address = "" if "/" in service.addresses[0] else service.addresses[0]
         sni: tuple[str, ...] = ()
         if cidrs or not address or (address == WILDCARD and bind == WILDCARD):
-            names = [service.hostname]
-            for alias in self.world.aliases(service.hostname):
-                names += [alias, *hosts.alternatives(alias, self.scope.domain)]
-            sni = tuple(names)
+            aliases = self.world.aliases.get(service.hostname, ())
+            extra = (n for a in aliases for n in (a, *hosts.alternatives(a, self.scope.domain)))
+            sni = (service.hostname, *extra)
         return [self._default(service, port, cidrs, sni)]
 
     def _tcp_chains(
-        self, virtual: list[Obj], service: Service, port: Port, bind: str, cidrs: tuple[str, ...]
+        self, virtual: list[VirtualService], service: Service, port: Port, bind: str, cidrs: tuple[str, ...]
     ) -> list[Chain]:
         """buildSidecarOutboundTCPFilterChainOpts."""
         out: list[Chain] = []
         settled = False
         for v in virtual:
-            for entry in spec(v).get("tcp") or []:
+            for entry in v.routes["tcp"]:
                 if not entry.get("route"):
                     continue
-                subnets: list[str] = []
-                for match in entry.get("match") or [{}]:
-                    if not self._applies(match, port.number):
-                        continue
-                    if not match.get("destinationSubnets"):
-                        return [*out, self._to(entry["route"], port, v, cidrs)]
-                    subnets += match["destinationSubnets"]
+                met = [m for m in entry.get("match") or [{}] if self.proxy.meets(m, port.number)]
+                ranges = [m.get("destinationSubnets") or [] for m in met]
+                if not all(ranges):
+                    return [*out, self._to(entry["route"], port, v, cidrs)]
+                subnets = tuple(s for r in ranges for s in r)
                 if subnets:
-                    out.append(self._to(entry["route"], port, v, tuple(subnets)))
+                    out.append(self._to(entry["route"], port, v, subnets))
                     settled |= sorted(subnets) == sorted(cidrs)
         return out if settled else [*out, self._default(service, port, cidrs)]
 
-    def _applies(self, match: Obj, port: int) -> bool:
-        """matchTLS, matchTCP."""
-        gateways = match.get("gateways") or ["mesh"]
-        return (
-            "mesh" in gateways
-            and hosts.labels_match(match.get("sourceLabels"), self.proxy.labels)
-            and (match.get("port") or port) == port
-            and (match.get("sourceNamespace") or namespace_of(self.proxy.pod)) == namespace_of(self.proxy.pod)
-        )
-
     def _default(self, service: Service, port: Port, cidrs: tuple[str, ...], sni: tuple[str, ...] = ()) -> Chain:
         number = service.ports[0].number if len(service.ports) == 1 else port.number
-        cluster = envoy.outbound(service.hostname, number)
-        return Chain(build=lambda _: filters.outbound_tcp(self.proxy, cluster), cidrs=cidrs, sni=sni)
+        return Chain(self._proxied(envoy.outbound(service.hostname, number)), sni, cidrs)
 
     def _to(
-        self, destinations: list[Obj], port: Port, virtual: Obj, cidrs: tuple[str, ...], sni: tuple[str, ...] = ()
+        self, destinations: list[Obj], port: Port, v: VirtualService, cidrs: tuple[str, ...], sni: tuple[str, ...] = ()
     ) -> Chain:
-        def cluster(destination: Obj) -> str:
-            return routes.destination_cluster(
-                destination, self.scope.services.get(destination.get("host", "")), port.number
-            )
+        target = routes.target(destinations, self.scope.services, port.number)
+        return Chain(self._proxied(target.get("cluster", f"{v.name}.{v.namespace}"), target), sni, cidrs)
 
-        if len(destinations) == 1:
-            only = cluster(destinations[0]["destination"])
-            return Chain(build=lambda _: filters.outbound_tcp(self.proxy, only), cidrs=cidrs, sni=sni)
-        weighted = [{"name": cluster(d["destination"]), "weight": d["weight"]} for d in destinations if d.get("weight")]
-        prefix = f"{virtual['metadata']['name']}.{namespace_of(virtual)}"
-        return Chain(build=lambda _: filters.outbound_tcp(self.proxy, "", weighted, prefix), cidrs=cidrs, sni=sni)
+    def _proxied(self, stat_prefix: str, target: Json | None = None) -> list[Json]:
+        return [filters.tcp_proxy(stat_prefix, self.proxy.logs.tcp("outbound"), target)]
 
     def _finish(self, entry: Entry) -> Json:
         """buildListenerFromEntry."""
-        name = envoy.listener_name(entry.bind, entry.port)
+        sniffed = any(c.sniffed for c in entry.chains)
         out: Json = {
-            "name": name,
+            "name": envoy.listener_name(entry.bind, entry.port),
             "address": envoy.address(entry.bind, entry.port),
             "traffic_direction": "OUTBOUND",
             "continue_on_listener_filters_timeout": True,
-            "listener_filters_timeout": "0s",
-            "listener_filters": [],
-            "filter_chains": [],
+            "listener_filters_timeout": sniffed and self.world.mesh.get("protocolDetectionTimeout") or "0s",
+            "listener_filters": [TLS_INSPECTOR] * any(c.sni for c in entry.chains) + [HTTP_INSPECTOR] * sniffed,
         }
         if not entry.bound:
             out["bind_to_port"] = False
-        if any(c.sni for c in entry.chains):
-            out["listener_filters"].append(TLS_INSPECTOR)
-        if any(c.http for c in entry.chains):
-            out["listener_filters"].append(HTTP_INSPECTOR)
-            out["listener_filters_timeout"] = self.world.mesh.get("protocolDetectionTimeout") or "0s"
-        for chain in entry.chains:
-            built: Json = {"filters": chain.build(name)}
-            if chain.takes_all:
-                out["default_filter_chain"] = built
-            else:
-                out["filter_chains"].append({"filter_chain_match": chain.match(), **built})
-        if not out["filter_chains"]:
-            out["filter_chains"] = [out.pop("default_filter_chain")]
-        elif "default_filter_chain" not in out:
-            out["default_filter_chain"] = {"name": "PassthroughFilterChain", "filters": self._unclaimed()}
+        whole: list[Json] = [{"filters": c.filters} for c in entry.chains if c.takes_all]
+        narrow = [{"filter_chain_match": c.match(), "filters": c.filters} for c in entry.chains if not c.takes_all]
+        out["filter_chains"] = narrow or whole[-1:]
+        if narrow:
+            rest = {"name": "PassthroughFilterChain", "filters": self._proxied(self.scope.unclaimed)}
+            out["default_filter_chain"] = whole[-1] if whole else rest
         return out
 
-    def _unclaimed(self) -> list[Json]:
-        return filters.outbound_tcp(self.proxy, self.scope.unclaimed)
-
     def _virtual(self) -> Json:
-        loop: Json = {
-            "name": "virtualOutbound-blackhole",
-            "filters": [filters.blackhole()],
-            "filter_chain_match": {"destination_port": envoy.OUTBOUND_PORT},
-        }
-        rest: Json = {"name": "virtualOutbound-catchall-tcp", "filters": self._unclaimed()}
+        rest: Json = {"name": "virtualOutbound-catchall-tcp", "filters": self._proxied(self.scope.unclaimed)}
         return {
             "name": "virtualOutbound",
             "address": envoy.address(WILDCARD, envoy.OUTBOUND_PORT),
             "use_original_dst": True,
             "traffic_direction": "OUTBOUND",
-            "filter_chains": [loop, rest],
+            "filter_chains": [filters.blackhole("virtualOutbound-blackhole", envoy.OUTBOUND_PORT), rest],
             "access_log": self.proxy.logs.listener("outbound"),
         }

@@ -5,14 +5,15 @@ A Sidecar with a selector goes before one without, the oldest first; then the ro
 exported. Proxies under the same Sidecar in the same namespace share one Scope.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
+from itertools import chain
 
 import msgspec
 
 from meshtls.lab.istio import destinationrule, envoy, hosts
-from meshtls.lab.istio.objects import DOMAIN, Obj, Service, age, labels, namespace_of, spec
-from meshtls.lab.istio.virtualservice import exported_to, virtual_services
+from meshtls.lab.istio.objects import DOMAIN, Obj, Port, Service, at, labels, namespace_of, spec
+from meshtls.lab.istio.virtualservice import VirtualService, virtual_services
 from meshtls.lab.istio.world import World
 
 IMPORT_ALL: Obj = {"hosts": ["*/*"]}
@@ -24,8 +25,8 @@ class Listener(msgspec.Struct, frozen=True):
     declared: Obj
     port: int
     services: tuple[Service, ...]
-    virtual_services: tuple[Obj, ...]
-    wildcard_index: dict[str, str]
+    virtual_services: tuple[VirtualService, ...]
+    by_host: dict[str, VirtualService]
 
 
 class Scope:
@@ -42,22 +43,17 @@ class Scope:
         return self.body.get("ingress") or []
 
     @property
-    def allow_any(self) -> bool:
-        """Whether traffic to unknown destinations passes (outboundTrafficPolicy)."""
-        policy = self.body.get("outboundTrafficPolicy")
-        if policy is None:
-            policy = self.world.mesh.get("outboundTrafficPolicy") or {"mode": "ALLOW_ANY"}
-        return bool(policy.get("mode", "REGISTRY_ONLY") != "REGISTRY_ONLY")
-
-    @property
     def unclaimed(self) -> str:
-        """The cluster for what no service claims: passed through, to the Sidecar's egress proxy, or into nothing."""
-        proxy = (self.body.get("outboundTrafficPolicy") or {}).get("egressProxy")
-        if not self.allow_any:
+        """The cluster for what no service claims: passed through, to the Sidecar's egress proxy, or into nothing
+        (outboundTrafficPolicy)."""
+        own = self.body.get("outboundTrafficPolicy")
+        policy = self.world.mesh.get("outboundTrafficPolicy") or {"mode": "ALLOW_ANY"} if own is None else own
+        if policy.get("mode", "REGISTRY_ONLY") == "REGISTRY_ONLY":
             return envoy.BLACKHOLE
+        proxy = at(own, "egressProxy")
         if not proxy:
             return envoy.PASSTHROUGH
-        return envoy.outbound(proxy["host"], (proxy.get("port") or {}).get("number") or 0, proxy.get("subset") or "")
+        return envoy.outbound(proxy["host"], at(proxy, "port", "number") or 0, proxy.get("subset") or "")
 
     @cached_property
     def listeners(self) -> list[Listener]:
@@ -78,7 +74,7 @@ class Scope:
                         ports = {listener.port}
                     kept = tuple(p for p in chosen.ports if not ports or p.number in ports) if chosen else ()
                     if chosen and kept:
-                        _add(found, chosen if kept == chosen.ports else msgspec.structs.replace(chosen, ports=kept))
+                        _add(found, _cut(chosen, kept))
         return found
 
     @cached_property
@@ -90,17 +86,15 @@ class Scope:
     @cached_property
     def rules(self) -> dict[str, list[destinationrule.Rule]]:
         """Host -> the destination rules that may apply to it."""
-        index = destinationrule.index(self.world)
-        return {h: index.lookup(self.namespace, s) for h, s in self.services.items()}
+        return {h: destinationrule.lookup(self.world, self.namespace, s) for h, s in self.services.items()}
 
     def rule(self, host: str, pod_labels: dict[str, str]) -> Obj:
         """The destination rule's spec for a host as a pod with these labels calls it, {} without one."""
         found: Obj = {}
         for rule in self.rules.get(host, ()):
-            selector = rule.selector
-            if selector is None:
+            if rule.selector is None:
                 found = rule.body
-            elif rule.namespace == self.namespace and hosts.labels_match(selector, pod_labels):
+            elif rule.namespace == self.namespace and hosts.labels_match(rule.selector, pod_labels):
                 return rule.body
         return found
 
@@ -113,60 +107,42 @@ class Scope:
         candidates = self.world.by_hostname.get(host, {})
         if self.namespace in candidates:
             return candidates[self.namespace]
-        seen = [s for s in candidates.values() if self.world.visible(s, self.namespace)]
+        seen = [s for s in candidates.values() if hosts.exported(s.export_to, s.namespace, self.namespace)]
         return min(seen, key=lambda s: (not s.kubernetes, s.created), default=None)
 
     def _listener(self, declared: Obj) -> Listener:
         wanted, excluded = _hosts(declared.get("hosts") or [], self.namespace)
-        port = int((declared.get("port") or {}).get("number") or 0)
+        port = int(at(declared, "port", "number") or 0)
+
+        def imported(host: str, home: str, fits: Callable[[str, str], bool]) -> bool:
+            named, barred = ((*t.get(home, ()), *t.get("*", ())) for t in (wanted, excluded))
+            return any(fits(host, w) for w in named) and not any(hosts.subset_of(host, x) for x in barred)
+
         services = []
         for service in self.world.exported_to(self.namespace):
-            covered = any(
-                hosts.subset_of(service.hostname, w) for ns in (service.namespace, "*") for w in wanted.get(ns, ())
-            )
-            barred = any(
-                hosts.subset_of(service.hostname, x) for ns in (service.namespace, "*") for x in excluded.get(ns, ())
-            )
             ports = tuple(p for p in service.ports if p.number == port)[:1] if port else service.ports
-            if covered and not barred and (ports or not port):
-                services.append(service if ports == service.ports else msgspec.structs.replace(service, ports=ports))
-        services = _one_namespace_per_host(services, self.namespace)
-        virtual = tuple(self._virtual_services(wanted, excluded))
-        return Listener(declared, port, tuple(services), virtual, _wildcard_index(virtual, services))
-
-    def _virtual_services(self, wanted: dict[str, list[str]], excluded: dict[str, list[str]]) -> Iterable[Obj]:
-        """SelectVirtualServices: private ones, then those exported here by name, then the public ones."""
-        groups: tuple[list[Obj], list[Obj], list[Obj]] = ([], [], [])
-        for virtual in virtual_services(self.world):
-            home, export = namespace_of(virtual), exported_to(self.world, virtual)
-            if "*" in export:
-                groups[2].append(virtual)
-            elif "~" not in export and self.namespace in export:
-                groups[0 if home == self.namespace else 1].append(virtual)
-        for virtual in (v for group in groups for v in group):
-            home = namespace_of(virtual)
-            for host in spec(virtual).get("hosts") or []:
-                covered = any(hosts.matches(host, w) for ns in (home, "*") for w in wanted.get(ns, ()))
-                if covered and not any(hosts.subset_of(host, x) for ns in (home, "*") for x in excluded.get(ns, ())):
-                    yield virtual
-                    break
+            if (ports or not port) and imported(service.hostname, service.namespace, hosts.subset_of):
+                services.append(_cut(service, ports))
+        # SelectVirtualServices: private ones, then those exported here by name, then the public ones.
+        visible = [v for v in virtual_services(self.world) if hosts.exported(v.export_to, v.namespace, self.namespace)]
+        visible.sort(key=lambda v: ("*" in v.export_to, v.namespace != self.namespace and "*" not in v.export_to))
+        virtual = tuple(v for v in visible if any(imported(h, v.namespace, hosts.matches) for h in v.hosts))
+        by_host = {h: v for v in reversed(virtual) for h in v.hosts}
+        return Listener(declared, port, tuple(_one_namespace_per_host(services, self.namespace)), virtual, by_host)
 
 
 def scope(world: World, pod: Obj) -> Scope:
     """The Scope of a pod's proxy."""
-    namespace, chosen = namespace_of(pod), None
-    sidecars = sorted(world.kind("Sidecar"), key=lambda s: ("workloadSelector" not in spec(s), age(s)))
-    for home, selectors in ((namespace, True), (world.root_namespace, False)):
-        for sidecar in sidecars:
-            selector = spec(sidecar).get("workloadSelector")
-            fits = hosts.labels_match((selector or {}).get("labels"), labels(pod)) if selectors else selector is None
-            if chosen is None and namespace_of(sidecar) == home and fits:
-                chosen = sidecar
-    key = ("scope", namespace, id(chosen))
-    if key not in world.cache:
-        world.cache[key] = Scope(world, namespace, chosen)
-    found: Scope = world.cache[key]
-    return found
+    namespace, root = namespace_of(pod), world.root_namespace
+    sidecars = sorted(world.kind("Sidecar"), key=lambda s: spec(s).get("workloadSelector") is None)
+    own = (s for s in sidecars if namespace_of(s) == namespace and hosts.labels_match(at(s, "spec", "workloadSelector", "labels"), labels(pod)))
+    wide = (s for s in sidecars if namespace_of(s) == root and spec(s).get("workloadSelector") is None)
+    chosen = next(chain(own, wide), None)
+    return world.once(("scope", namespace, id(chosen)), lambda: Scope(world, namespace, chosen))
+
+
+def _cut(service: Service, ports: tuple[Port, ...]) -> Service:
+    return service if ports == service.ports else msgspec.structs.replace(service, ports=ports)
 
 
 def _hosts(declared: list[str], namespace: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
@@ -183,15 +159,12 @@ def _hosts(declared: list[str], namespace: str) -> tuple[dict[str, list[str]], d
     return wanted, excluded
 
 
-def _one_namespace_per_host(services: list[Service], namespace: str) -> list[Service]:
+def _one_namespace_per_host(services: list[Service], namespace: str) -> Iterable[Service]:
     """One host, one namespace: the own one first, then a Kubernetes Service's, then the first seen."""
     chosen: dict[str, Service] = {}
-    for service in services:
-        known = chosen.get(service.hostname)
-        prefer = known is None or service.namespace == namespace
-        if prefer or (known and service.kubernetes and not known.kubernetes and known.namespace != namespace):
-            chosen[service.hostname] = service
-    return [s for s in services if chosen[s.hostname].namespace == s.namespace]
+    for service in sorted(services, key=lambda s: (s.namespace != namespace, not s.kubernetes)):
+        chosen.setdefault(service.hostname, service)
+    return (s for s in services if chosen[s.hostname].namespace == s.namespace)
 
 
 def _add(found: dict[str, Service], service: Service) -> None:
@@ -201,8 +174,7 @@ def _add(found: dict[str, Service], service: Service) -> None:
         found[service.hostname] = service
     elif known.kubernetes == service.kubernetes and known.ports != service.ports and _mergeable(known, service):
         have = {p.number for p in known.ports}
-        more = tuple(p for p in service.ports if p.number not in have)
-        found[service.hostname] = msgspec.structs.replace(known, ports=known.ports + more)
+        found[service.hostname] = _cut(known, known.ports + tuple(p for p in service.ports if p.number not in have))
 
 
 def _mergeable(a: Service, b: Service) -> bool:
@@ -210,33 +182,15 @@ def _mergeable(a: Service, b: Service) -> bool:
     return same and labels(a.source) == labels(b.source)
 
 
-def _destinations(virtual: Obj, namespace: str) -> dict[str, set[int]]:
+def _destinations(virtual: VirtualService, namespace: str) -> dict[str, set[int]]:
     """Host -> ports that a virtual service may send this namespace's proxies to; an empty set is every port."""
     out: dict[str, set[int]] = {}
-    body = spec(virtual)
-    for kind in ("http", "tcp", "tls"):
-        for route in body.get(kind) or []:
+    for kind, routes in virtual.routes.items():
+        for route in routes:
             sources = {m.get("sourceNamespace") for m in route.get("match") or []} - {None, ""}
             if kind == "http" and sources and namespace not in sources:
                 continue
-            mirrors = [m.get("destination") for m in route.get("mirrors") or []] + [route.get("mirror")]
-            targets = [d.get("destination") for d in route.get("route") or []]
-            for destination in filter(None, targets + mirrors):
-                number = int((destination.get("port") or {}).get("number") or 0)
-                out.setdefault(destination.get("host", ""), set()).add(number)
+            targets = [t.get("destination") for f in ("route", "mirrors") for t in route.get(f) or []]
+            for destination in filter(None, [*targets, route.get("mirror")]):
+                out.setdefault(destination.get("host", ""), set()).add(int(at(destination, "port", "number") or 0))
     return {h: set() if 0 in ports else ports for h, ports in out.items()}
-
-
-def _wildcard_index(virtual: Iterable[Obj], services: Iterable[Service]) -> dict[str, str]:
-    """Service host -> key of the virtual service whose host fits it most narrowly."""
-    by_host: dict[str, str] = {}
-    for v in virtual:
-        for host in spec(v)["hosts"]:
-            by_host.setdefault(host, vs_key(v))
-    found = {s.hostname: hosts.most_specific(s.hostname, by_host) for s in services}
-    return {h: key for h, key in found.items() if key}
-
-
-def vs_key(virtual: Obj) -> str:
-    """namespace/name."""
-    return f"{namespace_of(virtual)}/{virtual['metadata']['name']}"

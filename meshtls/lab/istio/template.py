@@ -5,7 +5,6 @@ The values are the chart's defaults where the lab has no use for others. A conta
 the template's is laid over it, field by field; its image `auto` stands for the template's.
 """
 
-import copy
 import json
 import re
 from typing import Any
@@ -13,55 +12,72 @@ from typing import Any
 import yaml
 
 from meshtls.lab.istio import installation, probers, refusals
-from meshtls.lab.istio.objects import DOMAIN, ROOT, Obj, annotations, labels
+from meshtls.lab.istio.objects import DOMAIN, ROOT, Obj, annotations, at, labels, overlaid
+from meshtls.lab.istio.probers import compact
 from meshtls.lab.istio.world import World
 
 PROXY, INIT = "istio-proxy", "istio-init"
-DROP_ALL: Obj = {"drop": ["ALL"]}
 MERGE_KEYS = {"env": "name", "ports": "containerPort", "volumeMounts": "mountPath"}
 HASHES = ("pod-template-hash", "rollouts-pod-template-hash")
+PROBE: Obj = {"httpGet": {"path": "/healthz/ready", "port": 15021}, "timeoutSeconds": 3}
+READINESS = {"initialDelaySeconds": 0, "periodSeconds": 15, "failureThreshold": 4}
+STARTUP = {"initialDelaySeconds": 0, "periodSeconds": 1, "failureThreshold": 600}
+TRAFFIC = refusals.TRAFFIC
+EXCLUDED = TRAFFIC + "excludeInboundPorts"
+# Flags of istio-iptables, what they are without annotation (None: left out), and the annotations that say otherwise.
+FLAGS: list[tuple[str, str | None, list[str]]] = [
+    ("-i", "*", [TRAFFIC + "includeOutboundIPRanges"]),
+    ("-x", "", [TRAFFIC + "excludeOutboundIPRanges"]),
+    ("-b", "*", [TRAFFIC + "includeInboundPorts"]),
+    ("-d", None, [EXCLUDED]),
+    ("-q", None, [TRAFFIC + "includeOutboundPorts"]),
+    ("-o", None, [TRAFFIC + "excludeOutboundPorts"]),
+    ("-k", None, ["istio.io/reroute-virtual-interfaces", TRAFFIC + "kubevirtInterfaces"]),
+    ("-c", None, [TRAFFIC + "excludeInterfaces"]),
+]
+RESOURCES: Obj = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
 
 
-def overlaid(base: Any, over: Any, key: str = "") -> Any:
-    """One container laid over another, as a strategic merge patch does it."""
-    if isinstance(base, dict) and isinstance(over, dict):
-        return base | {k: overlaid(base[k], v, MERGE_KEYS.get(k, "")) if k in base else v for k, v in over.items()}
-    if key and isinstance(base, list) and isinstance(over, list):
-        theirs = {item.get(key): item for item in over}
-        mine = {item.get(key) for item in base}
-        merged = [{**item, **theirs.get(item.get(key), {})} for item in base]
-        return merged + [item for item in over if item.get(key) not in mine]
-    return over
+def _field(path: str) -> Obj:
+    return {"fieldRef": {"fieldPath": path}}
+
+
+def _limit(resource: str) -> Obj:
+    return {"resourceFieldRef": {"resource": f"limits.{resource}", "divisor": "1"}}
+
+
+def _security(user: int, group: int, added: list[str], read_only: bool) -> Obj:
+    return {
+        "allowPrivilegeEscalation": False,
+        "privileged": False,
+        "readOnlyRootFilesystem": read_only,
+        "runAsGroup": group,
+        "runAsNonRoot": user != 0,
+        "runAsUser": user,
+        "capabilities": {**({"add": added} if added else {}), "drop": ["ALL"]},
+    }
 
 
 class Injection:
-    """One pod on its way through the template; `pod` is the result. Raises InputError for a pod that the injector
-    refuses."""
+    """One pod on its way through the template; `pod` is the result, with parts that all pods share. Raises InputError
+    for a pod that the injector refuses."""
 
     def __init__(self, pod: Obj, world: World, values: Obj, rev: str) -> None:
         self.pod, self.world, self.values, self.rev = pod, world, values, rev
         self.notes: dict[str, str] = dict(annotations(pod))
         refusals.check(self.notes)
-        self.config = {
-            **(world.mesh.get("defaultConfig") or {}),
-            **(yaml.safe_load(self.notes.get("proxy.istio.io/config", "{}")) or {}),
-        }
-        self.mode = (
-            self.notes.get("sidecar.istio.io/interceptionMode") or self.config.get("interceptionMode") or "REDIRECT"
-        )
-        env = ((values.get("pilot") or {}).get("env") or {}).get("ENABLE_NATIVE_SIDECARS", "true")
-        self.native = (self.notes.get("sidecar.istio.io/nativeSidecar") or str(env)).lower() != "false"
-        self.hold = bool(
-            self.config.get("holdApplicationUntilProxyStarts") or self._global("holdApplicationUntilProxyStarts")
-        )
+        given = yaml.safe_load(self.notes.get("proxy.istio.io/config", "{}")) or {}
+        self.config: Obj = {**(world.mesh.get("defaultConfig") or {}), **given}
+        self.mode = self._note("interceptionMode", "") or self.config.get("interceptionMode") or "REDIRECT"
+        env = at(values, "pilot", "env") or {}
+        native = self._note("nativeSidecar", "") or str(env.get("ENABLE_NATIVE_SIDECARS", "true"))
+        self.native = native.lower() != "false"
+        hold = "holdApplicationUntilProxyStarts"
+        self.hold = bool(self.config.get(hold) or at(values, "global", "proxy", hold))
         self.status_port = int(self.notes.get("status.sidecar.istio.io/port") or probers.STATUS_PORT)
-        self.metadata_env = [
-            {"name": k, "value": str(v)} for k, v in (self.config.get("proxyMetadata") or {}).items()
-        ]
+        self.metadata_env = {k: str(v) for k, v in (self.config.get("proxyMetadata") or {}).items()}
+        self.name, self.owner = self._owner()
         self._containers()
-
-    def _global(self, field: str) -> Any:
-        return ((self.values.get("global") or {}).get("proxy") or {}).get(field)
 
     def _note(self, name: str, default: str) -> str:
         return self.notes.get(f"sidecar.istio.io/{name}", default)
@@ -75,112 +91,83 @@ class Injection:
 
         def own(template: Obj) -> Obj:
             over = given.get(template["name"], {})
-            return overlaid(template, {k: v for k, v in over.items() if not (k == "image" and v == "auto")})
+            return overlaid(template, {k: v for k, v in over.items() if (k, v) != ("image", "auto")}, MERGE_KEYS)
 
         proxy = own(self._proxy(apps, [p for c in body["containers"] for p in c.get("ports") or []]))
         self._network(proxy)
         init = [own(self._init(given.get(PROXY, {})))] if self.mode != "NONE" else []
-        overridden = [n for n in ours if n in given]
-        if self.mode == "TPROXY" and (given.get(PROXY, {}).get("securityContext") or {}).get("runAsUser") is not None:
+        if self.mode == "TPROXY" and at(given.get(PROXY), "securityContext", "runAsUser") is not None:
             proxy["securityContext"]["runAsUser"] = 0
-        proxy["env"] += probers.scraped(self.notes, bool(self.world.mesh.get("enablePrometheusMerge", True)))
-        default = bool((self.values.get("sidecarInjectorWebhook") or {}).get("rewriteAppHTTPProbe", True))
-        if refusals.BOOLEANS.get(self._note("rewriteAppHTTPProbers", ""), default):
-            real = probers.told([*inits, *apps])
-            if real:
-                text = json.dumps(real, separators=(",", ":"))
-                proxy["env"].append({"name": "ISTIO_KUBE_APP_PROBERS", "value": text})
-            probers.rewrite([*inits, *apps], self.status_port)
+        told = probers.scraped(self.notes, bool(self.world.mesh.get("enablePrometheusMerge", True)))
+        rewrites = bool((self.values.get("sidecarInjectorWebhook") or {}).get("rewriteAppHTTPProbe", True))
+        if refusals.BOOLEANS.get(self._note("rewriteAppHTTPProbers", ""), rewrites):
+            told |= probers.taken_over([*inits, *apps], self.status_port)
+        proxy["env"] += _env(told)
         if self.native:
             body["containers"], body["initContainers"] = apps, [*init, {**proxy, "restartPolicy": "Always"}, *inits]
         else:
             body["containers"] = [proxy, *apps] if self.hold else [*apps, proxy]
             body["initContainers"] = [*inits, *init]
-        if overridden:
-            places = {n: "containers" if n == PROXY and not self.native else "initContainers" for n in overridden}
-            kept: Obj = {p: [given[n] for n in overridden if places[n] == p] for p in places.values()}
-            self.notes["proxy.istio.io/overrides"] = json.dumps(kept, separators=(",", ":"))
-        volumes = copy.deepcopy(VOLUMES) + self._user("userVolume")
+        kept: Obj = {}
+        for name in (n for n in ours if n in given):
+            place = "containers" if name == PROXY and not self.native else "initContainers"
+            kept.setdefault(place, []).append(given[name])
+        if kept:
+            self.notes["proxy.istio.io/overrides"] = compact(kept)
+        volumes = [{"name": n, **v} for n, v in (VOLUMES | self._user("userVolume")).items()]
         theirs = {v["name"]: v for v in body.get("volumes") or []}
         body["volumes"] = [{**v, **theirs.pop(v["name"], {})} for v in volumes] + list(theirs.values())
         self._metadata(apps, init, volumes)
 
+    def _container(self, name: str, *args: str) -> Obj:
+        level = f"--log_output_level={self._note('agentLogLevel', 'default:info')}"
+        return {"name": name, "image": self._image(), "args": [*args, level], "resources": self._resources()}
+
     def _proxy(self, apps: list[Obj], ports: list[Obj]) -> Obj:
-        name, owner = self._owner()
         domain = self.world.mesh["trustDomain"]
         suffix = "" if self.rev == "default" else f"-{self.rev}"
-
-        def field(name: str, path: str) -> Obj:
-            return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
-
-        def limit(name: str, resource: str) -> Obj:
-            return {"name": name, "valueFrom": {"resourceFieldRef": {"resource": f"limits.{resource}", "divisor": "1"}}}
-
-        def says(name: str, value: str) -> Obj:
-            return {"name": name, "value": value}
-
-        env = [
-            says("PILOT_CERT_PROVIDER", "istiod"),
-            says("CA_ADDR", f"istiod{suffix}.{ROOT}.svc:15012"),
-            field("POD_NAME", "metadata.name"),
-            field("POD_NAMESPACE", "metadata.namespace"),
-            field("INSTANCE_IP", "status.podIP"),
-            field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
-            field("HOST_IP", "status.hostIP"),
-            limit("ISTIO_CPU_LIMIT", "cpu"),
-            says("PROXY_CONFIG", json.dumps(self.config, separators=(",", ":")) + "\n"),
-            says("ISTIO_META_POD_PORTS", json.dumps(ports, separators=(",", ":"))),
-            says("ISTIO_META_APP_CONTAINERS", ",".join(c["name"] for c in apps)),
-            limit("GOMEMLIMIT", "memory"),
-            says("ISTIO_META_CLUSTER_ID", "Kubernetes"),
-            field("ISTIO_META_NODE_NAME", "spec.nodeName"),
-            says("ISTIO_META_INTERCEPTION_MODE", self.mode),
-            says("ISTIO_META_WORKLOAD_NAME", labels(self.pod).get("service.istio.io/workload-name") or name),
-            *([says("ISTIO_META_OWNER", owner)] if owner else []),
-            says("ISTIO_META_MESH_ID", domain),
-            says("TRUST_DOMAIN", domain),
-            *self.metadata_env,
-        ]
-        probe: Obj = {"httpGet": {"path": "/healthz/ready", "port": 15021}, "timeoutSeconds": 3}
-        added = ["NET_ADMIN"] * (self.mode == "TPROXY") + ["NET_BIND_SERVICE"] * (self._note("capNetBindService", "") == "true")
-        out: Obj = {
-            "name": PROXY,
-            "image": self._image(),
-            "args": [
-                "proxy",
-                "sidecar",
-                "--domain",
-                f"$(POD_NAMESPACE).svc.{DOMAIN}",
-                f"--proxyLogLevel={self._note('logLevel', 'warning')}",
-                f"--proxyComponentLogLevel={self._note('componentLogLevel', 'misc:error')}",
-                self._log_level(),
-            ],
-            "env": env,
+        env = {
+            "PILOT_CERT_PROVIDER": "istiod",
+            "CA_ADDR": f"istiod{suffix}.{ROOT}.svc:15012",
+            "POD_NAME": _field("metadata.name"),
+            "POD_NAMESPACE": _field("metadata.namespace"),
+            "INSTANCE_IP": _field("status.podIP"),
+            "SERVICE_ACCOUNT": _field("spec.serviceAccountName"),
+            "HOST_IP": _field("status.hostIP"),
+            "ISTIO_CPU_LIMIT": _limit("cpu"),
+            "PROXY_CONFIG": compact(self.config) + "\n",
+            "ISTIO_META_POD_PORTS": compact(ports),
+            "ISTIO_META_APP_CONTAINERS": ",".join(c["name"] for c in apps),
+            "GOMEMLIMIT": _limit("memory"),
+            "ISTIO_META_CLUSTER_ID": "Kubernetes",
+            "ISTIO_META_NODE_NAME": _field("spec.nodeName"),
+            "ISTIO_META_INTERCEPTION_MODE": self.mode,
+            "ISTIO_META_WORKLOAD_NAME": labels(self.pod).get("service.istio.io/workload-name") or self.name,
+            **({"ISTIO_META_OWNER": self.owner} if self.owner else {}),
+            "ISTIO_META_MESH_ID": domain,
+            "TRUST_DOMAIN": domain,
+        }
+        added = ["NET_ADMIN"] * (self.mode == "TPROXY")
+        added += ["NET_BIND_SERVICE"] * (self._note("capNetBindService", "") == "true")
+        out = self._container(
+            PROXY,
+            "proxy",
+            "sidecar",
+            "--domain",
+            f"$(POD_NAMESPACE).svc.{DOMAIN}",
+            f"--proxyLogLevel={self._note('logLevel', 'warning')}",
+            f"--proxyComponentLogLevel={self._note('componentLogLevel', 'misc:error')}",
+        ) | {
+            "env": _env(env) + _env(self.metadata_env),
             "ports": [{"containerPort": 15090, "name": "http-envoy-prom", "protocol": "TCP"}],
-            "resources": self._resources(),
-            "securityContext": {
-                "allowPrivilegeEscalation": False,
-                "privileged": False,
-                "readOnlyRootFilesystem": True,
-                "capabilities": ({"add": added} if added else {}) | DROP_ALL,
-                "runAsNonRoot": not added,
-                "runAsUser": 0 if added else 1337,
-                "runAsGroup": 1337,
-            },
-            "volumeMounts": [{"name": n, "mountPath": p} for n, p in MOUNTS] + self._user("userVolumeMount"),
+            "securityContext": _security(0 if added else 1337, 1337, added, read_only=True),
+            "volumeMounts": [{"name": n, "mountPath": p} for n, p in MOUNTS]
+            + [{"name": n, **v} for n, v in self._user("userVolumeMount").items()],
         }
         if self.status_port:
-            delay, period, failures = (
-                int(self.notes.get(f"readiness.status.sidecar.istio.io/{n}") or d)
-                for n, d in (("initialDelaySeconds", 0), ("periodSeconds", 15), ("failureThreshold", 4))
-            )
-            out["startupProbe"] = {**probe, "initialDelaySeconds": 0, "periodSeconds": 1, "failureThreshold": 600}
-            out["readinessProbe"] = {
-                **probe,
-                "initialDelaySeconds": delay,
-                "periodSeconds": period,
-                "failureThreshold": failures,
-            }
+            asked = {k: self.notes.get(f"readiness.status.sidecar.istio.io/{k}") for k in READINESS}
+            out["startupProbe"] = PROBE | STARTUP
+            out["readinessProbe"] = PROBE | READINESS | {k: int(v) for k, v in asked.items() if v}
         if self.native:
             command = ["pilot-agent", "request", f"--debug-port={self.status_port}", "POST", "drain"]
             out["lifecycle"] = {"preStop": {"exec": {"command": command}}}
@@ -193,46 +180,23 @@ class Injection:
         network = labels(self.pod).get("topology.istio.io/network")
         if network is not None:
             proxy["env"] = [e for e in proxy["env"] if e["name"] != "ISTIO_META_NETWORK"]
-            proxy["env"].append({"name": "ISTIO_META_NETWORK", "value": network})
+            proxy["env"] += _env({"ISTIO_META_NETWORK": network})
 
     def _init(self, user: Obj) -> Obj:
-        def note(name: str, default: str) -> str:
-            return self.notes.get(f"traffic.sidecar.istio.io/{name}", default)
-
-        excluded, status = note("excludeInboundPorts", ""), str(self.status_port) if self.status_port else ""
-        ports = excluded.split(",")
-        if status and status not in ports:
-            excluded = ",".join([*(p.strip() for p in ports if p.strip()), status])
-        uid = (user.get("securityContext") or {}).get("runAsUser") or 1337
+        told = dict(self.notes)
+        ports = told.get(EXCLUDED, "").split(",")
+        if self.status_port and str(self.status_port) not in ports:
+            ports = [*(p.strip() for p in ports), str(self.status_port)]
+        told[EXCLUDED] = ",".join(filter(None, ["15090", "15021", *ports]))
+        uid = at(user, "securityContext", "runAsUser") or 1337
         args = ["istio-iptables", "-p", "15001", "-z", "15006", "-u", str(uid), "-m", self.mode]
-        args += ["-i", note("includeOutboundIPRanges", "*"), "-x", note("excludeOutboundIPRanges", "")]
-        args += ["-b", note("includeInboundPorts", "*"), "-d", ",".join(["15090", "15021", *([excluded] if excluded else [])])]
-        for flag, name in (("-q", "includeOutboundPorts"), ("-o", "excludeOutboundPorts")):
-            if f"traffic.sidecar.istio.io/{name}" in self.notes:
-                args += [flag, note(name, "")]
-        virtual = self.notes.get("istio.io/reroute-virtual-interfaces", self.notes.get("traffic.sidecar.istio.io/kubevirtInterfaces"))
-        args += ["-k", virtual] if virtual is not None else []
-        if "traffic.sidecar.istio.io/excludeInterfaces" in self.notes:
-            args += ["-c", note("excludeInterfaces", "")]
-        return {
-            "name": INIT,
-            "image": self._image(),
-            "args": [*args, self._log_level()],
-            **({"env": copy.deepcopy(self.metadata_env)} if self.metadata_env else {}),
-            "resources": self._resources(),
-            "securityContext": {
-                "allowPrivilegeEscalation": False,
-                "privileged": False,
-                "readOnlyRootFilesystem": False,
-                "runAsGroup": 0,
-                "runAsNonRoot": False,
-                "runAsUser": 0,
-                "capabilities": {"add": ["NET_ADMIN", "NET_RAW"], **DROP_ALL},
-            },
+        for flag, default, names in FLAGS:
+            value = next((told[n] for n in names if n in told), default)
+            args += [flag, value] if value is not None else []
+        return self._container(INIT, *args) | {
+            **({"env": _env(self.metadata_env)} if self.metadata_env else {}),
+            "securityContext": _security(0, 0, ["NET_ADMIN", "NET_RAW"], read_only=False),
         }
-
-    def _log_level(self) -> str:
-        return f"--log_output_level={self._note('agentLogLevel', 'default:info')}"
 
     def _image(self) -> str:
         image = self._note("proxyImage", "")
@@ -242,20 +206,12 @@ class Injection:
         return f"{HUB}/proxyv2:{installation.VERSION}" + (f"-{kind}" if kind else "")
 
     def _resources(self) -> Obj:
-        asked = {
-            "requests": {"cpu": "proxyCPU", "memory": "proxyMemory"},
-            "limits": {"cpu": "proxyCPULimit", "memory": "proxyMemoryLimit"},
-        }
-        out = {
-            kind: {
-                r: self.notes[f"sidecar.istio.io/{n}"]
-                for r, n in names.items()
-                if f"sidecar.istio.io/{n}" in self.notes
-            }
-            for kind, names in asked.items()
-        }
-        found = {kind: values for kind, values in out.items() if values}
-        return found or {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
+        out: Obj = {}
+        for kind, suffix in (("requests", ""), ("limits", "Limit")):
+            for resource, name in (("cpu", "proxyCPU"), ("memory", "proxyMemory")):
+                if f"sidecar.istio.io/{name}{suffix}" in self.notes:
+                    out.setdefault(kind, {})[resource] = self._note(name + suffix, "")
+        return out or RESOURCES
 
     def _owner(self) -> tuple[str, str]:
         """The workload's name, and its reference: the Deployment's where a ReplicaSet owns the pod, the CronJob's where
@@ -279,17 +235,16 @@ class Injection:
     def _metadata(self, apps: list[Obj], init: list[Obj], volumes: list[Obj]) -> None:
         metadata = self.pod["metadata"]
         marks: dict[str, str] = dict(labels(self.pod))
-        name = marks.get("app.kubernetes.io/name") or marks.get("app") or self._owner()[0]
+        name = marks.get("app.kubernetes.io/name") or marks.get("app") or self.name
         version = marks.get("app.kubernetes.io/version") or marks.get("version") or "latest"
         added = {
             "security.istio.io/tlsMode": "istio",
             "service.istio.io/canonical-name": name[:63].strip("-_."),
             "service.istio.io/canonical-revision": version,
         }
-        if (self.config.get("proxyMetadata") or {}).get("ISTIO_META_ENABLE_HBONE") == "true":
+        if self.metadata_env.get("ISTIO_META_ENABLE_HBONE") == "true":
             added["networking.istio.io/tunnel"] = "http"
-        for key, value in added.items():
-            marks[key] = marks.get(key) or value
+        marks |= {key: marks.get(key) or value for key, value in added.items()}
         names = [c["name"] for c in init]
         status = {
             "initContainers": [*names, PROXY] if self.native else names or None,
@@ -299,16 +254,19 @@ class Injection:
             "revision": self.rev,
         }
         self.notes["istio.io/rev"] = self.rev
-        self.notes["sidecar.istio.io/status"] = json.dumps(status, separators=(",", ":"))
-        if apps:
-            self.notes.setdefault("kubectl.kubernetes.io/default-logs-container", apps[0]["name"])
-            self.notes.setdefault("kubectl.kubernetes.io/default-container", apps[0]["name"])
+        self.notes["sidecar.istio.io/status"] = compact(status)
+        for note in ("default-logs-container", "default-container") if apps else ():
+            self.notes.setdefault(f"kubectl.kubernetes.io/{note}", apps[0]["name"])
         metadata["labels"], metadata["annotations"] = marks, self.notes
 
-    def _user(self, note: str) -> list[Obj]:
-        """Volumes and mounts that an annotation adds, as JSON by name."""
-        found = json.loads(self._note(note, "{}"))
-        return [{"name": name, **value} for name, value in found.items()]
+    def _user(self, note: str) -> Obj:
+        """Volumes or mounts that an annotation adds, by name."""
+        return dict(json.loads(self._note(note, "{}")))
+
+
+def _env(variables: dict[str, Any]) -> list[Obj]:
+    """Variables with their text, or where it is to be taken from."""
+    return [{"name": k, "valueFrom" if isinstance(v, dict) else "value": v} for k, v in variables.items()]
 
 
 HUB = "registry.istio.io/testing"
@@ -323,29 +281,17 @@ MOUNTS = (
     ("istio-token", "/var/run/secrets/tokens"),
     ("istio-podinfo", "/etc/istio/pod"),
 )
-VOLUMES: list[Obj] = [
-    {"name": "workload-socket", "emptyDir": {}},
-    {"name": "credential-socket", "emptyDir": {}},
-    {"name": "workload-certs", "emptyDir": {}},
-    {"name": "istio-envoy", "emptyDir": {"medium": "Memory"}},
-    {"name": "istio-data", "emptyDir": {}},
-    {
-        "name": "istio-podinfo",
-        "downwardAPI": {
-            "items": [
-                {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
-                {"path": "annotations", "fieldRef": {"fieldPath": "metadata.annotations"}},
-            ]
-        },
+TOKEN = {"path": "istio-token", "expirationSeconds": 43200, "audience": "istio-ca"}
+VOLUMES: Obj = {
+    "workload-socket": {"emptyDir": {}},
+    "credential-socket": {"emptyDir": {}},
+    "workload-certs": {"emptyDir": {}},
+    "istio-envoy": {"emptyDir": {"medium": "Memory"}},
+    "istio-data": {"emptyDir": {}},
+    "istio-podinfo": {
+        "downwardAPI": {"items": [{"path": f, **_field(f"metadata.{f}")} for f in ("labels", "annotations")]}
     },
-    {
-        "name": "istio-token",
-        "projected": {
-            "sources": [
-                {"serviceAccountToken": {"path": "istio-token", "expirationSeconds": 43200, "audience": "istio-ca"}}
-            ]
-        },
-    },
-    {"name": "istiod-ca-cert", "configMap": {"name": "istio-ca-root-cert"}},
-    {"name": "istio-ca-crl", "configMap": {"name": "istio-ca-crl", "optional": True}},
-]
+    "istio-token": {"projected": {"sources": [{"serviceAccountToken": TOKEN}]}},
+    "istiod-ca-cert": {"configMap": {"name": "istio-ca-root-cert"}},
+    "istio-ca-crl": {"configMap": {"name": "istio-ca-crl", "optional": True}},
+}

@@ -8,55 +8,58 @@ matches must lie within one of the root's, otherwise its route is left out.
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from meshtls.lab.istio import hosts
 from meshtls.lab.istio.objects import Obj, name_of, namespace_of, spec
-from meshtls.lab.istio.world import World
+from meshtls.lab.istio.world import World, remembered
 
 STRINGS = ("uri", "scheme", "method", "authority")
 TABLES = ("headers", "withoutHeaders", "queryParams")
 
 
-def virtual_services(world: World) -> list[Obj]:
+class VirtualService(msgspec.Struct, frozen=True, eq=False):
+    """Where `hosts` lead, by kind of route (http, tcp, tls); `export_to` names the namespaces that see it."""
+
+    namespace: str
+    name: str
+    hosts: list[str]
+    export_to: list[str]
+    routes: dict[str, list[Obj]]
+
+
+@remembered
+def virtual_services(world: World) -> list[VirtualService]:
     """The virtual services of the mesh gateway, oldest first, delegates merged and short names resolved."""
-    if "virtual" not in world.cache:
-        world.cache["virtual"] = [
-            _resolved(world, v)
-            for v in world.kind("VirtualService")
-            if spec(v).get("hosts") and "mesh" in (spec(v).get("gateways") or ["mesh"])
-        ]
-    found: list[Obj] = world.cache["virtual"]
-    return found
+    found = [v for v in world.kind("VirtualService") if spec(v).get("hosts")]
+    return [_resolved(world, v) for v in found if "mesh" in (spec(v).get("gateways") or ["mesh"])]
 
 
-def exported_to(world: World, virtual: Obj) -> set[str]:
-    """The namespaces that see a virtual service; `*` all, `~` none."""
-    to = spec(virtual).get("exportTo") or world.mesh.get("defaultVirtualServiceExportTo") or ["*"]
-    return {namespace_of(virtual) if e == "." else e for e in to}
+def _exported_to(world: World, obj: Obj) -> list[str]:
+    return spec(obj).get("exportTo") or world.mesh.get("defaultVirtualServiceExportTo") or ["*"]
 
 
-def _resolved(world: World, virtual: Obj) -> Obj:
-    home, body = namespace_of(virtual), dict(spec(virtual))
-    domain = world.config_domain
-    body["hosts"] = [hosts.resolve(h, home, domain) for h in body["hosts"]]
-    routes: list[Obj] = []
-    for entry in body.get("http") or []:
-        if not entry.get("delegate"):
-            routes.append(_named(entry, home, domain))
-            continue
-        child = _delegate(world, entry["delegate"], home)
-        if child is not None:
-            routes += [_named(r, namespace_of(child), domain) for r in _merged(entry, spec(child).get("http") or [])]
-    body["http"] = routes
-    for kind in ("tcp", "tls"):
-        body[kind] = [_named(entry, home, domain) for entry in body.get(kind) or []]
-    return {**virtual, "spec": body}
+def _resolved(world: World, obj: Obj) -> VirtualService:
+    home, domain = namespace_of(obj), world.config_domain
+    routes: dict[str, list[Obj]] = {"http": [], "tcp": [], "tls": []}
+    for kind, found in routes.items():
+        for entry in spec(obj).get(kind) or []:
+            if not entry.get("delegate"):
+                found.append(_named(entry, home, domain))
+                continue
+            child = _delegate(world, entry["delegate"], home)
+            if child is not None:
+                merged = _merged(entry, spec(child).get("http") or [])
+                found += [_named(r, namespace_of(child), domain) for r in merged]
+    names = [hosts.resolve(h, home, domain) for h in spec(obj)["hosts"]]
+    return VirtualService(home, name_of(obj), names, _exported_to(world, obj), routes)
 
 
 def _delegate(world: World, reference: Obj, home: str) -> Obj | None:
     wanted = (reference.get("namespace") or home, reference["name"])
     for child in world.kind("VirtualService"):
         if (namespace_of(child), name_of(child)) == wanted and not spec(child).get("hosts"):
-            return child if exported_to(world, child) & {"*", home} else None
+            return child if hosts.exported(_exported_to(world, child), wanted[0], home) else None
     return None
 
 

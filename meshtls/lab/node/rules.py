@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from meshtls.lab.istio.inject import selected
+from meshtls.lab.api.select import selected
 from meshtls.lab.istio.interception import Interception
 from meshtls.lab.node.network import API_IP
 from meshtls.lab.node.nft import PROTOCOLS, Chain
@@ -148,7 +148,7 @@ class Policies:
         spec = policy.get("spec") or {}
         types = spec.get("policyTypes") or ["Ingress", *(["Egress"] if "egress" in spec else [])]
         return (policy["metadata"]["namespace"] == pod["metadata"]["namespace"] and way.capitalize() in types
-                and selected(spec.get("podSelector"), pod["metadata"].get("labels") or {}))
+                and selected(spec.get("podSelector") or {}, pod["metadata"].get("labels") or {}))
 
     def _allowed(self, policy: Obj, pod: Obj, way: str) -> Iterator[str]:
         key, side = ("from", "saddr") if way == "ingress" else ("to", "daddr")
@@ -165,8 +165,8 @@ class Policies:
             return
         for pod in self._pods:
             namespace = pod["metadata"]["namespace"]
-            near = selected(peer["namespaceSelector"], self._labels.get(namespace, {})) if "namespaceSelector" in peer else namespace == home
-            if near and selected(peer.get("podSelector"), pod["metadata"].get("labels") or {}):
+            near = selected(peer["namespaceSelector"] or {}, self._labels.get(namespace, {})) if "namespaceSelector" in peer else namespace == home
+            if near and selected(peer.get("podSelector") or {}, pod["metadata"].get("labels") or {}):
                 yield f"ip {side} {pod['status']['podIP']}"
 
     def _allowed_ports(self, ports: Sequence[Obj], pod: Obj | None) -> Iterator[str]:
