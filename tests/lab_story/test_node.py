@@ -119,16 +119,82 @@ def test_an_excluded_port_answers_plaintext_under_strict(lab: Lab) -> None:
     assert answers["shut.mesh"] == "ConnectionResetError"
 
 
+def network_policy(name: str, of: str, **spec: Json | list[Json]) -> Json:
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name, "namespace": "bare"},
+            "spec": {"podSelector": {"matchLabels": {"app": of}}, **spec}}  # fmt: skip
+
+
 def test_a_network_policy_is_a_timeout_not_a_refusal(lab: Lab) -> None:
     needs_namespaces(lab)
-    deny = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "deny", "namespace": "bare"},
-            "spec": {"podSelector": {"matchLabels": {"app": "walled"}}, "policyTypes": ["Ingress"]}}  # fmt: skip
     lab.apply(service("walled", "bare", publishNotReadyAddresses=True), pod("walled", "bare", container(SERVER)), pod("caller", "bare", container(CALLER, "walled.bare")))
     lab.wait()
+    dns = {"ports": [{"port": 53, "protocol": "UDP"}]}
+    from_caller = [{"from": [{"podSelector": {"matchLabels": {"app": "caller"}}}], "ports": [{"port": 8080}]}]
+    from_elsewhere = [{"from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "mesh"}}}]}]
     with lab.client() as client:
         until(lambda: said(client).get("walled.bare") == 200)
-        lab.apply(deny)
-        until(lambda: said(client).get("walled.bare") == "TimeoutError")
+        for policy, answer in (
+            (network_policy("in", "walled", policyTypes=["Ingress"]), "TimeoutError"),
+            (network_policy("in", "walled", ingress=from_caller), 200),
+            (network_policy("in", "walled", ingress=from_elsewhere), "TimeoutError"),
+            (network_policy("in", "walled", ingress=[{"ports": [{"port": 8080}]}]), 200),
+            (network_policy("out", "caller", policyTypes=["Egress"], egress=[dns]), "TimeoutError"),
+            (network_policy("out", "caller", policyTypes=["Egress"], egress=[dns, {"to": [{"podSelector": {"matchLabels": {"app": "walled"}}}]}]), 200),
+        ):
+            lab.apply(policy)
+            until(lambda answer=answer: said(client).get("walled.bare") == answer)
+
+
+def test_names_lead_to_services_to_the_pods_of_headless_ones_and_to_aliases(lab: Lab) -> None:
+    names = ("web", "web.bare", "web.bare.svc.cluster.local", "pods.bare", "named.pods.bare", "alias.bare", "kubernetes.default", "nobody.bare")
+    program = """
+import json, signal, socket, sys
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = sorted({one[4][0] for one in socket.getaddrinfo(name, 80, socket.AF_INET, socket.SOCK_STREAM)})
+    except OSError as error:
+        found[name] = type(error).__name__
+print(json.dumps(found), flush=True)
+signal.pause()
+"""
+    lab.apply(service("web", "bare"), service("pods", "bare", clusterIP="None", publishNotReadyAddresses=True), pod("named", "bare", container(SERVER), hostname="named", subdomain="pods"),
+              {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "alias", "namespace": "bare"}, "spec": {"type": "ExternalName", "externalName": "web.bare.svc.cluster.local"}})  # fmt: skip
+    with lab.client() as client:
+        client.patch("Pod", "named", "bare", {"metadata": {"labels": {"app": "pods"}}})
+        address = until(lambda: client.get("Pod", "named", "bare")["status"].get("podIP"))
+        until(lambda: any(one.get("endpoints") for one in client.list("EndpointSlice", "bare") if one["metadata"]["name"].startswith("pods-")))
+        virtual = client.get("Service", "web", "bare")["spec"]["clusterIP"]
+        lab.apply(pod("asker", "bare", container(program, *names)))
+        found = until(lambda: told(client, "bare", "asker"))[0]
+    assert found == {**dict.fromkeys(names[:3], [virtual]), **dict.fromkeys(names[3:5], [address]), "alias.bare": [virtual], "kubernetes.default": found["kubernetes.default"],
+                     "nobody.bare": "gaierror"}  # fmt: skip
+    assert len(found["kubernetes.default"]) == 1
+
+
+def test_a_pod_that_lacks_something_says_what_and_starts_when_it_is_there(lab: Lab) -> None:
+    lab.apply(pod("variable", "bare", container(SERVER, envFrom=[{"configMapRef": {"name": "absent"}}])),
+              pod("volume", "bare", container(SERVER), volumes=[{"name": "v", "secret": {"secretName": "absent"}}]),
+              pod("other", "bare", container(SERVER), volumes=[{"name": "v", "hostPath": {"path": "/etc"}}]),
+              pod("program", "bare", {"name": "app", "image": "python:3", "command": ["nobody-has-this"]}))  # fmt: skip
+    expected = {"variable": ("Failed", 'configmap "absent" not found'), "volume": ("FailedMount", 'secret "absent" not found'),
+                "other": ("FailedMount", "volumes of type hostPath do not exist in the lab"), "program": ("Failed", 'exec: "nobody-has-this": executable file not found in $PATH')}  # fmt: skip
+    with lab.client() as client:
+
+        def state(name: str) -> Json:
+            statuses: list[Json] = client.get("Pod", name, "bare").get("status", {}).get("containerStatuses", [{}])
+            return statuses[0].get("state", {})
+
+        for name, (reason, words) in expected.items():
+            until(lambda name=name, reason=reason, words=words: any(
+                one["involvedObject"]["name"] == name and one["reason"] == reason and words in one["message"] for one in client.list("Event", "bare")))  # fmt: skip
+        assert state("variable")["waiting"]["reason"] == "CreateContainerConfigError"
+        assert state("volume")["waiting"]["reason"] == "ContainerCreating"
+        until(lambda: client.get("Pod", "program", "bare")["status"]["containerStatuses"][0]["lastState"].get("terminated", {}).get("reason") == "StartError")
+        client.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "absent", "namespace": "bare"}})
+        client.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "absent", "namespace": "bare"}})
+        for name in ("variable", "volume"):
+            until(lambda name=name: "running" in state(name))
 
 
 def test_an_image_that_cannot_run_here_says_so_in_status_and_events(lab: Lab) -> None:

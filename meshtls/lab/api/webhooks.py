@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import h11
+from cryptography import x509
 
 from meshtls.errors import InputError
 from meshtls.lab.api import cel, matching, status
@@ -28,6 +29,7 @@ Inject = Callable[[Object, Object], Object | None]
 GROUP = "admissionregistration.k8s.io"
 INJECTOR = "sidecar-injector.istio.io"
 _ANSWER_LIMIT = 3 * 1024 * 1024
+_NAMES_S = 5
 
 
 class CallFailed(Exception):
@@ -113,11 +115,31 @@ class Webhooks:
         except LookupError as error:
             raise CallFailed(f'Post "{url}": {error}') from error
         except ssl.SSLCertVerificationError as error:
-            raise CallFailed(f'Post "{url}": tls: failed to verify certificate: x509: {_x509(error)}') from error
+            why = (await self._misnamed(service, host, port) if service else "") or _x509(error)
+            raise CallFailed(f'Post "{url}": tls: failed to verify certificate: x509: {why}') from error
         except ConnectionRefusedError:
             raise CallFailed(f'Post "{url}": dial tcp {host}:{port}: connect: connection refused') from None
         except (OSError, h11.RemoteProtocolError) as error:
             raise CallFailed(f'Post "{url}": {error}') from error
+
+    async def _misnamed(self, service: Object, host: str, port: int) -> str:
+        """What Go says of a certificate for others, before it asks who signed it; "" for one that is for `host`, or not to be had."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        try:
+            async with asyncio.timeout(_NAMES_S):
+                _, writer = await asyncio.open_connection(sock=await self._connect(service, host, port), ssl=context, server_hostname=host)
+            shown = x509.load_der_x509_certificate(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
+            writer.close()
+            names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
+        except x509.ExtensionNotFound:
+            names = []
+        except (OSError, LookupError, ValueError):
+            return ""
+        if not names:
+            return f"certificate is not valid for any names, but wanted to match {host}"
+        fits = host in names or f"*.{host.partition('.')[2]}" in names
+        return "" if fits else f"certificate is valid for {', '.join(names)}, not {host}"
 
     async def _connect(self, service: Object | None, host: str, port: int) -> socket.socket | None:
         if service is None:
