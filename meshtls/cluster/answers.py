@@ -69,7 +69,9 @@ def fault(code: int, body: bytes, doing: str, who: str = "") -> errors.ClusterEr
     kind, what, hint = _BY_STATUS.get(code, (errors.ServerFault, f"the server answered {code}", "try again later"))
     if code == 404 and not (status.details and status.details.name):
         hint = "the cluster has no such resource type: is Istio installed there, and is it the right context?"
-    if code == 403 and who:
+    if code == 403 and status.kind and " cannot " not in status.message:  # by admission: it is the object, not a right, that is wrong
+        what, hint = "the server refuses it", "correct what it names"
+    elif code == 403 and who:
         what = f"not allowed for {who}"
     words = printable(status.message) if status.kind else ""
     return kind(f"{doing}: {what}{f': {words}' if words else ''}", hint, status=code, reason=status.reason)

@@ -67,6 +67,17 @@ def test_each_failing_status_has_its_error_with_the_servers_words(serve, code, k
     assert caught.value.exit_code == exit_code
 
 
+@pytest.mark.parametrize(("words", "hint"), [
+    ('pods is forbidden: User "me" cannot create resource "pods" in API group "" in the namespace "shop"', "ask for the role"),
+    ('pods "a" is forbidden: violates PodSecurity "baseline:latest": host namespaces (hostNetwork=true)', "correct what it names"),
+])  # fmt: skip
+def test_a_right_that_is_missing_is_asked_for_and_an_object_that_admission_refuses_corrected(serve, words, hint) -> None:
+    with pytest.raises(errors.Forbidden) as caught:
+        serve(answer(status(403, words))).create({"apiVersion": "v1", "kind": "Pod", **pod("a")})
+
+    assert hint in str(caught.value) + str(getattr(caught.value, "hint", ""))
+
+
 def test_a_get_is_tried_again_after_500_and_after_a_lost_connection(serve, clock) -> None:
     def lost(request: httpx.Request) -> httpx.Response:
         if len(serve.seen) == 1:

@@ -118,8 +118,8 @@ def test_istios_metrics_tell_mtls_from_plaintext_and_name_only_the_meshed_client
     mutual, none = 'connection_security_policy="mutual_tls"', 'connection_security_policy="none"'
     until(lambda: series(client, "istio_requests_total", destination, mutual, 'source_principal="spiffe://cluster.local/ns/mesh/sa/default"', 'source_workload="meshed"') > 0)
     until(lambda: series(client, "istio_requests_total", destination, none, 'source_workload="unknown"') > 0)
-    until(lambda: series(client, "istio_tcp_connections_opened_total", destination, mutual) > 0)
-    until(lambda: series(client, "istio_tcp_connections_opened_total", destination, none) > 0)
+    for kind in ("connections_opened", "connections_closed", "received_bytes", "sent_bytes"):
+        until(lambda kind=kind: all(series(client, f"istio_tcp_{kind}_total", destination, policy) > 0 for policy in (mutual, none)))
     assert series(client, "istio_requests_total", mutual, 'source_workload="unknown"') == 0
 
 
