@@ -17,6 +17,8 @@ from meshtls import errors
 
 _CUT = 300
 
+_BY_ADMISSION = (" is forbidden: ", " denied ")  # where it is the object that is wrong; who lacks a right "cannot"
+
 # status -> (class, what is wrong, what to do next)
 _BY_STATUS: dict[int, tuple[type[errors.ClusterError], str, str]] = {
     400: (errors.Invalid, "the server does not take the request", ""),
@@ -69,7 +71,7 @@ def fault(code: int, body: bytes, doing: str, who: str = "") -> errors.ClusterEr
     kind, what, hint = _BY_STATUS.get(code, (errors.ServerFault, f"the server answered {code}", "try again later"))
     if code == 404 and not (status.details and status.details.name):
         hint = "the cluster has no such resource type: is Istio installed there, and is it the right context?"
-    if code == 403 and status.kind and " cannot " not in status.message:  # by admission: it is the object, not a right, that is wrong
+    if code == 403 and " cannot " not in status.message and any(word in status.message for word in _BY_ADMISSION):
         what, hint = "the server refuses it", "correct what it names"
     elif code == 403 and who:
         what = f"not allowed for {who}"

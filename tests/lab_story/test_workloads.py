@@ -11,7 +11,7 @@ from meshtls.lab import Lab
 
 pytestmark = pytest.mark.lab
 STAY = "import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(0))\nprint(os.uname().nodename, flush=True)\nsignal.pause()"
-INDEX = "import os\nprint(os.environ['JOB_COMPLETION_INDEX'], os.uname().nodename)"
+INDEX = "import os\nprint(os.environ['JOB_COMPLETION_INDEX'], os.environ['HOSTNAME'])"
 
 
 @pytest.fixture(scope="module")
