@@ -1,11 +1,14 @@
 """How configuration travels: what a change of the cluster changes for a proxy, and what it leaves alone."""
 
+from pathlib import Path
+
 import named_cases
 import pytest
 import yaml
 
 from meshtls.lab import istio
 from meshtls.lab.istio.world import World
+from meshtls.lab.node import plane
 from meshtls.lab.node.ads import Subscription
 
 SERVICE = """
@@ -106,3 +109,8 @@ def test_refused_endpoints_are_not_taken_and_not_sent_again():
     nonce = one.send({"x": ONE})
     assert one.ask(["x"], nonce, True, {"x": ONE}) == {}
     assert not one.settled({"x": ONE})
+
+
+def test_the_annotations_that_make_trouble_are_in_the_docs():
+    page = (Path(__file__).parents[2] / "docs" / "lab.md").read_text()
+    assert [name for name in (plane.FROZEN, plane.DELAY, plane.ROTATE, plane.PROXIES) if f"`{name}" not in page] == []
