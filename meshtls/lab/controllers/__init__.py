@@ -64,7 +64,6 @@ class Controllers:
         namespaces = Namespaces(hands, root_ca_pem, api_ca_pem or root_ca_pem)
         self._every: dict[str, Controller] = {one.name: one for one in (namespaces, *(kind(hands) for kind in LOOPS))}
         self._queue = Queue(lambda who, namespace, name: self._every[who].reconcile(namespace, name), hands.clock)
-        self._by_resource: dict[str, tuple[Controller, ...]] = {}
 
     async def start(self) -> None:
         """Take in what the store holds, and follow it from now on."""
@@ -89,14 +88,10 @@ class Controllers:
         self._tell(event)
 
     def _tell(self, event: Event) -> None:
-        concerned = self._by_resource.get(event.resource)
-        if concerned is None:
-            concerned = self._by_resource[event.resource] = tuple(
-                one for one in self._every.values() if not one.watches or event.resource in one.watches
-            )
-        for one in concerned:
-            for key in one.keys(event):
-                self._queue.add((one.name, *key))
+        for one in self._every.values():
+            if not one.watches or event.resource in one.watches:
+                for key in one.keys(event):
+                    self._queue.add((one.name, *key))
 
 
 def _node(name: str, now: str) -> dict[str, object]:

@@ -10,7 +10,7 @@ Laws:
      itself.
 """
 
-from meshtls.lab.api.store import Event, Exists, clone
+from meshtls.lab.api.store import Event, clone
 from meshtls.lab.controllers import progress
 from meshtls.lab.controllers.controller import Workload
 from meshtls.lab.controllers.objects import (
@@ -19,7 +19,6 @@ from meshtls.lab.controllers.objects import (
     child,
     controller_of,
     digest,
-    is_deleting,
     key_of,
     labels_of,
     name_of,
@@ -47,19 +46,18 @@ class Deployments(Workload):
         return self.controlling(self.owners.find(ref["uid"])) if ref else []
 
     async def sync(self, deployment: Obj) -> float | None:
-        made = self._lead(deployment)
-        while self._turn(deployment):
-            pass
-        new, olds = self._sets(deployment)
+        spec, made, written = deployment["spec"], "", True
+        while written:
+            new, olds = self._sets(deployment)
+            if new is None and not spec.get("paused"):
+                new = _draft(deployment)
+                made = name_of(new)
+            written = self._turn(deployment, new, olds)
         with self.changing(deployment) as draft:
             again = progress.tell(draft, new, olds, made, self.clock.now())
         if progress.is_complete(draft):
-            idle = [
-                old
-                for old in olds
-                if not old["spec"].get("replicas", 1) and not status_of(old).get("replicas") and not is_deleting(old)
-            ]
-            for old in surplus(idle, deployment["spec"].get("revisionHistoryLimit", 10), revision_of):
+            gone = [old for old in olds if not old["spec"].get("replicas", 1) and not status_of(old).get("replicas")]
+            for old in surplus(gone, spec.get("revisionHistoryLimit", 10), revision_of):
                 self.store.delete(SETS, *key_of(old))
         return again
 
@@ -73,51 +71,28 @@ class Deployments(Workload):
         new = next((one for one in found if _without_hash(one["spec"]["template"]) == wanted), None)
         return new, [one for one in found if one is not new]
 
-    def _lead(self, deployment: Obj) -> str:
-        """Make sure that the present template has its set, with the newest revision. Returns the name of a set made
-        anew, or ""."""
-        spec, (found, olds) = deployment["spec"], self._sets(deployment)
-        if found is None and spec.get("paused"):
-            return ""
-        new = clone(found) if found else _draft(deployment)
-        revision = max([1, revision_of(new), *(revision_of(old) + 1 for old in olds)])
-        copied = {key: value for key, value in annotations_of(deployment).items() if key not in NOT_COPIED}
-        new["metadata"].setdefault("annotations", {}).update(copied, **{REVISION: str(revision)})
-        new["spec"]["minReadySeconds"] = spec.get("minReadySeconds", 0)
-        if found:
-            self._put(deployment, new, found["spec"].get("replicas", 1))
-            return ""
-        try:
-            self._put(deployment, new, self._sizes(deployment, new, olds).get(name_of(new), 0))
-        except Exists:
-            with self.changing(deployment) as draft:
-                draft["status"]["collisionCount"] = draft["status"].get("collisionCount", 0) + 1
-            raise
-        return name_of(new)
+    def _turn(self, deployment: Obj, new: Obj | None, olds: list[Obj]) -> bool:
+        """Write what is to be written now: the newest revision on the new set, and sizes. False when there is nothing to
+        do but wait."""
+        *rest, last = [*olds, new] if new else olds or [None]
+        if last is None:
+            return False
+        old_pods = any(self.owners.owned(one, "pods") for one in rest)
+        sizes = next_sizes(deployment["spec"], _count(last), tuple(map(_count, rest)), old_pods=old_pods)
+        written = False
+        for one in (*rest, last):
+            before = one["spec"].get("replicas", 1)
+            size = sizes.get(name_of(one), before)
+            draft = clone(one)
+            if one is new:
+                _lead(draft, deployment, max([1, revision_of(new), *(revision_of(old) + 1 for old in olds)]))
+            if one is new or size != before:
+                written |= self._put(deployment, draft, before, size)
+        return written
 
-    def _turn(self, deployment: Obj) -> bool:
-        """Resize what may be resized now; False when there is nothing to do but wait."""
-        new, olds = self._sets(deployment)
-        if new is None:
-            *olds, new = olds or [None]
-        sizes = self._sizes(deployment, new, olds) if new else {}
-        for one in [*olds, new]:
-            if one and name_of(one) in sizes:
-                self._put(deployment, one, sizes[name_of(one)])
-        return bool(sizes)
-
-    def _sizes(self, deployment: Obj, new: Obj, olds: list[Obj]) -> dict[str, int]:
-        counts = [
-            Set(name_of(one), one["spec"].get("replicas", 1), status_of(one).get("availableReplicas", 0))
-            for one in (new, *olds)
-        ]
-        old_pods = any(self.owners.owned(one, "pods") for one in olds)
-        return next_sizes(deployment["spec"], counts[0], tuple(counts[1:]), old_pods=old_pods)
-
-    def _put(self, deployment: Obj, one: Obj, size: int) -> None:
-        """Store a set at this size, with what its Deployment writes on it, and say so."""
-        before, replicas = one["spec"].get("replicas", 1), int(deployment["spec"].get("replicas", 1))
-        draft = clone(one)
+    def _put(self, deployment: Obj, draft: Obj, before: int, size: int) -> bool:
+        """Store a set at this size, and say so; whether that changed anything."""
+        replicas, version = int(deployment["spec"].get("replicas", 1)), self.store.version
         draft["spec"]["replicas"] = size
         marks = {DESIRED: str(replicas), MOST: str(replicas + limits(deployment["spec"])[0])}
         draft["metadata"].setdefault("annotations", {}).update(marks)
@@ -125,16 +100,30 @@ class Deployments(Workload):
             self.store.update(SETS, draft)
         else:
             self.store.create(SETS, draft)
+        written = self.store.version != version
         if size != before:
             verb = "up" if size > before else "down"
-            message = f"Scaled {verb} replica set {name_of(one)} from {before} to {size}"
+            message = f"Scaled {verb} replica set {name_of(draft)} from {before} to {size}"
             self.say(deployment, "ScalingReplicaSet", message)
+        return written
+
+
+def _count(replica_set: Obj) -> Set:
+    available = status_of(replica_set).get("availableReplicas", 0)
+    return Set(name_of(replica_set), replica_set["spec"].get("replicas", 1), available)
+
+
+def _lead(replica_set: Obj, deployment: Obj, revision: int) -> None:
+    """Make it the set that the Deployment is at."""
+    copied = {key: value for key, value in annotations_of(deployment).items() if key not in NOT_COPIED}
+    replica_set["metadata"].setdefault("annotations", {}).update(copied, **{REVISION: str(revision)})
+    replica_set["spec"]["minReadySeconds"] = deployment["spec"].get("minReadySeconds", 0)
 
 
 def _draft(deployment: Obj) -> Obj:
     """The set of the present template, before it is stored."""
     spec = clone(deployment["spec"])
-    mark = digest([spec["template"], status_of(deployment).get("collisionCount", 0)])
+    mark = digest(spec["template"])
     for place, key in ((spec["template"].setdefault("metadata", {}), "labels"), (spec["selector"], "matchLabels")):
         place.setdefault(key, {})[HASH] = mark
     made = child(deployment, "apps/v1", "ReplicaSet", name=f"{name_of(deployment)}-{mark}")

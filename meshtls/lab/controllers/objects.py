@@ -99,12 +99,8 @@ def share(value: int | str | None, total: int, *, up: bool, default: int | str =
 
 def digest(value: Any, length: int = 10) -> str:
     """A short name-safe hash of a JSON value."""
-    number = int.from_bytes(hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).digest())
-    letters = []
-    for _ in range(length):
-        number, place = divmod(number, len(SAFE))
-        letters.append(SAFE[place])
-    return "".join(letters)
+    hashed = hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=length)
+    return "".join(SAFE[byte % len(SAFE)] for byte in hashed.digest())
 
 
 def set_counts(status: Obj, counts: Obj, always: Collection[str] = ()) -> None:

@@ -62,7 +62,8 @@ def tell(deployment: Obj, new: Obj | None, olds: list[Obj], made: str, now: date
     _say(status, "Available", value, reason, f"Deployment {verb} minimum availability.", text(now))
     failures = (condition(one, "ReplicaFailure") for one in reversed(every))
     if failure := next((one for one in failures if one), None):
-        _say(status, *(failure[key] for key in ("type", "status", "reason", "message")), text(now))
+        since = failure["lastTransitionTime"]
+        _say(status, "ReplicaFailure", failure["status"], failure["reason"], failure["message"], since)
     else:
         drop_condition(status, "ReplicaFailure")
     if made:

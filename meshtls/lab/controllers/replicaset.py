@@ -18,9 +18,6 @@ from meshtls.lab.controllers.objects import (
 )
 from meshtls.lab.controllers.queue import Retry
 
-BURST = 500
-"""Most pods created or deleted in one pass."""
-
 
 class ReplicaSets(Workload):
     name, resource, kind = "replicaset-controller", "replicasets.apps", "ReplicaSet"
@@ -46,10 +43,10 @@ class ReplicaSets(Workload):
     async def sync(self, replica_set: Obj) -> float | None:
         active = [pod for pod in self.owners.claimed(replica_set, "pods") if pods.is_active(pod)]
         missing = replica_set["spec"].get("replicas", 1) - len(active)
-        for pod in pods.expendable_first(active)[: min(max(-missing, 0), BURST)]:
+        for pod in pods.expendable_first(active)[: max(-missing, 0)]:
             self.delete_pod(replica_set, pod)
         template, name = replica_set["spec"]["template"], f"{name_of(replica_set)}-"
-        fresh = [pods.make(replica_set, template, generateName=name) for _ in range(min(missing, BURST))]
+        fresh = [pods.make(replica_set, template, generateName=name) for _ in range(missing)]
         refused = ""
         try:
             await self.create_pods(replica_set, fresh)

@@ -8,6 +8,8 @@ Laws (Kubernetes' deployment controller, pkg/controller/deployment/{sync,rolling
   3. Percentages round in favour of availability: surge up, unavailable down; both zero means one unavailable.
 """
 
+from collections.abc import Callable
+
 import msgspec
 
 from meshtls.lab.controllers.objects import Obj, share
@@ -39,11 +41,11 @@ def next_sizes(spec: Obj, new: Set, olds: tuple[Set, ...], *, old_pods: bool) ->
         return _resize_only_active(spec.get("replicas", 1), new, olds)
     if (spec.get("strategy") or {}).get("type") == "Recreate":
         return _recreate(spec.get("replicas", 1), new, olds, old_pods)
-    return _grow(spec, new, olds) or _shrink(spec, new, olds)
+    return _roll(spec, new, olds)
 
 
 def _resize_only_active(replicas: int, new: Set, olds: tuple[Set, ...]) -> dict[str, int]:
-    active = [one for one in (*olds, new) if one.replicas] or [(*olds, new)[-1]]
+    active = [one for one in (*olds, new) if one.replicas] or [new]
     return {active[0].name: replicas} if len(active) == 1 and active[0].replicas != replicas else {}
 
 
@@ -53,31 +55,22 @@ def _recreate(replicas: int, new: Set, olds: tuple[Set, ...], old_pods: bool) ->
     return {} if old_pods or new.replicas == replicas else {new.name: replicas}
 
 
-def _grow(spec: Obj, new: Set, olds: tuple[Set, ...]) -> dict[str, int]:
-    replicas, (surge, _) = spec.get("replicas", 1), limits(spec)
-    if new.replicas > replicas:
-        return {new.name: replicas}
-    room = replicas + surge - new.replicas - sum(old.replicas for old in olds)
-    size = new.replicas + min(room, replicas - new.replicas)
-    return {new.name: size} if size > new.replicas else {}
-
-
-def _shrink(spec: Obj, new: Set, olds: tuple[Set, ...]) -> dict[str, int]:
-    replicas, (_, unavailable) = spec.get("replicas", 1), limits(spec)
-    least = replicas - unavailable
+def _roll(spec: Obj, new: Set, olds: tuple[Set, ...]) -> dict[str, int]:
+    replicas, (surge, unavailable) = spec.get("replicas", 1), limits(spec)
     total = new.replicas + sum(old.replicas for old in olds)
-    spare = total - least - (new.replicas - new.available)
-    sizes = {}
-    for old in olds:
-        useless = min(max(spare, 0), max(old.replicas - old.available, 0))
-        if useless:
-            sizes[old.name] = old.replicas - useless
-            spare -= useless
-    spare = min(spare, new.available + sum(old.available for old in olds) - least)
-    for old in olds:
-        size = sizes.get(old.name, old.replicas)
-        given = min(max(spare, 0), size)
-        if given:
-            sizes[old.name] = size - given
+    size = min(replicas, new.replicas + max(replicas + surge - total, 0))
+    if size != new.replicas:
+        return {new.name: size}
+    least, sizes = replicas - unavailable, {old.name: old.replicas for old in olds}
+
+    def give(spare: int, most: Callable[[Set], int]) -> int:
+        for old in olds:
+            given = max(min(spare, most(old)), 0)
+            sizes[old.name] -= given
             spare -= given
-    return sizes
+        return spare
+
+    spare = give(total - least - (new.replicas - new.available), lambda old: old.replicas - old.available)
+    available = new.available + sum(old.available for old in olds)
+    give(min(spare, available - least), lambda old: sizes[old.name])
+    return {old.name: sizes[old.name] for old in olds if sizes[old.name] != old.replicas}

@@ -8,32 +8,31 @@ Laws (k8s.io/endpointslice):
   3. At most 100 endpoints a slice; a Service without endpoints has one empty slice.
 """
 
+import json
 from collections.abc import Sequence
 
 from meshtls.lab.controllers import pods
-from meshtls.lab.controllers.objects import Obj, child, digest, is_deleting, key_of, labels_of, name_of
+from meshtls.lab.controllers.objects import Obj, child, digest, is_deleting, key_of, labels_of, name_of, status_of
 
 SERVICE_LABEL, MANAGED_BY = "kubernetes.io/service-name", "endpointslice.kubernetes.io/managed-by"
 CONTROLLER = "endpointslice-controller.k8s.io"
 HEADLESS = "service.kubernetes.io/headless"
 LARGEST = 100
 
-Ports = tuple[tuple[str, int | None, str, str | None], ...]
-"""Per Service port: name, number (None: any), protocol, application protocol."""
-
 
 def build(service: Obj, found: Sequence[Obj]) -> list[Obj]:
     """The wanted slices of `service` for the pods that it selects, in order of name."""
-    groups: dict[Ports, list[Obj]] = {}
+    groups: dict[str, tuple[list[Obj], list[Obj]]] = {}
     for pod in found:
-        if (pod.get("status") or {}).get("podIP") and not pods.is_done(pod):
-            groups.setdefault(_ports(service, pod), []).append(_endpoint(service, pod))
+        if status_of(pod).get("podIP") and not pods.is_done(pod):
+            ports = _ports(service, pod)
+            groups.setdefault(json.dumps(ports), (ports, []))[1].append(_endpoint(service, pod))
     pieces = [
         (ports, number, group[number : number + LARGEST])
-        for ports, group in groups.items()
+        for ports, group in groups.values()
         for number in range(0, len(group), LARGEST)
     ]
-    return [_slice(service, ports, number, endpoints) for ports, number, endpoints in pieces or [((), 0, [])]]
+    return [_slice(service, *piece) for piece in pieces or [([], 0, [])]]
 
 
 def target_port(port: Obj, pod: Obj) -> int | None:
@@ -49,13 +48,14 @@ def target_port(port: Obj, pod: Obj) -> int | None:
     return None
 
 
-def _ports(service: Obj, pod: Obj) -> Ports:
+def _ports(service: Obj, pod: Obj) -> list[Obj]:
     numbered = ((port, target_port(port, pod)) for port in service["spec"].get("ports") or ())
-    return tuple(
-        (port.get("name", ""), number, port.get("protocol", "TCP"), port.get("appProtocol"))
+    return [
+        {"name": port.get("name", ""), "port": number, "protocol": port.get("protocol", "TCP")}
+        | {key: port[key] for key in ("appProtocol",) if port.get(key)}
         for port, number in numbered
         if number is not None
-    )
+    ]
 
 
 def _endpoint(service: Obj, pod: Obj) -> Obj:
@@ -74,14 +74,10 @@ def _endpoint(service: Obj, pod: Obj) -> Obj:
     return endpoint
 
 
-def _slice(service: Obj, ports: Ports, number: int, endpoints: list[Obj]) -> Obj:
+def _slice(service: Obj, ports: list[Obj], number: int, endpoints: list[Obj]) -> Obj:
     name = name_of(service)
     headless = {HEADLESS: ""} if service["spec"].get("clusterIP") == "None" else {}
-    suffix = digest([service["metadata"]["uid"], [list(port) for port in ports], number], 5)
+    suffix = digest([service["metadata"]["uid"], ports, number], 5)
     made = child(service, "discovery.k8s.io/v1", "EndpointSlice", name=f"{name}-{suffix}", generateName=f"{name}-")
     made["metadata"]["labels"] = {**labels_of(service), **headless, SERVICE_LABEL: name, MANAGED_BY: CONTROLLER}
-    told = [
-        {"name": port_name, "port": port, "protocol": protocol, **({"appProtocol": app} if app else {})}
-        for port_name, port, protocol, app in ports
-    ]
-    return {**made, "addressType": "IPv4", "endpoints": endpoints, "ports": told}
+    return {**made, "addressType": "IPv4", "endpoints": endpoints, "ports": ports}
