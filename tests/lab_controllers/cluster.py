@@ -88,7 +88,7 @@ class Cluster:
         )
 
     def create(self, resource: str, obj: dict[str, Any]) -> dict[str, Any]:
-        made: dict[str, Any] = self.do(lambda: self.store.create(resource, obj))
+        made: dict[str, Any] = self.do(lambda: self._store(resource, obj))
         return made
 
     def change(
@@ -144,7 +144,23 @@ class Cluster:
 
     def _admit(self, resource: str, obj: dict[str, Any], user: str, done: Callable[[Any], None]) -> None:
         why = self.refuse(obj)
-        done(PermissionError(why) if why else self.store.create(resource, obj))
+        done(PermissionError(why) if why else self._store(resource, obj))
+
+    def _store(self, resource: str, obj: dict[str, Any]) -> dict[str, Any]:
+        """What comes in by the API: a Job has its selector and its pods' labels."""
+        made = self.store.create(resource, obj)
+        if resource != "jobs.batch":
+            return made
+        uid, name = made["metadata"]["uid"], made["metadata"]["name"]
+        labels = {f"{prefix}{key}": value for prefix in ("batch.kubernetes.io/", "")
+                  for key, value in (("controller-uid", uid), ("job-name", name))}  # fmt: skip
+
+        def complete(job: dict[str, Any]) -> None:
+            job["spec"]["selector"] = {"matchLabels": {"controller-uid": uid}}
+            job["spec"]["template"]["metadata"]["labels"] |= labels
+
+        completed: dict[str, Any] = self.store.mutate(resource, obj["metadata"]["namespace"], name, complete) or made
+        return completed
 
     def _kubelet(self, event: Event) -> None:
         if event.resource != "pods" or event.type == "DELETED" or not self.auto:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lone_api import standalone
 from meshtls.lab.api.store import Event, Store
 from meshtls.lab.controllers import Controllers
+from tests.lone_api import standalone
 
 DEPLOYMENT = """
 apiVersion: apps/v1

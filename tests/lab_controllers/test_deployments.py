@@ -55,6 +55,7 @@ def test_its_status_says_that_the_rollout_is_over(cluster):
         "updatedReplicas": 2,
         "readyReplicas": 2,
         "availableReplicas": 2,
+        "terminatingReplicas": 0,
     }
     assert [(one["type"], one["status"], one["reason"]) for one in deployment["status"]["conditions"]] == [
         ("Available", "True", "MinimumReplicasAvailable"),

@@ -10,7 +10,8 @@ Laws:
   1. Nothing polls. A write to the store is told to every controller that watches the resource; each puts the objects
      concerned into its queue, and looks at what is there then, not at what was told. Only deadlines, schedules and
      retries have timers.
-  2. Pods come into being through the API, admission and injection included. All else is written straight to the store.
+  2. Pods and Jobs come into being through the API, defaults, admission and injection included. All else is written
+     straight to the store.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,9 @@
 """The shape of every controller: which objects an event concerns, and how one of them is brought to what it declares.
 
 A `Workload` makes other objects for its own: it looks at an object whenever that, or something that it controls,
-changes. Its pods come into being through the API, admission and injection included. Creation starts with one pod and
-doubles while the API accepts (as Kubernetes' slowStartBatch), so that a refusal is met once and not a hundred times.
+changes. Pods and Jobs come into being through the API, admission and injection included. The creation of pods starts
+with one and doubles while the API accepts (as Kubernetes' slowStartBatch), so that a refusal is met once and not a
+hundred times.
 """
 
 import abc
@@ -11,7 +12,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from meshtls.lab.api.store import Event, Exists, Store, clone
+from meshtls.lab.api.store import Event, Store, clone
 from meshtls.lab.controllers.clock import Clock
 from meshtls.lab.controllers.objects import Obj, controller_of, is_deleting, key_of, name_of, says_new
 from meshtls.lab.controllers.owners import Owners
@@ -19,7 +20,7 @@ from meshtls.lab.controllers.queue import Retry
 from meshtls.lab.controllers.recorder import Recorder
 
 USER = "system:serviceaccount:kube-system:replicaset-controller"
-"""Who creates pods."""
+"""Who creates pods and Jobs."""
 
 
 class Hands:
@@ -63,6 +64,8 @@ class Workload(Controller):
 
     resource: str
     kind: str
+    created, deleted = "Created pod: {pod}", "Deleted pod: {pod}"
+    """The words of its events."""
 
     def keys(self, event: Event) -> list[tuple[str, str]]:
         if event.resource == self.resource:
@@ -100,24 +103,24 @@ class Workload(Controller):
             return
         done, batch = 0, 1
         while done < len(wanted):
-            answers = await asyncio.gather(*map(self._create_pod, wanted[done : done + batch]))
+            answers = await asyncio.gather(*(self.submit("pods", pod) for pod in wanted[done : done + batch]))
             for answer in answers:
                 if isinstance(answer, dict):
-                    self.say(owner, "SuccessfulCreate", f"Created pod: {name_of(answer)}")
+                    message = self.created.format(pod=name_of(answer), owner=name_of(owner))
+                    self.say(owner, "SuccessfulCreate", message)
             for answer in answers:
                 if isinstance(answer, Exception):
-                    if not isinstance(answer, Exists):
-                        self.warn(owner, "FailedCreate", f"Error creating: {answer}")
+                    self.warn(owner, "FailedCreate", f"Error creating: {answer}")
                     raise Retry(str(answer))
             done, batch = done + batch, batch * 2
 
-    def _create_pod(self, pod: Obj) -> asyncio.Future[Any]:
-        """The stored pod, or the exception that refused it."""
+    def submit(self, resource: str, obj: Obj) -> asyncio.Future[Any]:
+        """Create an object through the API: what was stored, or the exception that refused it."""
         told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.store.submit("pods", pod, USER, lambda outcome: None if told.done() else told.set_result(outcome))
+        self.store.submit(resource, obj, USER, lambda outcome: None if told.done() else told.set_result(outcome))
         return told
 
     def delete_pod(self, owner: Obj, pod: Obj) -> None:
         """Delete one pod with its own grace period, and say so."""
         self.store.delete("pods", *key_of(pod))
-        self.say(owner, "SuccessfulDelete", f"Deleted pod: {name_of(pod)}")
+        self.say(owner, "SuccessfulDelete", self.deleted.format(pod=name_of(pod), owner=name_of(owner)))

@@ -13,11 +13,12 @@ import zoneinfo
 from croniter import croniter
 from croniter.croniter import CroniterError
 
-from meshtls.lab.api.store import Exists, clone
+from meshtls.lab.api.store import clone
 from meshtls.lab.controllers.clock import parse, text
 from meshtls.lab.controllers.controller import Workload
 from meshtls.lab.controllers.job import finished_at
 from meshtls.lab.controllers.objects import Obj, child, condition, is_deleting, key_of, name_of, status_of, surplus
+from meshtls.lab.controllers.queue import Retry
 
 JOBS = "jobs.batch"
 
@@ -63,7 +64,7 @@ class CronJobs(Workload):
             self.warn(cron, "UnparseableSchedule", f"unparseable schedule: {error}")
             return None
         if due is not None:
-            self._start(cron, due)
+            await self._start(cron, due)
         return (following - now).total_seconds()
 
     def _since(self, cron: Obj, now: datetime.datetime) -> datetime.datetime:
@@ -72,7 +73,7 @@ class CronJobs(Workload):
         deadline = cron["spec"].get("startingDeadlineSeconds")
         return since if deadline is None else max(since, now - datetime.timedelta(seconds=deadline))
 
-    def _start(self, cron: Obj, due: datetime.datetime) -> None:
+    async def _start(self, cron: Obj, due: datetime.datetime) -> None:
         running = [job for job in self.owners.owned(cron, JOBS) if _is_running(job)]
         policy = cron["spec"].get("concurrencyPolicy", "Allow")
         if running and policy == "Forbid":
@@ -81,11 +82,12 @@ class CronJobs(Workload):
             return
         for job in running if policy == "Replace" else ():
             self._delete(cron, job)
-        try:
-            made = self.store.create(JOBS, make_job(cron, due))
-        except Exists:
-            pass
-        else:
+        job = make_job(cron, due)
+        if self.store.get(JOBS, *key_of(job)) is None:
+            made = await self.submit(JOBS, job)
+            if isinstance(made, Exception):
+                self.warn(cron, "FailedCreate", f"Error creating job: {made}")
+                raise Retry(str(made))
             self.say(cron, "SuccessfulCreate", f"Created job {name_of(made)}")
         with self.changing(cron) as draft:
             draft["status"]["lastScheduleTime"] = text(due)

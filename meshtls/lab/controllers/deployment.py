@@ -22,6 +22,7 @@ from meshtls.lab.controllers.objects import (
     key_of,
     labels_of,
     name_of,
+    set_counts,
     status_of,
     surplus,
 )
@@ -72,11 +73,11 @@ class Deployments(Workload):
         return new, [one for one in found if one is not new]
 
     def _turn(self, deployment: Obj, new: Obj | None, olds: list[Obj]) -> bool:
-        """Write what is to be written now: the newest revision on the new set, and sizes. False when there is nothing to
-        do but wait."""
-        *rest, last = [*olds, new] if new else olds or [None]
-        if last is None:
+        """Write what is to be written now: the newest revision on the new set, and sizes. False when there is nothing
+        to do but wait."""
+        if not new and not olds:
             return False
+        *rest, last = [*olds, new] if new else olds
         old_pods = any(self.owners.owned(one, "pods") for one in rest)
         sizes = next_sizes(deployment["spec"], _count(last), tuple(map(_count, rest)), old_pods=old_pods)
         written = False
@@ -117,7 +118,7 @@ def _lead(replica_set: Obj, deployment: Obj, revision: int) -> None:
     """Make it the set that the Deployment is at."""
     copied = {key: value for key, value in annotations_of(deployment).items() if key not in NOT_COPIED}
     replica_set["metadata"].setdefault("annotations", {}).update(copied, **{REVISION: str(revision)})
-    replica_set["spec"]["minReadySeconds"] = deployment["spec"].get("minReadySeconds", 0)
+    set_counts(replica_set["spec"], {"minReadySeconds": deployment["spec"].get("minReadySeconds", 0)})
 
 
 def _draft(deployment: Obj) -> Obj:

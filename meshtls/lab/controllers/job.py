@@ -21,11 +21,7 @@ from meshtls.lab.controllers.objects import (
     name_of,
     set_condition,
     set_counts,
-    status_of,
 )
-
-UID_LABELS = ("batch.kubernetes.io/controller-uid", "controller-uid")
-NAME_LABELS = ("batch.kubernetes.io/job-name", "job-name")
 
 
 class Jobs(Workload):
@@ -64,21 +60,18 @@ class Jobs(Workload):
         return self._remove_when_due(job, now, now) if over.kind else wait
 
     def _start(self, job: Obj) -> Obj:
-        """The job with what the API would have given it (a CronJob's comes in past it), and with a start time, which a
-        suspended one has not."""
+        """The job with a start time, which a suspended one has not."""
         suspended, was = bool(job["spec"].get("suspend")), holds(job, "Suspended")
         now, said = self.store.now(), "Suspended" if suspended else "Resumed"
         with self.changing(job) as draft:
-            status, spec = draft["status"], draft["spec"]
-            if not spec.get("selector"):
-                spec["selector"] = {"matchLabels": {UID_LABELS[0]: job["metadata"]["uid"]}}
-                spec["template"].setdefault("metadata", {}).setdefault("labels", {}).update(_labels(job))
+            status = draft["status"]
             if suspended:
                 status.pop("startTime", None)
             else:
                 status.setdefault("startTime", now)
             if suspended != was:
-                set_condition(status, "Suspended", str(suspended), f"Job{said}", f"Job {said.lower()}", now)
+                reason, message = f"Job{said}", f"Job {said.lower()}"
+                set_condition(status, "Suspended", str(suspended), reason, message, now, lastProbeTime=now)
         if suspended != was:
             self.say(job, said, f"Job {said.lower()}")
         return draft
@@ -124,7 +117,6 @@ class Jobs(Workload):
         for index in indexes[:count]:
             base = name_of(job) if index is None else f"{name_of(job)}-{index}"
             pod = pods.make(job, job["spec"]["template"], generateName=f"{base}-")
-            pod["metadata"]["labels"] |= _labels(job)
             if index is not None:
                 _number(pod, index, base)
             yield pod
@@ -168,10 +160,6 @@ def _number(pod: Obj, index: int, base: str) -> None:
     source = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.labels['{INDEX}']"}}
     for container in (*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]):
         container.setdefault("env", []).append({"name": "JOB_COMPLETION_INDEX", "valueFrom": source})
-
-
-def _labels(job: Obj) -> dict[str, str]:
-    return dict.fromkeys(UID_LABELS, job["metadata"]["uid"]) | dict.fromkeys(NAME_LABELS, name_of(job))
 
 
 def finished_at(job: Obj) -> datetime.datetime | None:

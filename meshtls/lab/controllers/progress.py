@@ -23,7 +23,7 @@ from meshtls.lab.controllers.objects import (
 from meshtls.lab.controllers.rollout import limits
 
 REVISION = "deployment.kubernetes.io/revision"
-COUNTS = ("replicas", "readyReplicas", "availableReplicas")
+COUNTS = ("replicas", "readyReplicas", "availableReplicas", "terminatingReplicas")
 DONE, PAUSED, LATE = "NewReplicaSetAvailable", "DeploymentPaused", "ProgressDeadlineExceeded"
 
 
@@ -54,7 +54,7 @@ def tell(deployment: Obj, new: Obj | None, olds: list[Obj], made: str, now: date
     wanted = sum(one["spec"].get("replicas", 1) for one in every)
     counts["unavailableReplicas"] = max(wanted - counts["availableReplicas"], 0)
     counts["updatedReplicas"] = status_of(new or {}).get("replicas", 0)
-    set_counts(status, counts)
+    set_counts(status, counts, always=("terminatingReplicas",))
     if counts["availableReplicas"] >= spec.get("replicas", 1) - limits(spec)[1]:
         value, reason, verb = "True", "MinimumReplicasAvailable", "has"
     else:
@@ -105,10 +105,11 @@ def _follow(deployment: Obj, before: Obj, new: Obj | None, now: datetime.datetim
 
 
 def _say(status: Obj, kind: str, value: str, reason: str, message: str, now: str, *, anew: bool = False) -> None:
-    """A condition; unless `anew`, the same status and reason said again change nothing."""
+    """A condition, which is the last then; unless `anew`, the same status and reason said again change nothing."""
     old = condition({"status": status}, kind)
     if anew or old is None or (old["status"], old["reason"]) != (value, reason):
         set_condition(status, kind, value, reason, message, now, lastUpdateTime=now)
+        status["conditions"].sort(key=lambda one: bool(one["type"] == kind))
 
 
 def _is_better(status: Obj, before: Obj) -> bool:

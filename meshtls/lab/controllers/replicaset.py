@@ -58,13 +58,15 @@ class ReplicaSets(Workload):
         return again
 
     def _write_status(self, seen: Obj, refused: str) -> float | None:
-        active = [pod for pod in self.owners.owned(seen, "pods") if pods.is_active(pod)]
+        owned = self.owners.owned(seen, "pods")
+        active = [pod for pod in owned if pods.is_active(pod)]
         counts, again = pods.count(active, seen["spec"].get("minReadySeconds", 0), self.clock.now())
         labels = template_labels(seen)
         counts["fullyLabeledReplicas"] = sum(labels.items() <= labels_of(pod).items() for pod in active)
+        counts["terminatingReplicas"] = sum(is_deleting(pod) and not pods.is_done(pod) for pod in owned)
         with self.changing(seen) as replica_set:
             status = replica_set["status"]
-            set_counts(status, counts, always=["replicas"])
+            set_counts(status, counts, always=("replicas", "terminatingReplicas"))
             status["observedGeneration"] = seen["metadata"]["generation"]
             if refused:
                 set_condition(status, "ReplicaFailure", "True", "FailedCreate", refused, self.store.now())

@@ -6,24 +6,34 @@ revisionHistoryLimit says.
 """
 
 from meshtls.lab.api.store import Store, clone
-from meshtls.lab.controllers.objects import Obj, annotations_of, child, digest, key_of, labels_of, name_of, surplus
+from meshtls.lab.controllers.objects import (
+    Obj,
+    annotations_of,
+    child,
+    digest,
+    key_of,
+    labels_of,
+    name_of,
+    surplus,
+    template_labels,
+)
 from meshtls.lab.controllers.owners import Owners
 
 RESOURCE = "controllerrevisions.apps"
 HASH = "controller-revision-hash"
 
 
-def current(store: Store, owners: Owners, owner: Obj) -> str:
-    """The revision's name for the owner's present template, made if it is new."""
+def current(store: Store, owners: Owners, owner: Obj, label: str = HASH) -> str:
+    """The revision's name for the owner's present template, made if it is new, its hash under that label."""
     template = owner["spec"]["template"]
     mark = digest(template)
     wanted = f"{name_of(owner)}-{mark}"
     numbers = {name_of(one): one["revision"] for one in owners.owned(owner, RESOURCE)}
     newest = max(numbers.values(), default=0)
     if wanted not in numbers:
-        made = child(owner, "apps/v1", "ControllerRevision", template, name=wanted)
-        made["metadata"].setdefault("labels", {})[HASH] = mark
-        made["metadata"]["annotations"] = dict(annotations_of(owner))  # the change's cause among them
+        # the owner's annotations tell the cause of the change
+        about = {"labels": {**template_labels(owner), label: mark}, "annotations": annotations_of(owner)}
+        made = child(owner, "apps/v1", "ControllerRevision", {"metadata": about}, name=wanted)
         data = {"spec": {"template": {**clone(template), "$patch": "replace"}}}
         store.create(RESOURCE, {**made, "revision": newest + 1, "data": data})
     elif numbers[wanted] < newest:

@@ -11,7 +11,7 @@ Laws (pkg/controller/statefulset/stateful_set_control.go):
 
 from meshtls.lab.controllers import pods, revisions
 from meshtls.lab.controllers.controller import Workload
-from meshtls.lab.controllers.objects import Obj, is_deleting, labels_of, name_of, status_of
+from meshtls.lab.controllers.objects import Obj, is_deleting, labels_of, name_of, set_counts, status_of
 
 CLAIMS = "persistentvolumeclaims"
 
@@ -19,9 +19,11 @@ CLAIMS = "persistentvolumeclaims"
 class StatefulSets(Workload):
     name, resource, kind = "statefulset-controller", "statefulsets.apps", "StatefulSet"
     watches = frozenset({resource, "pods"})
+    created = "Create Pod {pod} in StatefulSet {owner} successful"
+    deleted = "Delete Pod {pod} in StatefulSet {owner} successful"
 
     async def sync(self, stateful: Obj) -> float | None:
-        update = revisions.current(self.store, self.owners, stateful)
+        update = revisions.current(self.store, self.owners, stateful, "controller.kubernetes.io/hash")
         current = status_of(stateful).get("currentRevision") or update
         try:
             await self._fill(stateful, current, update)
@@ -42,10 +44,9 @@ class StatefulSets(Workload):
         start = (spec.get("ordinals") or {}).get("start", 0)
         wanted = range(start, start + spec.get("replicas", 1))
         ordered = spec.get("podManagementPolicy", "OrderedReady") == "OrderedReady"
-        strategy = spec.get("updateStrategy") or {}
-        rolling = strategy.get("type", "RollingUpdate") == "RollingUpdate"
+        rolling, settings = _rolling(stateful)
         # the lowest ordinal that may have the new revision
-        partition = (strategy.get("rollingUpdate") or {}).get("partition", 0) if rolling and current != update else 0
+        partition = settings.get("partition", 0) if rolling and current != update else 0
 
         held_up = (one for one in wanted if ordered and not (one in have and self._is_settled(stateful, have[one])))
         stop = next(held_up, None)
@@ -78,9 +79,9 @@ class StatefulSets(Workload):
 
     def _pod(self, stateful: Obj, ordinal: int, revision: str) -> Obj:
         name = f"{name_of(stateful)}-{ordinal}"
-        # the second is how the injector knows a controller's pod
-        named = {"name": name, "generateName": f"{name_of(stateful)}-"}
-        pod = pods.make(stateful, revisions.template(self.store, stateful, revision), **named)
+        template = revisions.template(self.store, stateful, revision)
+        # by generateName the injector knows a controller's pod
+        pod = pods.make(stateful, template, name=name, generateName=f"{name_of(stateful)}-")
         pod["metadata"]["labels"] |= {
             revisions.HASH: revision,
             "statefulset.kubernetes.io/pod-name": name,
@@ -112,13 +113,12 @@ class StatefulSets(Workload):
         found = [pod for pod in have.values() if not is_deleting(pod)]
         counts, again = pods.count(found, seen["spec"].get("minReadySeconds", 0), self.clock.now())
         updated = sum(revisions.of(pod) == update for pod in found)
-        if len(have) == updated == counts["availableReplicas"] == replicas:
+        if len(have) == updated == counts["availableReplicas"] == replicas and _rolling(seen)[0]:
             current = update
+        counts |= {"updatedReplicas": updated, "currentReplicas": sum(revisions.of(pod) == current for pod in found)}
         with self.changing(seen) as stateful:
+            set_counts(stateful["status"], counts, always=("replicas", "availableReplicas"))
             stateful["status"] |= {
-                **counts,
-                "updatedReplicas": updated,
-                "currentReplicas": sum(revisions.of(pod) == current for pod in found),
                 "observedGeneration": seen["metadata"]["generation"],
                 "currentRevision": current,
                 "updateRevision": update,
@@ -127,3 +127,9 @@ class StatefulSets(Workload):
         in_use = {current, update, *map(revisions.of, found)}
         revisions.forget_old(self.store, self.owners, seen, in_use)
         return again
+
+
+def _rolling(stateful: Obj) -> tuple[bool, Obj]:
+    """Whether an update replaces pods, and its settings."""
+    strategy = stateful["spec"].get("updateStrategy") or {}
+    return strategy.get("type", "RollingUpdate") == "RollingUpdate", strategy.get("rollingUpdate") or {}
