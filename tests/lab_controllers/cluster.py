@@ -8,7 +8,7 @@ from typing import Any
 
 from meshtls.lab.api.store import Event, Store
 from meshtls.lab.controllers import Controllers
-from meshtls.lab.controllers.clock import text
+from meshtls.lab.controllers.objects import text
 
 START = datetime.datetime(2030, 1, 1, 12, 0, 0, tzinfo=datetime.UTC)
 

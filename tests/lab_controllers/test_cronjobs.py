@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from meshtls.lab.controllers.cronjob import Unparseable, latest, upcoming
+from meshtls.lab.controllers.cronjob import Unparseable, around
 from tests.lab_controllers.cluster import START, workload
 
 
@@ -125,10 +125,11 @@ def test_a_job_made_by_hand_from_the_template_is_no_scheduled_one(cluster):
 
 
 def test_time_zones_and_macros():
-    assert upcoming("30 9 * * *", "Europe/Berlin", START).isoformat() == "2030-01-02T08:30:00+00:00"
-    assert upcoming("@hourly", "", START).isoformat() == "2030-01-01T13:00:00+00:00"
-    assert latest("0 12 * * *", "", START - datetime.timedelta(seconds=1), START) == START
-    assert latest("0 12 * * *", "", START, START) is None
+    before = START - datetime.timedelta(seconds=1)
+    assert around("30 9 * * *", "Europe/Berlin", START)[1].isoformat() == "2030-01-02T08:30:00+00:00"
+    assert around("@hourly", "", START)[1].isoformat() == "2030-01-01T13:00:00+00:00"
+    assert around("0 12 * * *", "", START)[0] == around("0 12 * * *", "", before)[1] == START
+    assert around("0 12 * * *", "", before)[0].isoformat() == "2029-12-31T12:00:00+00:00"
     for schedule, zone in (
         ("* * * *", ""),
         ("* * * * * *", ""),
@@ -137,4 +138,4 @@ def test_time_zones_and_macros():
         ("* * * * *", "Nowhere/Land"),
     ):
         with pytest.raises(Unparseable):
-            upcoming(schedule, zone, START)
+            around(schedule, zone, START)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshtls.lab.controllers.objects import condition
+from meshtls.lab.controllers import conditions
 from tests.lab_controllers.cluster import image, workload
 
 
@@ -11,7 +11,7 @@ def rollout_status(deployment):
     status, replicas = deployment["status"], deployment["spec"].get("replicas", 1)
     if deployment["metadata"]["generation"] > status.get("observedGeneration", 0):
         return "waiting for spec update"
-    if (condition(deployment, "Progressing") or {}).get("reason") == "ProgressDeadlineExceeded":
+    if (conditions.find(deployment, "Progressing") or {}).get("reason") == "ProgressDeadlineExceeded":
         return "exceeded its progress deadline"
     if status.get("updatedReplicas", 0) < replicas:
         return "new replicas have been updated"
@@ -144,7 +144,7 @@ def test_a_paused_deployment_scales_but_does_not_roll(cluster):
     cluster.change("deployments.apps", "web", lambda one: one["spec"].update(paused=True, replicas=2))
     cluster.change("deployments.apps", "web", image("app:2"))
     assert len(cluster.pods()) == 2 and len(cluster.names("replicasets.apps")) == 1
-    assert condition(cluster.get("deployments.apps", "web"), "Progressing")["reason"] == "DeploymentPaused"
+    assert conditions.find(cluster.get("deployments.apps", "web"), "Progressing")["reason"] == "DeploymentPaused"
     cluster.change("deployments.apps", "web", lambda one: one["spec"].update(paused=False))
     assert len(cluster.names("replicasets.apps")) == 2
     assert rollout_status(cluster.get("deployments.apps", "web")) == "successfully rolled out"
@@ -162,7 +162,7 @@ def test_min_ready_seconds_hold_availability_back(cluster):
 def test_no_progress_is_written_down_after_the_deadline(slow):
     slow.create("deployments.apps", workload("Deployment", progressDeadlineSeconds=60))
     slow.advance(59)
-    assert condition(slow.get("deployments.apps", "web"), "Progressing")["status"] == "True"
+    assert conditions.find(slow.get("deployments.apps", "web"), "Progressing")["status"] == "True"
     slow.advance(1)
     assert rollout_status(slow.get("deployments.apps", "web")) == "exceeded its progress deadline"
     slow.ready(slow.pods()[0])
@@ -175,7 +175,7 @@ def test_a_refused_pod_is_said_on_the_owner_and_tried_again(cluster):
     cluster.create("deployments.apps", workload("Deployment", replicas=8))
     [name] = cluster.names("replicasets.apps")
     for obj in (cluster.get("replicasets.apps", name), cluster.get("deployments.apps", "web")):
-        failure = condition(obj, "ReplicaFailure")
+        failure = conditions.find(obj, "ReplicaFailure")
         assert (failure["status"], failure["reason"], failure["message"]) == ("True", "FailedCreate", why)
     assert ("FailedCreate", f"Error creating: {why}") in cluster.events(name)
     assert cluster.events(name).count(("FailedCreate", f"Error creating: {why}")) == 1
@@ -184,7 +184,7 @@ def test_a_refused_pod_is_said_on_the_owner_and_tried_again(cluster):
     cluster.advance(1)
     assert len(cluster.pods()) == 8
     for obj in (cluster.get("replicasets.apps", name), cluster.get("deployments.apps", "web")):
-        assert condition(obj, "ReplicaFailure") is None
+        assert conditions.find(obj, "ReplicaFailure") is None
 
 
 def test_a_refusal_costs_one_attempt_not_one_per_pod(cluster):

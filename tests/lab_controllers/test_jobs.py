@@ -2,8 +2,9 @@
 
 import pytest
 
+from meshtls.lab.controllers import conditions
 from meshtls.lab.controllers.jobstate import indexes_text
-from meshtls.lab.controllers.objects import condition, labels_of
+from meshtls.lab.controllers.objects import labels_of
 from tests.lab_controllers.cluster import workload
 
 
@@ -95,7 +96,7 @@ def test_failures_wait_ever_longer_and_end_at_the_backoff_limit(cluster):
         assert len(cluster.pods()) == 1
     cluster.finish(cluster.pods()[0], "Failed")
     assert ended(cluster) == ["Failed"] and status(cluster)["failed"] == 3
-    failed = condition(cluster.get("jobs.batch", "task"), "Failed")
+    failed = conditions.find(cluster.get("jobs.batch", "task"), "Failed")
     assert (failed["reason"], failed["message"]) == (
         "BackoffLimitExceeded",
         "Job has reached the specified backoff limit",
@@ -119,7 +120,7 @@ def test_the_deadline_ends_a_running_job(cluster):
     cluster.advance(59)
     assert ended(cluster) == []
     cluster.advance(1)
-    assert condition(cluster.get("jobs.batch", "task"), "Failed")["reason"] == "DeadlineExceeded"
+    assert conditions.find(cluster.get("jobs.batch", "task"), "Failed")["reason"] == "DeadlineExceeded"
     assert cluster.names("pods") == []
 
 

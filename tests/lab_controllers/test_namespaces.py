@@ -1,6 +1,6 @@
 """What a namespace holds from its first moment, and its end."""
 
-from meshtls.lab.controllers.objects import condition
+from meshtls.lab.controllers import conditions
 from tests.lab_controllers.cluster import workload
 
 
@@ -51,7 +51,7 @@ def test_it_waits_for_pods_and_says_what_is_left(slow):
     home = slow.get("namespaces", "shop", "")
     assert home["status"]["phase"] == "Terminating"
     assert (
-        condition(home, "NamespaceContentRemaining")["message"]
+        conditions.find(home, "NamespaceContentRemaining")["message"]
         == "Some resources are remaining: pods has 2 resource instances"
     )
     for pod in slow.names("pods"):
@@ -69,7 +69,7 @@ def test_a_finalizer_inside_holds_it_and_is_named(cluster):
         },
     )
     cluster.delete("namespaces", "shop", namespace="")
-    held = condition(cluster.get("namespaces", "shop", ""), "NamespaceFinalizersRemaining")
+    held = conditions.find(cluster.get("namespaces", "shop", ""), "NamespaceFinalizersRemaining")
     assert (
         held["message"]
         == "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances"

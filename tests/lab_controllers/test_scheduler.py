@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshtls.lab.controllers.objects import condition
+from meshtls.lab.controllers import conditions
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_pods_are_spread(two):
         two.create("pods", pod(f"p{number}"))
     placed = [two.get("pods", name)["spec"]["nodeName"] for name in two.pods()]
     assert sorted(placed) == ["lab-1"] * 3 + ["lab-2"] * 3
-    assert condition(two.get("pods", "p0"), "PodScheduled") == {
+    assert conditions.find(two.get("pods", "p0"), "PodScheduled") == {
         "type": "PodScheduled",
         "status": "True",
         "lastTransitionTime": "2030-01-01T12:00:00Z",
@@ -53,7 +53,7 @@ def test_a_pod_that_fits_nowhere_says_why_and_waits(two):
         "0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) were unschedulable."
     )
     assert two.events("picky") == [("FailedScheduling", message)]
-    scheduled = condition(two.get("pods", "picky"), "PodScheduled")
+    scheduled = conditions.find(two.get("pods", "picky"), "PodScheduled")
     assert (scheduled["status"], scheduled["reason"], scheduled["message"]) == ("False", "Unschedulable", message)
     two.change("nodes", "lab-1", lambda node: node["metadata"]["labels"].update(disk="fast"), namespace="")
     assert two.get("pods", "picky")["spec"]["nodeName"] == "lab-1"

@@ -1,6 +1,6 @@
 """The lab's control plane: one small module for each controller of a real cluster that the lab needs.
 
-    clock objects owners queue recorder controller      what they share
+    objects conditions owners queue recorder controller what they share
     pods placement revisions                            what several use
     deployment (rollout, progress)  replicaset  statefulset  daemonset  job (jobstate)  cronjob
     endpoints (slices)                                  the EndpointSlices of Services
@@ -17,7 +17,6 @@ Laws:
 from collections.abc import Sequence
 
 from meshtls.lab.api.store import Event, Store
-from meshtls.lab.controllers.clock import Clock
 from meshtls.lab.controllers.controller import Controller, Hands
 from meshtls.lab.controllers.cronjob import CronJobs
 from meshtls.lab.controllers.daemonset import DaemonSets
@@ -26,7 +25,7 @@ from meshtls.lab.controllers.endpoints import EndpointSlices
 from meshtls.lab.controllers.garbage import GarbageCollector
 from meshtls.lab.controllers.job import Jobs
 from meshtls.lab.controllers.namespaces import Namespaces
-from meshtls.lab.controllers.queue import Queue
+from meshtls.lab.controllers.queue import Clock, Queue
 from meshtls.lab.controllers.replicaset import ReplicaSets
 from meshtls.lab.controllers.scheduler import Scheduler
 from meshtls.lab.controllers.statefulset import StatefulSets

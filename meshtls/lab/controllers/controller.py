@@ -13,10 +13,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from meshtls.lab.api.store import Event, Store, clone
-from meshtls.lab.controllers.clock import Clock
 from meshtls.lab.controllers.objects import Obj, controller_of, is_deleting, key_of, name_of, says_new
 from meshtls.lab.controllers.owners import Owners
-from meshtls.lab.controllers.queue import Retry
+from meshtls.lab.controllers.queue import Clock, Retry
 from meshtls.lab.controllers.recorder import Recorder
 
 USER = "system:serviceaccount:kube-system:replicaset-controller"
@@ -37,6 +36,9 @@ class Controller(abc.ABC):
     name: str
     """As the source of events, such as `replicaset-controller`."""
 
+    resource: str
+    """Of its own objects."""
+
     watches: frozenset[str] = frozenset()
     """Resources whose events concern it; empty for all."""
 
@@ -51,18 +53,26 @@ class Controller(abc.ABC):
     async def reconcile(self, namespace: str, name: str) -> float | None:
         """Bring one object to what it declares; seconds until it must be looked at again, or None. Raises Retry."""
 
+    @contextlib.contextmanager
+    def changing(self, seen: Obj) -> Iterator[Obj]:
+        """The object as it is now, to be changed and written when the block ends (by nobody else meanwhile: no await).
+        Nothing is written if it is gone."""
+        draft = clone(self.store.get(self.resource, *key_of(seen)) or seen)
+        draft.setdefault("status", {})
+        yield draft
+        self.store.mutate(self.resource, *key_of(seen), lambda obj: obj.update(draft))
+
     def say(self, about: Obj, reason: str, message: str) -> None:
         """In an event on the object."""
-        self._recorder.normal(about, self.name, reason, message)
+        self._recorder.record("Normal", about, self.name, reason, message)
 
     def warn(self, about: Obj, reason: str, message: str) -> None:
-        self._recorder.warning(about, self.name, reason, message)
+        self._recorder.record("Warning", about, self.name, reason, message)
 
 
 class Workload(Controller):
     """A controller of one kind, whose objects control others."""
 
-    resource: str
     kind: str
     created, deleted = "Created pod: {pod}", "Deleted pod: {pod}"
     """The words of its events."""
@@ -86,15 +96,6 @@ class Workload(Controller):
     @abc.abstractmethod
     async def sync(self, obj: Obj) -> float | None:
         """As `reconcile`, for an object that is there to stay."""
-
-    @contextlib.contextmanager
-    def changing(self, seen: Obj) -> Iterator[Obj]:
-        """The object as it is now, to be changed and written when the block ends (by nobody else meanwhile: no await).
-        Nothing is written if it is gone."""
-        draft = clone(self.store.get(self.resource, *key_of(seen)) or seen)
-        draft.setdefault("status", {})
-        yield draft
-        self.store.mutate(self.resource, *key_of(seen), lambda obj: obj.update(draft))
 
     async def create_pods(self, owner: Obj, wanted: Sequence[Obj]) -> None:
         """Create all of them, and say so. Raises Retry at the first refusal, with the API's own words."""

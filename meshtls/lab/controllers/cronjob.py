@@ -14,10 +14,10 @@ from croniter import croniter
 from croniter.croniter import CroniterError
 
 from meshtls.lab.api.store import clone
-from meshtls.lab.controllers.clock import parse, text
+from meshtls.lab.controllers import conditions
 from meshtls.lab.controllers.controller import Workload
 from meshtls.lab.controllers.job import finished_at
-from meshtls.lab.controllers.objects import Obj, child, condition, is_deleting, key_of, name_of, status_of, surplus
+from meshtls.lab.controllers.objects import Obj, child, is_deleting, key_of, name_of, parse, status_of, surplus, text
 from meshtls.lab.controllers.queue import Retry
 
 JOBS = "jobs.batch"
@@ -27,24 +27,17 @@ class Unparseable(ValueError):
     """The schedule or its time zone says nothing."""
 
 
-def latest(schedule: str, zone: str, after: datetime.datetime, now: datetime.datetime) -> datetime.datetime | None:
-    """The last scheduled time in (after, now]. Raises Unparseable."""
-    found = _iterator(schedule, zone, now + datetime.timedelta(seconds=1)).get_prev(datetime.datetime)
-    return found.astimezone(datetime.UTC) if after < found <= now else None
-
-
-def upcoming(schedule: str, zone: str, now: datetime.datetime) -> datetime.datetime:
-    """The first scheduled time after now. Raises Unparseable."""
-    return _iterator(schedule, zone, now).get_next(datetime.datetime).astimezone(datetime.UTC)
-
-
-def _iterator(schedule: str, zone: str, start: datetime.datetime) -> croniter:
+def around(schedule: str, zone: str, now: datetime.datetime) -> tuple[datetime.datetime, datetime.datetime]:
+    """The last scheduled time up to now, and the first after it. Raises Unparseable."""
     if not schedule.startswith("@") and len(schedule.split()) != 5:
         raise Unparseable(f"expected exactly 5 fields, found {len(schedule.split())}: {schedule!r}")
     try:
-        return croniter(schedule, start.astimezone(zoneinfo.ZoneInfo(zone or "UTC")))
+        there = now.astimezone(zoneinfo.ZoneInfo(zone or "UTC"))
+        last = croniter(schedule, there + datetime.timedelta(seconds=1)).get_prev(datetime.datetime)
+        following = croniter(schedule, there).get_next(datetime.datetime)
     except (CroniterError, zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
         raise Unparseable(str(error)) from error
+    return last.astimezone(datetime.UTC), following.astimezone(datetime.UTC)
 
 
 class CronJobs(Workload):
@@ -58,12 +51,11 @@ class CronJobs(Workload):
         if spec.get("suspend"):
             return None
         try:
-            due = latest(spec["schedule"], spec.get("timeZone", ""), self._since(cron, now), now)
-            following = upcoming(spec["schedule"], spec.get("timeZone", ""), now)
+            due, following = around(spec["schedule"], spec.get("timeZone", ""), now)
         except Unparseable as error:
             self.warn(cron, "UnparseableSchedule", f"unparseable schedule: {error}")
             return None
-        if due is not None:
+        if self._since(cron, now) < due <= now:
             await self._start(cron, due)
         return (following - now).total_seconds()
 
@@ -99,7 +91,7 @@ class CronJobs(Workload):
         known = {ref["uid"]: ref for ref in status_of(cron).get("active") or ()}
         for job in jobs:
             if job["metadata"]["uid"] in known and finished_at(job) is not None:
-                end = "Complete" if condition(job, "Complete") else "Failed"
+                end = "Complete" if conditions.find(job, "Complete") else "Failed"
                 self.say(cron, "SawCompletedJob", f"Saw completed job: {name_of(job)}, condition: {end}")
         # a reference keeps the version it was first written with: a Job's own progress is no write here
         active = [known.get(job["metadata"]["uid"], _reference(job)) for job in jobs if _is_running(job)]
@@ -118,7 +110,7 @@ class CronJobs(Workload):
             ("Complete", "successfulJobsHistoryLimit", 3),
             ("Failed", "failedJobsHistoryLimit", 1),
         ):
-            ended = [job for job in jobs if condition(job, kind) and not is_deleting(job)]
+            ended = [job for job in jobs if conditions.find(job, kind) and not is_deleting(job)]
             for job in surplus(
                 ended, spec.get(field, usual), lambda job: (status_of(job).get("startTime", ""), name_of(job))
             ):

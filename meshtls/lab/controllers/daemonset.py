@@ -6,17 +6,14 @@ from meshtls.lab.controllers.controller import Workload
 from meshtls.lab.controllers.objects import Obj, is_deleting, key_of, name_of, set_counts, share
 from meshtls.lab.controllers.placement import why_not
 
-TOLERATED = tuple(
-    (f"node.kubernetes.io/{key}", effect)
-    for key, effect in (
-        ("not-ready", "NoExecute"),
-        ("unreachable", "NoExecute"),
-        ("disk-pressure", "NoSchedule"),
-        ("memory-pressure", "NoSchedule"),
-        ("pid-pressure", "NoSchedule"),
-        ("unschedulable", "NoSchedule"),
-    )
-)
+TOLERATED = {
+    "not-ready": "NoExecute",
+    "unreachable": "NoExecute",
+    "disk-pressure": "NoSchedule",
+    "memory-pressure": "NoSchedule",
+    "pid-pressure": "NoSchedule",
+    "unschedulable": "NoSchedule",
+}
 """Taints that every DaemonSet pod tolerates (pkg/controller/daemon/util AddOrUpdateDaemonPodTolerations)."""
 
 SHOWN = ("desiredNumberScheduled", "currentNumberScheduled", "numberMisscheduled", "numberReady")
@@ -66,7 +63,10 @@ class DaemonSets(Workload):
             "pod-template-generation": str(daemon["metadata"]["generation"]),
         }
         spec = pod["spec"]
-        tolerated = [{"key": key, "operator": "Exists", "effect": effect} for key, effect in TOLERATED]
+        tolerated = [
+            {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": effect}
+            for key, effect in TOLERATED.items()
+        ]
         spec["tolerations"] = [*(spec.get("tolerations") or ()), *tolerated]
         if node:
             term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}

@@ -9,19 +9,10 @@ import datetime
 from collections.abc import Iterator
 
 from meshtls.lab.api.store import Event
-from meshtls.lab.controllers import jobstate, pods
-from meshtls.lab.controllers.clock import parse
+from meshtls.lab.controllers import conditions, jobstate, pods
 from meshtls.lab.controllers.controller import Hands, Workload
 from meshtls.lab.controllers.jobstate import INDEX, End, Tally, Verdict
-from meshtls.lab.controllers.objects import (
-    Obj,
-    condition,
-    controller_of,
-    holds,
-    name_of,
-    set_condition,
-    set_counts,
-)
+from meshtls.lab.controllers.objects import Obj, controller_of, name_of, parse, set_counts
 
 
 class Jobs(Workload):
@@ -48,20 +39,26 @@ class Jobs(Workload):
         active = self._active(job)
         done = self._tally(job)
         over = jobstate.verdict(job, done, active, now)
-        wait = None
+        missing = -len(active) if over.kind else jobstate.missing(job, done, active)
+        for pod in pods.expendable_first(active)[: max(-missing, 0)]:
+            if over.kind != "Failed":  # not wanted any more, it counts as no failure
+                self._ends.setdefault(job["metadata"]["uid"], {})[pod["metadata"]["uid"]] = None
+            self.delete_pod(job, pod)
+        backoff_s = jobstate.backoff_left_s(done, now) if missing > 0 else 0
         try:
-            if over.kind:
-                for pod in active:
-                    self._dismiss(job, pod, failed=over.kind == "Failed")
-            else:
-                wait = await self._balance(job, done, active, now)
+            if missing > 0 and not backoff_s:
+                await self.create_pods(job, list(self._new_pods(job, done, active, missing)))
         finally:
             self._write_status(job, over)
-        return self._remove_when_due(job, now, now) if over.kind else wait
+        if over.kind:
+            return self._remove_when_due(job, now, now)
+        end = jobstate.deadline(job)
+        waits = [backoff_s, (end - now).total_seconds() if end else 0]
+        return min((wait for wait in waits if wait), default=None)
 
     def _start(self, job: Obj) -> Obj:
         """The job with a start time, which a suspended one has not."""
-        suspended, was = bool(job["spec"].get("suspend")), holds(job, "Suspended")
+        suspended, was = bool(job["spec"].get("suspend")), conditions.holds(job, "Suspended")
         now, said = self.store.now(), "Suspended" if suspended else "Resumed"
         with self.changing(job) as draft:
             status = draft["status"]
@@ -71,7 +68,7 @@ class Jobs(Workload):
                 status.setdefault("startTime", now)
             if suspended != was:
                 reason, message = f"Job{said}", f"Job {said.lower()}"
-                set_condition(status, "Suspended", str(suspended), reason, message, now, lastProbeTime=now)
+                conditions.put(status, "Suspended", str(suspended), reason, message, now, lastProbeTime=now)
         if suspended != was:
             self.say(job, said, f"Job {said.lower()}")
         return draft
@@ -92,23 +89,6 @@ class Jobs(Workload):
     def _tally(self, job: Obj) -> Tally:
         ends = self._ends.get(job["metadata"]["uid"], {}).values()
         return jobstate.tally(job["spec"], [end for end in ends if end])
-
-    def _dismiss(self, job: Obj, pod: Obj, *, failed: bool) -> None:
-        """Delete a pod that is no longer wanted: it counts as failed only when the job itself has failed."""
-        if not failed:
-            self._ends.setdefault(job["metadata"]["uid"], {})[pod["metadata"]["uid"]] = None
-        self.delete_pod(job, pod)
-
-    async def _balance(self, job: Obj, done: Tally, active: list[Obj], now: datetime.datetime) -> float | None:
-        """Add or remove pods; seconds until the backoff or the deadline is over."""
-        missing, end = jobstate.missing(job, done, active), jobstate.deadline(job)
-        for pod in pods.expendable_first(active)[: max(-missing, 0)]:
-            self._dismiss(job, pod, failed=False)
-        backoff_s = jobstate.backoff_left_s(done, now) if missing > 0 else 0
-        if missing > 0 and not backoff_s:
-            await self.create_pods(job, list(self._new_pods(job, done, active, missing)))
-        waits = [backoff_s, (end - now).total_seconds() if end else 0]
-        return min((wait for wait in waits if wait), default=None)
 
     def _new_pods(self, job: Obj, done: Tally, active: list[Obj], count: int) -> Iterator[Obj]:
         taken = {jobstate.index_of(pod) for pod in active} | done.indexes
@@ -132,7 +112,7 @@ class Jobs(Workload):
             if over.kind:
                 first = "SuccessCriteriaMet" if over.kind == "Complete" else "FailureTarget"
                 for kind in (first, over.kind):
-                    set_condition(status, kind, "True", over.reason, over.message, now, lastProbeTime=now)
+                    conditions.put(status, kind, "True", over.reason, over.message, now, lastProbeTime=now)
             if over.kind == "Complete":
                 status["completionTime"] = now
         if over.kind == "Complete":
@@ -164,5 +144,5 @@ def _number(pod: Obj, index: int, base: str) -> None:
 
 def finished_at(job: Obj) -> datetime.datetime | None:
     """When the job became Complete or Failed."""
-    found = next((condition(job, kind) for kind in ("Complete", "Failed") if holds(job, kind)), None)
+    found = next((conditions.find(job, kind) for kind in ("Complete", "Failed") if conditions.holds(job, kind)), None)
     return parse(found["lastTransitionTime"]) if found else None

@@ -14,8 +14,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from meshtls.lab.controllers.clock import parse
-from meshtls.lab.controllers.objects import Obj, annotations_of, status_of
+from meshtls.lab.controllers.objects import Obj, annotations_of, parse, status_of
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 10.0, 600.0

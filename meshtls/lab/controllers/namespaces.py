@@ -10,14 +10,15 @@ Laws:
 from collections import Counter
 
 from meshtls.lab.api.store import Event
+from meshtls.lab.controllers import conditions
 from meshtls.lab.controllers.controller import Controller, Hands
-from meshtls.lab.controllers.objects import Obj, is_deleting, name_of, set_condition
+from meshtls.lab.controllers.objects import Obj, is_deleting, name_of
 
 WITHOUT_MESH_ROOT = frozenset({"kube-public", "kube-node-lease", "local-path-storage"})
 
 
 class Namespaces(Controller):
-    name = "namespace-controller"
+    name, resource = "namespace-controller", "namespaces"
 
     def __init__(self, hands: Hands, mesh_root_pem: str, api_root_pem: str) -> None:
         super().__init__(hands)
@@ -31,19 +32,18 @@ class Namespaces(Controller):
         return [("", name)] if home and (event.resource == "namespaces" or furniture or is_deleting(home)) else []
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
-        home = self.store.get("namespaces", "", name)
-        if home is not None and is_deleting(home):
-            self._empty(name)
-        elif home is not None:
-            self._furnish(name)
-        return None
-
-    def _furnish(self, name: str) -> None:
+        home = self.store.get(self.resource, "", name)
+        if home is None:
+            return None
+        if is_deleting(home):
+            self._empty(home)
+            return None
         self._keep("serviceaccounts", "ServiceAccount", name, "default", {})
         self._keep("configmaps", "ConfigMap", name, "kube-root-ca.crt", {"data": {"ca.crt": self._api_root_pem}})
         if name not in WITHOUT_MESH_ROOT:
             root = {"data": {"root-cert.pem": self._mesh_root_pem}}
             self._keep("configmaps", "ConfigMap", name, "istio-ca-root-cert", root, {"istio.io/config": "true"})
+        return None
 
     def _keep(self, resource: str, kind: str, namespace: str, name: str, body: Obj, labels: Obj | None = None) -> None:
         def restore(obj: Obj) -> None:
@@ -56,19 +56,20 @@ class Namespaces(Controller):
             restore(made)
             self.store.create(resource, made)
 
-    def _empty(self, name: str) -> None:
-        for resource in self.store.resources():
-            for obj in self.store.list(resource, name):
+    def _empty(self, home: Obj) -> None:
+        store, name = self.store, name_of(home)
+        for resource in store.resources():
+            for obj in store.list(resource, name):
                 if not is_deleting(obj):
-                    self.store.delete(resource, name, name_of(obj))
-        left = {resource: found for resource in self.store.resources() if (found := self.store.list(resource, name))}
-        if left:
-            self.store.mutate("namespaces", "", name, lambda home: self._say_what_is_left(home, left))
-        elif self.store.mutate("namespaces", "", name, _release) is not None:
-            self.store.delete("namespaces", "", name)
+                    store.delete(resource, name, name_of(obj))
+        left = {resource: found for resource in store.resources() if (found := store.list(resource, name))}
+        with self.changing(home) as draft:
+            if left:
+                self._say_what_is_left(draft["status"], left)
+            else:
+                draft.setdefault("spec", {})["finalizers"] = []
 
-    def _say_what_is_left(self, home: Obj, left: dict[str, list[Obj]]) -> None:
-        status = home.setdefault("status", {})
+    def _say_what_is_left(self, status: Obj, left: dict[str, list[Obj]]) -> None:
         status["phase"] = "Terminating"
         holders = Counter(
             one for found in left.values() for obj in found for one in obj["metadata"].get("finalizers") or ()
@@ -81,8 +82,4 @@ class Namespaces(Controller):
             ("NamespaceFinalizersRemaining", "SomeFinalizersRemain", content, held),
         ):
             if what:
-                set_condition(status, kind, "True", reason, f"{opening}: {', '.join(what)}", self.store.now())
-
-
-def _release(home: Obj) -> None:
-    home.setdefault("spec", {})["finalizers"] = []
+                conditions.put(status, kind, "True", reason, f"{opening}: {', '.join(what)}", self.store.now())

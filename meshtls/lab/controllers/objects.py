@@ -1,5 +1,6 @@
 """Reading and writing parts of Kubernetes objects that every controller needs. Pure."""
 
+import datetime
 import hashlib
 import json
 import math
@@ -72,6 +73,16 @@ def child(owner: Obj, api_version: str, kind: str, template: Obj | None = None, 
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata}
 
 
+def text(when: datetime.datetime) -> str:
+    """A time as the API writes it: UTC, whole seconds."""
+    return when.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse(written: str) -> datetime.datetime:
+    """The API's time, with or without fractions of a second."""
+    return datetime.datetime.fromisoformat(written.replace("Z", "+00:00"))
+
+
 def says_new(obj: Obj, old: Obj | None) -> bool:
     """Whether a write changed more than the status: what a controller wrote about its own object concerns it no
     further."""
@@ -110,32 +121,3 @@ def set_counts(status: Obj, counts: Obj, always: Collection[str] = ()) -> None:
             status[field] = count
         else:
             status.pop(field, None)
-
-
-def condition(obj: Obj, kind: str) -> Obj | None:
-    """The status condition of that type."""
-    return next((one for one in status_of(obj).get("conditions") or () if one["type"] == kind), None)
-
-
-def holds(obj: Obj, kind: str) -> bool:
-    """Whether that condition is True."""
-    return (condition(obj, kind) or {}).get("status") == "True"
-
-
-def set_condition(status: Obj, kind: str, value: str, reason: str, message: str, now: str, **times: str) -> None:
-    """Write a condition; lastTransitionTime changes only with its status. `times` are further time fields, such as
-    lastUpdateTime."""
-    conditions = status.setdefault("conditions", [])
-    old = next((one for one in conditions if one["type"] == kind), None)
-    since = old["lastTransitionTime"] if old and old["status"] == value else now
-    told = {"reason": reason, "message": message} if reason else {}
-    new = {"type": kind, "status": value, **told, "lastTransitionTime": since, **times}
-    if old is None:
-        conditions.append(new)
-    else:
-        conditions[conditions.index(old)] = new
-
-
-def drop_condition(status: Obj, kind: str) -> None:
-    if conditions := status.get("conditions"):
-        status["conditions"] = [one for one in conditions if one["type"] != kind]

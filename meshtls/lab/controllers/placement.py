@@ -30,10 +30,7 @@ def _affinity_holds(spec: Obj, node: Obj) -> bool:
 
 
 def _tolerates(toleration: Obj, taint: Obj) -> bool:
-    if toleration.get("effect") not in (None, "", taint["effect"]):
+    if any(toleration.get(field) not in (None, "", taint[field]) for field in ("key", "effect")):
         return False
-    if not toleration.get("key"):
-        return toleration.get("operator") == "Exists"
-    if toleration["key"] != taint["key"]:
-        return False
-    return toleration.get("operator") == "Exists" or toleration.get("value", "") == taint.get("value", "")
+    exists = toleration.get("operator") == "Exists"
+    return exists or bool(toleration.get("key")) and toleration.get("value", "") == taint.get("value", "")

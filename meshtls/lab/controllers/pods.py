@@ -4,17 +4,8 @@ import datetime
 from collections.abc import Collection, Sequence
 
 from meshtls.lab.api.store import clone
-from meshtls.lab.controllers.clock import parse
-from meshtls.lab.controllers.objects import (
-    Obj,
-    annotations_of,
-    child,
-    condition,
-    holds,
-    is_deleting,
-    name_of,
-    status_of,
-)
+from meshtls.lab.controllers import conditions
+from meshtls.lab.controllers.objects import Obj, child, is_deleting, name_of, parse, status_of
 
 
 def make(owner: Obj, template: Obj, **name: str) -> Obj:
@@ -39,14 +30,14 @@ def is_active(pod: Obj) -> bool:
 
 
 def is_ready(pod: Obj) -> bool:
-    return holds(pod, "Ready")
+    return conditions.holds(pod, "Ready")
 
 
 def available_in(pod: Obj, min_ready_s: int, now: datetime.datetime) -> float | None:
     """Seconds until the pod has been ready for long enough: 0 when it has, None when it is not ready."""
     if not is_ready(pod) or not min_ready_s:
         return 0 if is_ready(pod) else None
-    written = (condition(pod, "Ready") or {}).get("lastTransitionTime")
+    written = (conditions.find(pod, "Ready") or {}).get("lastTransitionTime")
     since = parse(written) if written else now
     return max((since + datetime.timedelta(seconds=min_ready_s) - now).total_seconds(), 0)
 
@@ -64,14 +55,7 @@ def count(found: Collection[Obj], min_ready_s: int, now: datetime.datetime) -> t
 
 
 def expendable_first(found: Sequence[Obj]) -> list[Obj]:
-    """In the order in which a ReplicaSet gives pods up: unassigned, not running, not ready, cheapest, youngest."""
-
-    def cost(pod: Obj) -> int:
-        try:
-            return int(annotations_of(pod).get("controller.kubernetes.io/pod-deletion-cost", "0"))
-        except ValueError:
-            return 0
-
+    """In the order in which a ReplicaSet gives pods up: unassigned, not running, not ready, youngest."""
     youngest = sorted(found, key=lambda pod: (pod["metadata"]["creationTimestamp"], name_of(pod)), reverse=True)
     return sorted(
         youngest,
@@ -79,6 +63,5 @@ def expendable_first(found: Sequence[Obj]) -> list[Obj]:
             bool(pod["spec"].get("nodeName")),
             phase(pod) not in ("Pending", "Unknown"),
             is_ready(pod),
-            cost(pod),
         ),
     )

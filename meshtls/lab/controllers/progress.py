@@ -9,17 +9,8 @@ Deployment makes no progress and misses no deadline.
 
 import datetime
 
-from meshtls.lab.controllers.clock import parse, text
-from meshtls.lab.controllers.objects import (
-    Obj,
-    annotations_of,
-    condition,
-    drop_condition,
-    name_of,
-    set_condition,
-    set_counts,
-    status_of,
-)
+from meshtls.lab.controllers import conditions
+from meshtls.lab.controllers.objects import Obj, annotations_of, name_of, parse, set_counts, status_of, text
 from meshtls.lab.controllers.rollout import limits
 
 REVISION = "deployment.kubernetes.io/revision"
@@ -60,12 +51,12 @@ def tell(deployment: Obj, new: Obj | None, olds: list[Obj], made: str, now: date
     else:
         value, reason, verb = "False", "MinimumReplicasUnavailable", "does not have"
     _say(status, "Available", value, reason, f"Deployment {verb} minimum availability.", text(now))
-    failures = (condition(one, "ReplicaFailure") for one in reversed(every))
+    failures = (conditions.find(one, "ReplicaFailure") for one in reversed(every))
     if failure := next((one for one in failures if one), None):
         since = failure["lastTransitionTime"]
         _say(status, "ReplicaFailure", failure["status"], failure["reason"], failure["message"], since)
     else:
-        drop_condition(status, "ReplicaFailure")
+        conditions.drop(status, "ReplicaFailure")
     if made:
         message = f'Created new replica set "{made}"'
         _say(status, "Progressing", "True", "NewReplicaSetCreated", message, text(now))
@@ -74,7 +65,7 @@ def tell(deployment: Obj, new: Obj | None, olds: list[Obj], made: str, now: date
 
 def _follow(deployment: Obj, before: Obj, new: Obj | None, now: datetime.datetime) -> float | None:
     """Write Progressing; seconds until its deadline, or None."""
-    spec, status, old = deployment["spec"], deployment["status"], condition(deployment, "Progressing") or {}
+    spec, status, old = deployment["spec"], deployment["status"], conditions.find(deployment, "Progressing") or {}
 
     def say(value: str, reason: str, message: str, *, anew: bool = False) -> None:
         _say(status, "Progressing", value, reason, message, text(now), anew=anew)
@@ -95,7 +86,7 @@ def _follow(deployment: Obj, before: Obj, new: Obj | None, now: datetime.datetim
         say("True", "ReplicaSetUpdated", f"{subject} is progressing.", anew=True)
     elif old["reason"] in (DONE, LATE):
         return None
-    since = parse((condition(deployment, "Progressing") or {})["lastUpdateTime"])
+    since = parse((conditions.find(deployment, "Progressing") or {})["lastUpdateTime"])
     deadline = datetime.timedelta(seconds=spec.get("progressDeadlineSeconds", 600))
     left_s = (since + deadline - now).total_seconds()
     if left_s > 0:
@@ -106,9 +97,9 @@ def _follow(deployment: Obj, before: Obj, new: Obj | None, now: datetime.datetim
 
 def _say(status: Obj, kind: str, value: str, reason: str, message: str, now: str, *, anew: bool = False) -> None:
     """A condition, which is the last then; unless `anew`, the same status and reason said again change nothing."""
-    old = condition({"status": status}, kind)
+    old = conditions.find({"status": status}, kind)
     if anew or old is None or (old["status"], old["reason"]) != (value, reason):
-        set_condition(status, kind, value, reason, message, now, lastUpdateTime=now)
+        conditions.put(status, kind, value, reason, message, now, lastUpdateTime=now)
         status["conditions"].sort(key=lambda one: bool(one["type"] == kind))
 
 

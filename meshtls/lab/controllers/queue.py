@@ -9,11 +9,11 @@ Laws:
 """
 
 import asyncio
+import datetime
 import logging
 from collections.abc import Awaitable, Callable
 
 from meshtls.lab.api.store import StoreError
-from meshtls.lab.controllers.clock import Clock
 
 Key = tuple[str, ...]
 """A controller's name, and the namespace and name of an object of its own."""
@@ -25,6 +25,18 @@ log = logging.getLogger(__name__)
 
 class Retry(Exception):
     """The world refused; try this key again later."""
+
+
+class Clock:
+    """The machine's own time and the running event loop's timers."""
+
+    def now(self) -> datetime.datetime:
+        """The time, with UTC as its zone."""
+        return datetime.datetime.now(datetime.UTC)
+
+    def call_later(self, delay_s: float, call: Callable[[], object]) -> Callable[[], object]:
+        """Call once, `delay_s` seconds from now, in the event loop's thread. What comes back takes it back."""
+        return asyncio.get_running_loop().call_later(max(delay_s, 0), call).cancel
 
 
 class Queue:

@@ -4,8 +4,7 @@ real server."""
 import datetime
 
 from meshtls.lab.api.store import Store
-from meshtls.lab.controllers.clock import parse
-from meshtls.lab.controllers.objects import Obj, is_deleting
+from meshtls.lab.controllers.objects import Obj, is_deleting, parse
 
 KEPT = datetime.timedelta(hours=1)
 LONGEST = 1024
@@ -20,13 +19,8 @@ class Recorder:
         self._said: dict[tuple[str, ...], tuple[str, str]] = {}
         """What was said, oldest first: the event's name, and when."""
 
-    def normal(self, about: Obj, source: str, reason: str, message: str) -> None:
-        self._record(about, source, "Normal", reason, message)
-
-    def warning(self, about: Obj, source: str, reason: str, message: str) -> None:
-        self._record(about, source, "Warning", reason, message)
-
-    def _record(self, about: Obj, source: str, kind: str, reason: str, message: str) -> None:
+    def record(self, kind: str, about: Obj, source: str, reason: str, message: str) -> None:
+        """`kind` is Normal or Warning."""
         metadata, now = about["metadata"], self._store.now()
         namespace = metadata.get("namespace") or "default"
         home = self._store.get("namespaces", "", namespace)

@@ -2,17 +2,15 @@
 
 from meshtls.lab.api.select import selected
 from meshtls.lab.api.store import Event
-from meshtls.lab.controllers import pods
+from meshtls.lab.controllers import conditions, pods
 from meshtls.lab.controllers.controller import Workload
 from meshtls.lab.controllers.objects import (
     Obj,
     controller_of,
-    drop_condition,
     is_deleting,
     key_of,
     labels_of,
     name_of,
-    set_condition,
     set_counts,
     template_labels,
 )
@@ -69,7 +67,7 @@ class ReplicaSets(Workload):
             set_counts(status, counts, always=("replicas", "terminatingReplicas"))
             status["observedGeneration"] = seen["metadata"]["generation"]
             if refused:
-                set_condition(status, "ReplicaFailure", "True", "FailedCreate", refused, self.store.now())
+                conditions.put(status, "ReplicaFailure", "True", "FailedCreate", refused, self.store.now())
             else:
-                drop_condition(status, "ReplicaFailure")
+                conditions.drop(status, "ReplicaFailure")
         return again

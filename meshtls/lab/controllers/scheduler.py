@@ -8,16 +8,17 @@ nobody else will.
 from collections import Counter
 
 from meshtls.lab.api.store import Event
+from meshtls.lab.controllers import conditions
 from meshtls.lab.controllers.controller import Controller
-from meshtls.lab.controllers.objects import Obj, condition, is_deleting, key_of, name_of, set_condition
+from meshtls.lab.controllers.objects import Obj, is_deleting, key_of, name_of
 from meshtls.lab.controllers.placement import why_not
 
 CLAIMS = "persistentvolumeclaims"
 
 
 class Scheduler(Controller):
-    name = "default-scheduler"
-    watches = frozenset({"pods", "nodes", CLAIMS})
+    name, resource = "default-scheduler", "pods"
+    watches = frozenset({resource, "nodes", CLAIMS})
 
     def keys(self, event: Event) -> list[tuple[str, str]]:
         if event.resource != "pods":
@@ -50,31 +51,21 @@ class Scheduler(Controller):
             return None
         for claim in claims:
             self.store.mutate(CLAIMS, namespace, claim, _bound)
-        self._bind(pod, feasible[0] if len(feasible) == 1 else self._emptiest(feasible))
+        with self.changing(pod) as draft:
+            node = draft["spec"]["nodeName"] = feasible[0] if len(feasible) == 1 else self._emptiest(feasible)
+            conditions.put(draft["status"], "PodScheduled", "True", "", "", self.store.now())
+        self.say(pod, "Scheduled", f"Successfully assigned {namespace}/{name} to {node}")
         return None
 
     def _emptiest(self, nodes: list[str]) -> str:
         load = Counter(pod["spec"].get("nodeName") for pod in self.store.list("pods") if not is_deleting(pod))
         return min(nodes, key=lambda node: (load[node], node))
 
-    def _bind(self, pod: Obj, node: str) -> None:
-        def bind(obj: Obj) -> None:
-            obj["spec"]["nodeName"] = node
-            set_condition(obj.setdefault("status", {}), "PodScheduled", "True", "", "", self.store.now())
-
-        self.store.mutate("pods", *key_of(pod), bind)
-        self.say(pod, "Scheduled", f"Successfully assigned {'/'.join(key_of(pod))} to {node}")
-
     def _refuse(self, pod: Obj, message: str) -> None:
-        if (condition(pod, "PodScheduled") or {}).get("message") == message:
-            return
-
-        def refuse(obj: Obj) -> None:
-            status = obj.setdefault("status", {})
-            set_condition(status, "PodScheduled", "False", "Unschedulable", message, self.store.now())
-
-        self.store.mutate("pods", *key_of(pod), refuse)
-        self.warn(pod, "FailedScheduling", message)
+        if (conditions.find(pod, "PodScheduled") or {}).get("message") != message:
+            with self.changing(pod) as draft:
+                conditions.put(draft["status"], "PodScheduled", "False", "Unschedulable", message, self.store.now())
+            self.warn(pod, "FailedScheduling", message)
 
 
 def _bound(claim: Obj) -> None:

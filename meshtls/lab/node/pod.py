@@ -71,7 +71,7 @@ class Worker:
     def event(self, kind: str, reason: str, message: str) -> None:
         pod = self.node.store.get("pods", self.namespace, self.name)
         if pod is not None:
-            getattr(self.node.recorder, kind)(pod, "kubelet", reason, message)
+            self.node.recorder.record(kind.capitalize(), pod, "kubelet", reason, message)
 
     # life
 
