@@ -73,7 +73,7 @@ class Controllers:
             self._owners.heard(event)
         self._unsubscribe = store.subscribe(self._hear)
         for event in there:
-            self._tell(event)
+            self._hear(event)
         for name in self._nodes:
             if store.get("nodes", "", name) is None:
                 store.create("nodes", _node(name, store.now()))
@@ -85,9 +85,6 @@ class Controllers:
 
     def _hear(self, event: Event) -> None:
         self._owners.heard(event)
-        self._tell(event)
-
-    def _tell(self, event: Event) -> None:
         for one in self._every.values():
             if not one.watches or event.resource in one.watches:
                 for key in one.keys(event):

@@ -55,10 +55,10 @@ class Controller(abc.ABC):
 
     @contextlib.contextmanager
     def changing(self, seen: Obj) -> Iterator[Obj]:
-        """The object as it is now, to be changed and written when the block ends (by nobody else meanwhile: no await).
-        Nothing is written if it is gone."""
-        draft = clone(self.store.get(self.resource, *key_of(seen)) or seen)
-        draft.setdefault("status", {})
+        """The object as it is now, written when the block ends (by nobody else meanwhile: no await), unless it is gone.
+        Its metadata and status may be changed; other parts are replaced."""
+        now = self.store.get(self.resource, *key_of(seen)) or seen
+        draft = {**now, "metadata": clone(now["metadata"]), "status": clone(now.get("status") or {})}
         yield draft
         self.store.mutate(self.resource, *key_of(seen), lambda obj: obj.update(draft))
 
@@ -122,6 +122,7 @@ class Workload(Controller):
         return told
 
     def delete_pod(self, owner: Obj, pod: Obj) -> None:
-        """Delete one pod with its own grace period, and say so."""
-        self.store.delete("pods", *key_of(pod))
-        self.say(owner, "SuccessfulDelete", self.deleted.format(pod=name_of(pod), owner=name_of(owner)))
+        """Delete one pod with its own grace period, if that has not begun, and say so."""
+        if not is_deleting(pod):
+            self.store.delete("pods", *key_of(pod))
+            self.say(owner, "SuccessfulDelete", self.deleted.format(pod=name_of(pod), owner=name_of(owner)))

@@ -1,10 +1,10 @@
 """DaemonSet: one pod on every node that fits; the update replaces at most maxUnavailable (1) of them at a time."""
 
 from meshtls.lab.api.store import Event
-from meshtls.lab.controllers import pods, revisions
-from meshtls.lab.controllers.controller import Workload
+from meshtls.lab.controllers import pods
 from meshtls.lab.controllers.objects import Obj, is_deleting, key_of, name_of, set_counts, share
 from meshtls.lab.controllers.placement import why_not
+from meshtls.lab.controllers.revisions import HASH, Revised, revision_of
 
 TOLERATED = {
     "not-ready": "NoExecute",
@@ -20,7 +20,7 @@ SHOWN = ("desiredNumberScheduled", "currentNumberScheduled", "numberMisscheduled
 """Counts that a status has even when they are zero."""
 
 
-class DaemonSets(Workload):
+class DaemonSets(Revised):
     name, resource, kind = "daemonset-controller", "daemonsets.apps", "DaemonSet"
     watches = frozenset({resource, "pods", "nodes"})
 
@@ -30,7 +30,7 @@ class DaemonSets(Workload):
         return super().keys(event)
 
     async def sync(self, daemon: Obj) -> float | None:
-        revision = revisions.current(self.store, self.owners, daemon)
+        revision = self.revision(daemon)
         mark = revision.removeprefix(f"{name_of(daemon)}-")
         probe = self._pod(daemon, "", mark)
         nodes = [name_of(node) for node in self.store.list("nodes") if not why_not(probe, node, ignore_cordon=True)]
@@ -45,7 +45,7 @@ class DaemonSets(Workload):
             self._update(daemon, nodes, mark)
         finally:
             again = self._write_status(daemon, nodes, mark)
-        revisions.forget_old(self.store, self.owners, daemon, {revision})
+        self.forget_old(daemon, {revision})
         return again
 
     def _by_node(self, daemon: Obj) -> dict[str, list[Obj]]:
@@ -59,7 +59,7 @@ class DaemonSets(Workload):
     def _pod(self, daemon: Obj, node: str, mark: str) -> Obj:
         pod = pods.make(daemon, daemon["spec"]["template"], generateName=f"{name_of(daemon)}-")
         pod["metadata"]["labels"] |= {
-            revisions.HASH: mark,
+            HASH: mark,
             "pod-template-generation": str(daemon["metadata"]["generation"]),
         }
         spec = pod["spec"]
@@ -78,12 +78,12 @@ class DaemonSets(Workload):
         strategy = daemon["spec"].get("updateStrategy") or {}
         if strategy.get("type", "RollingUpdate") != "RollingUpdate":
             return
-        unavailable = (strategy.get("rollingUpdate") or {}).get("maxUnavailable")
+        unavailable = (strategy.get("rollingUpdate") or {}).get("maxUnavailable", 1)
         found = [pod for here in self._by_node(daemon).values() for pod in here]
         down = len(nodes) - sum(map(pods.is_ready, found))
-        allowed = max(share(unavailable, len(nodes), up=True, default=1), 1) - down
+        allowed = max(share(unavailable, len(nodes), up=True), 1) - down
         for pod in found:
-            if revisions.of(pod) != mark and (allowed > 0 or not pods.is_ready(pod)):
+            if revision_of(pod) != mark and (allowed > 0 or not pods.is_ready(pod)):
                 allowed -= pods.is_ready(pod)
                 self.delete_pod(daemon, pod)
 
@@ -96,7 +96,7 @@ class DaemonSets(Workload):
             "currentNumberScheduled": len(here),
             "numberMisscheduled": len(by_node.keys() - set(nodes)),
             "numberReady": counts["readyReplicas"],
-            "updatedNumberScheduled": sum(revisions.of(pod) == mark for pod in here),
+            "updatedNumberScheduled": sum(revision_of(pod) == mark for pod in here),
             "numberAvailable": counts["availableReplicas"],
             "numberUnavailable": len(nodes) - counts["availableReplicas"],
             "observedGeneration": seen["metadata"]["generation"],

@@ -84,28 +84,24 @@ class Deployments(Workload):
         for one in (*rest, last):
             before = one["spec"].get("replicas", 1)
             size = sizes.get(name_of(one), before)
-            draft = clone(one)
+            draft = {**one, "metadata": clone(one["metadata"]), "spec": {**one["spec"], "replicas": size}}
             if one is new:
                 _lead(draft, deployment, max([1, revision_of(new), *(revision_of(old) + 1 for old in olds)]))
             if one is new or size != before:
-                written |= self._put(deployment, draft, before, size)
-        return written
-
-    def _put(self, deployment: Obj, draft: Obj, before: int, size: int) -> bool:
-        """Store a set at this size, and say so; whether that changed anything."""
-        replicas, version = int(deployment["spec"].get("replicas", 1)), self.store.version
-        draft["spec"]["replicas"] = size
-        marks = {DESIRED: str(replicas), MOST: str(replicas + limits(deployment["spec"])[0])}
-        draft["metadata"].setdefault("annotations", {}).update(marks)
-        if "uid" in draft["metadata"]:
-            self.store.update(SETS, draft)
-        else:
-            self.store.create(SETS, draft)
-        written = self.store.version != version
-        if size != before:
-            verb = "up" if size > before else "down"
-            message = f"Scaled {verb} replica set {name_of(draft)} from {before} to {size}"
-            self.say(deployment, "ScalingReplicaSet", message)
+                replicas, surge = int(deployment["spec"].get("replicas", 1)), limits(deployment["spec"])[0]
+                marks = {DESIRED: str(replicas), MOST: str(replicas + surge)}
+                draft["metadata"].setdefault("annotations", {}).update(marks)
+            if "uid" not in draft["metadata"]:
+                self.store.create(SETS, draft)
+            elif draft != one:
+                self.store.update(SETS, draft)
+            else:
+                continue
+            written = True
+            if size != before:
+                verb = "up" if size > before else "down"
+                message = f"Scaled {verb} replica set {name_of(one)} from {before} to {size}"
+                self.say(deployment, "ScalingReplicaSet", message)
         return written
 
 

@@ -31,10 +31,8 @@ class EndpointSlices(Controller):
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         service = self.store.get("services", namespace, name)
-        if service is None or is_deleting(service) or service["spec"].get("type") == "ExternalName":
-            return None
-        selector = service["spec"].get("selector")
-        if not selector:
+        selector = service["spec"].get("selector") if service else None
+        if not service or not selector or is_deleting(service) or service["spec"].get("type") == "ExternalName":
             return None
         stale = {
             name_of(obj)

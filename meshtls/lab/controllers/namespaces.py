@@ -67,7 +67,7 @@ class Namespaces(Controller):
             if left:
                 self._say_what_is_left(draft["status"], left)
             else:
-                draft.setdefault("spec", {})["finalizers"] = []
+                draft["spec"] = {**(home.get("spec") or {}), "finalizers": []}
 
     def _say_what_is_left(self, status: Obj, left: dict[str, list[Obj]]) -> None:
         status["phase"] = "Terminating"

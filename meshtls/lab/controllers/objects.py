@@ -34,11 +34,6 @@ def annotations_of(obj: Obj) -> dict[str, str]:
     return obj["metadata"].get("annotations") or {}
 
 
-def template_labels(obj: Obj) -> dict[str, str]:
-    """The labels that a workload's pods get."""
-    return (obj["spec"]["template"].get("metadata") or {}).get("labels") or {}
-
-
 def status_of(obj: Obj) -> Obj:
     return obj.get("status") or {}
 
@@ -99,9 +94,8 @@ def surplus(found: Sequence[Obj], limit: int, age: Callable[[Obj], Any]) -> list
     return sorted(found, key=age)[: max(len(found) - limit, 0)]
 
 
-def share(value: int | str | None, total: int, *, up: bool, default: int | str = "25%") -> int:
+def share(value: int | str, total: int, *, up: bool) -> int:
     """An int-or-percent of `total`, rounded up or down."""
-    value = default if value is None else value
     if isinstance(value, str) and value.endswith("%"):
         part = total * int(value[:-1]) / 100
         return math.ceil(part) if up else math.floor(part)

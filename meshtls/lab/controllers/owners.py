@@ -22,7 +22,7 @@ class Owners:
         self._store = store
         self._where: dict[str, Ref] = {}
         self._dependents: dict[str, dict[str, None]] = {}
-        self._free: dict[tuple[str, str], dict[str, None]] = {}
+        """By `_keys`: the uids of what is held there."""
 
     def heard(self, event: Event) -> None:
         if event.old is not None:
@@ -56,31 +56,25 @@ class Owners:
         for obj in self.owned(owner, resource):
             if not is_deleting(obj) and not selected(selector, labels_of(obj)):
                 self._store.mutate(resource, *key_of(obj), lambda one: disown(one, owner["metadata"]["uid"]))
-        for name in tuple(self._free.get((resource, namespace), ())):
-            orphan = self._store.get(resource, namespace, name)
+        for orphan in map(self.find, self.dependents(f"{resource}/{namespace}")):
             if orphan is not None and not is_deleting(orphan) and selected(selector, labels_of(orphan)):
-                self._store.mutate(resource, namespace, name, lambda one: _adopt(one, owner))
+                self._store.mutate(resource, *key_of(orphan), lambda one: _adopt(one, owner))
         return self.owned(owner, resource)
 
     def _add(self, resource: str, obj: Obj) -> None:
-        namespace, name = key_of(obj)
         uid = obj["metadata"]["uid"]
-        self._where[uid] = (resource, namespace, name)
-        for owner in _owner_uids(obj):
-            self._dependents.setdefault(owner, {})[uid] = None
-        if controller_of(obj) is None:
-            self._free.setdefault((resource, namespace), {})[name] = None
+        self._where[uid] = (resource, *key_of(obj))
+        for key in _keys(resource, obj):
+            self._dependents.setdefault(key, {})[uid] = None
 
     def _forget(self, resource: str, obj: Obj) -> None:
-        namespace, name = key_of(obj)
         uid = obj["metadata"]["uid"]
         self._where.pop(uid, None)
-        self._free.get((resource, namespace), {}).pop(name, None)
-        for owner in _owner_uids(obj):
-            held = self._dependents.get(owner, {})
+        for key in _keys(resource, obj):
+            held = self._dependents.get(key, {})
             held.pop(uid, None)
             if not held:
-                self._dependents.pop(owner, None)
+                self._dependents.pop(key, None)
 
 
 def disown(obj: Obj, uid: str) -> None:
@@ -92,5 +86,7 @@ def _adopt(obj: Obj, owner: Obj) -> None:
     obj["metadata"].setdefault("ownerReferences", []).append(owner_reference(owner))
 
 
-def _owner_uids(obj: Obj) -> list[str]:
-    return [ref["uid"] for ref in obj["metadata"].get("ownerReferences") or () if ref.get("uid")]
+def _keys(resource: str, obj: Obj) -> list[str]:
+    """Where the index holds an object: at its owners' uids, and with its like in its namespace if none controls it."""
+    uids = [ref["uid"] for ref in obj["metadata"].get("ownerReferences") or () if ref.get("uid")]
+    return uids if controller_of(obj) else [*uids, f"{resource}/{key_of(obj)[0]}"]

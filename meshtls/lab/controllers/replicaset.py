@@ -4,16 +4,7 @@ from meshtls.lab.api.select import selected
 from meshtls.lab.api.store import Event
 from meshtls.lab.controllers import conditions, pods
 from meshtls.lab.controllers.controller import Workload
-from meshtls.lab.controllers.objects import (
-    Obj,
-    controller_of,
-    is_deleting,
-    key_of,
-    labels_of,
-    name_of,
-    set_counts,
-    template_labels,
-)
+from meshtls.lab.controllers.objects import Obj, controller_of, is_deleting, key_of, labels_of, name_of, set_counts
 from meshtls.lab.controllers.queue import Retry
 
 
@@ -59,7 +50,7 @@ class ReplicaSets(Workload):
         owned = self.owners.owned(seen, "pods")
         active = [pod for pod in owned if pods.is_active(pod)]
         counts, again = pods.count(active, seen["spec"].get("minReadySeconds", 0), self.clock.now())
-        labels = template_labels(seen)
+        labels = labels_of(seen["spec"]["template"])
         counts["fullyLabeledReplicas"] = sum(labels.items() <= labels_of(pod).items() for pod in active)
         counts["terminatingReplicas"] = sum(is_deleting(pod) and not pods.is_done(pod) for pod in owned)
         with self.changing(seen) as replica_set:

@@ -29,8 +29,8 @@ def limits(spec: Obj) -> tuple[int, int]:
         return 0, 0
     rolling = (spec.get("strategy") or {}).get("rollingUpdate") or {}
     replicas = spec.get("replicas", 1)
-    surge = share(rolling.get("maxSurge"), replicas, up=True)
-    unavailable = share(rolling.get("maxUnavailable"), replicas, up=False)
+    surge = share(rolling.get("maxSurge", "25%"), replicas, up=True)
+    unavailable = share(rolling.get("maxUnavailable", "25%"), replicas, up=False)
     return (surge, unavailable) if surge or unavailable else (0, 1)
 
 

@@ -52,7 +52,8 @@ class Scheduler(Controller):
         for claim in claims:
             self.store.mutate(CLAIMS, namespace, claim, _bound)
         with self.changing(pod) as draft:
-            node = draft["spec"]["nodeName"] = feasible[0] if len(feasible) == 1 else self._emptiest(feasible)
+            node = feasible[0] if len(feasible) == 1 else self._emptiest(feasible)
+            draft["spec"] = {**draft["spec"], "nodeName": node}
             conditions.put(draft["status"], "PodScheduled", "True", "", "", self.store.now())
         self.say(pod, "Scheduled", f"Successfully assigned {namespace}/{name} to {node}")
         return None

@@ -9,21 +9,22 @@ Laws (pkg/controller/statefulset/stateful_set_control.go):
   3. A pod keeps its name, so its successor is created only when it is really gone.
 """
 
-from meshtls.lab.controllers import pods, revisions
-from meshtls.lab.controllers.controller import Workload
+from meshtls.lab.controllers import pods
 from meshtls.lab.controllers.objects import Obj, is_deleting, labels_of, name_of, set_counts, status_of
+from meshtls.lab.controllers.revisions import HASH, Revised, revision_of
 
 CLAIMS = "persistentvolumeclaims"
 
 
-class StatefulSets(Workload):
+class StatefulSets(Revised):
     name, resource, kind = "statefulset-controller", "statefulsets.apps", "StatefulSet"
     watches = frozenset({resource, "pods"})
+    mark = "controller.kubernetes.io/hash"
     created = "Create Pod {pod} in StatefulSet {owner} successful"
     deleted = "Delete Pod {pod} in StatefulSet {owner} successful"
 
     async def sync(self, stateful: Obj) -> float | None:
-        update = revisions.current(self.store, self.owners, stateful, "controller.kubernetes.io/hash")
+        update = self.revision(stateful)
         current = status_of(stateful).get("currentRevision") or update
         try:
             await self._fill(stateful, current, update)
@@ -53,18 +54,18 @@ class StatefulSets(Workload):
         within = wanted if stop is None else range(start, stop + 1)
         for ordinal in within:
             if ordinal in have and pods.is_done(have[ordinal]):
-                self._remove(stateful, have[ordinal])
+                self.delete_pod(stateful, have[ordinal])
         missing = [(one, current if one < partition else update) for one in within if one not in have]
         await self.create_pods(stateful, [self._pod(stateful, *one) for one in missing])
         if stop is not None:
             return
         if surplus := [have[one] for one in sorted(have, reverse=True) if one not in wanted]:
             for pod in surplus[:1] if ordered else surplus:
-                self._remove(stateful, pod)
+                self.delete_pod(stateful, pod)
             return
         for pod in (have[one] for one in reversed(wanted) if rolling and one in have and one >= partition):
-            if revisions.of(pod) != update:
-                self._remove(stateful, pod)
+            if revision_of(pod) != update:
+                self.delete_pod(stateful, pod)
                 return
             if not self._is_settled(stateful, pod):
                 return
@@ -73,17 +74,13 @@ class StatefulSets(Workload):
         wait = pods.available_in(pod, stateful["spec"].get("minReadySeconds", 0), self.clock.now())
         return wait == 0 and not is_deleting(pod)
 
-    def _remove(self, stateful: Obj, pod: Obj) -> None:
-        if not is_deleting(pod):
-            self.delete_pod(stateful, pod)
-
     def _pod(self, stateful: Obj, ordinal: int, revision: str) -> Obj:
         name = f"{name_of(stateful)}-{ordinal}"
-        template = revisions.template(self.store, stateful, revision)
+        template = self.template(stateful, revision)
         # by generateName the injector knows a controller's pod
         pod = pods.make(stateful, template, name=name, generateName=f"{name_of(stateful)}-")
         pod["metadata"]["labels"] |= {
-            revisions.HASH: revision,
+            HASH: revision,
             "statefulset.kubernetes.io/pod-name": name,
             "apps.kubernetes.io/pod-index": str(ordinal),
         }
@@ -112,10 +109,10 @@ class StatefulSets(Workload):
         have, replicas = self._pods(seen), seen["spec"].get("replicas", 1)
         found = [pod for pod in have.values() if not is_deleting(pod)]
         counts, again = pods.count(found, seen["spec"].get("minReadySeconds", 0), self.clock.now())
-        updated = sum(revisions.of(pod) == update for pod in found)
+        updated = sum(revision_of(pod) == update for pod in found)
         if len(have) == updated == counts["availableReplicas"] == replicas and _rolling(seen)[0]:
             current = update
-        counts |= {"updatedReplicas": updated, "currentReplicas": sum(revisions.of(pod) == current for pod in found)}
+        counts |= {"updatedReplicas": updated, "currentReplicas": sum(revision_of(pod) == current for pod in found)}
         with self.changing(seen) as stateful:
             set_counts(stateful["status"], counts, always=("replicas", "availableReplicas"))
             stateful["status"] |= {
@@ -124,8 +121,7 @@ class StatefulSets(Workload):
                 "updateRevision": update,
                 "collisionCount": 0,
             }
-        in_use = {current, update, *map(revisions.of, found)}
-        revisions.forget_old(self.store, self.owners, seen, in_use)
+        self.forget_old(seen, {current, update, *map(revision_of, found)})
         return again
 
 
