@@ -33,6 +33,9 @@ from meshtls.lab.node.xds import Xds
 
 Obj = dict[str, Any]
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+PLURALS = {"Namespace": "namespaces", "ConfigMap": "configmaps", "Service": "services",
+           "MutatingWebhookConfiguration": "mutatingwebhookconfigurations.admissionregistration.k8s.io"}
+"""Resources of what a lab holds from its first moment."""
 
 
 class Supervisor:
@@ -55,7 +58,7 @@ class Supervisor:
             loop.add_reader(self._wish.owner, stop.set)
         settings = json.loads(self._wish.settings)
         now = datetime.datetime.now(datetime.UTC)
-        mesh = {**settings.get("mesh", {})}
+        mesh = settings.get("mesh", {})
         authority = Authority(now, mesh.get("trustDomain", "cluster.local"))
         certificate, key = self._certificates(authority, now)
 
@@ -74,11 +77,9 @@ class Supervisor:
         api = Api(store, tokens=tokens, inject=lambda pod, namespace: istio.inject(pod, namespace, plane.world), log_source=node,
                   dial=_dialer(store, network))
         controllers = Controllers(store, authority.root_pem, names, api_ca_pem=(self._folder / "ca.crt").read_text())
-        for name in NAMESPACES:
-            store.create("namespaces", _namespace(name))
-        for obj in istio.installation(mesh=mesh or None, values=settings.get("values")):
-            _create(store, api, obj)
-        _create(store, api, _kubernetes())
+        installed = istio.installation(mesh=mesh or None, values=settings.get("values"))
+        for obj in [*map(_namespace, NAMESPACES), *installed, _kubernetes()]:
+            store.create(PLURALS[obj["kind"]], _namespace(obj["metadata"]["name"]) if obj["kind"] == "Namespace" else obj)
         await node.start()
         await controllers.start()
 
@@ -136,14 +137,6 @@ def _kubernetes() -> Obj:
             "type": "ClusterIP", "clusterIP": API_IP, "clusterIPs": [API_IP], "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
             "sessionAffinity": "None", "internalTrafficPolicy": "Cluster",
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 443}]}}
-
-
-def _create(store: Store, api: Api, obj: Obj) -> None:
-    if obj["kind"] == "Namespace":
-        obj = {**obj, **{key: value for key, value in _namespace(obj["metadata"]["name"]).items() if key in ("spec", "status")}}
-    plural = {"Namespace": "namespaces", "ConfigMap": "configmaps", "Service": "services",
-              "MutatingWebhookConfiguration": "mutatingwebhookconfigurations.admissionregistration.k8s.io"}[obj["kind"]]
-    store.create(plural, obj)
 
 
 def _dialer(store: Store, network: Network | Loopback) -> Any:
