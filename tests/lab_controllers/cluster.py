@@ -111,6 +111,10 @@ class Cluster:
     def finish(self, name: str, phase: str = "Succeeded") -> None:
         self.change("pods", name, lambda pod: pod["status"].update(phase=phase, conditions=[]))
 
+    def gone(self, pod: str) -> None:
+        """The kubelet is done with a deleted pod."""
+        self.do(lambda: self.store.remove("pods", "shop", pod))
+
     # looking
 
     def get(self, resource: str, name: str, namespace: str = "shop") -> dict[str, Any]:
@@ -184,6 +188,10 @@ class Cluster:
         )
 
 
+def config_map(name: str, namespace: str = "shop", **metadata: Any) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace, **metadata}}
+
+
 def workload(kind: str, name: str = "web", api: str = "apps/v1", **spec: Any) -> dict[str, Any]:
     """A workload of one container, labelled app=<name>."""
     template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "app", "image": "app:1"}]}}
@@ -202,3 +210,24 @@ def image(value: str) -> Callable[[dict[str, Any]], None]:
         obj["spec"]["template"]["spec"]["containers"][0]["image"] = value
 
     return change
+
+
+def pod(name: str, **spec: Any) -> dict[str, Any]:
+    """A pod of one container, labelled app=web."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "shop", "labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "app", "image": "app:1"}], **spec},
+    }
+
+
+def service(name: str = "web", **spec: Any) -> dict[str, Any]:
+    """A Service of the pods labelled app=web."""
+    ports = [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"selector": {"app": "web"}, "ports": ports, **spec},
+    }

@@ -5,6 +5,7 @@ import datetime
 import pytest
 
 from meshtls.lab.controllers.cronjob import Unparseable, around
+from meshtls.lab.controllers.objects import child
 from tests.lab_controllers.cluster import START, workload
 
 
@@ -93,31 +94,20 @@ def test_an_unreadable_schedule_is_said_and_starts_nothing(cluster):
     assert len(jobs(cluster)) == 1
 
 
+def test_a_refused_job_is_said_and_tried_again(cluster):
+    cluster.create("cronjobs.batch", cron())
+    cluster.refuse = lambda obj: "no such jobs here" if obj["kind"] == "Job" else ""
+    cluster.advance(300)
+    assert jobs(cluster) == [] and cluster.events("tick") == [("FailedCreate", "Error creating job: no such jobs here")]
+    cluster.refuse = lambda obj: ""
+    cluster.advance(1)
+    assert jobs(cluster) == [named(5)]
+
+
 def test_a_job_made_by_hand_from_the_template_is_no_scheduled_one(cluster):
     made = cluster.create("cronjobs.batch", cron("0 0 1 1 *"))
-    template = made["spec"]["jobTemplate"]
-    cluster.create(
-        "jobs.batch",
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "spec": template["spec"],
-            "metadata": {
-                "name": "by-hand",
-                "namespace": "shop",
-                "annotations": {"cronjob.kubernetes.io/instantiate": "manual"},
-                "ownerReferences": [
-                    {
-                        "apiVersion": "batch/v1",
-                        "kind": "CronJob",
-                        "name": "tick",
-                        "uid": made["metadata"]["uid"],
-                        "controller": True,
-                    }
-                ],
-            },
-        },
-    )
+    by_hand = child(made, "batch/v1", "Job", made["spec"]["jobTemplate"], name="by-hand")
+    cluster.create("jobs.batch", {**by_hand, "spec": made["spec"]["jobTemplate"]["spec"]})
     cluster.finish(cluster.pods()[0])
     assert jobs(cluster) == ["by-hand"] and "lastScheduleTime" not in cluster.get("cronjobs.batch", "tick")["status"]
     cluster.delete("cronjobs.batch", "tick")

@@ -54,7 +54,7 @@ def test_an_update_takes_one_node_at_a_time(three):
     assert len(going) == 1
     three.auto = True
     for name in going:
-        three.do(lambda name=name: three.store.remove("pods", "shop", name))
+        three.gone(name)
     for name in three.pods():
         three.ready(name)
     assert {three.get("pods", name)["spec"]["containers"][0]["image"] for name in three.pods()} == {"app:2"}

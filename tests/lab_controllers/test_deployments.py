@@ -6,8 +6,9 @@ from meshtls.lab.controllers import conditions
 from tests.lab_controllers.cluster import image, workload
 
 
-def rollout_status(deployment):
+def rollout_status(cluster):
     """What `kubectl rollout status` says (kubectl/pkg/polymorphichelpers/rollout_status.go)."""
+    deployment = cluster.get("deployments.apps", "web")
     status, replicas = deployment["status"], deployment["spec"].get("replicas", 1)
     if deployment["metadata"]["generation"] > status.get("observedGeneration", 0):
         return "waiting for spec update"
@@ -62,7 +63,7 @@ def test_its_status_says_that_the_rollout_is_over(cluster):
         ("Progressing", "True", "NewReplicaSetAvailable"),
     ]
     assert deployment["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "1"
-    assert rollout_status(deployment) == "successfully rolled out"
+    assert rollout_status(cluster) == "successfully rolled out"
 
 
 def test_usual_events_are_written(cluster):
@@ -84,7 +85,7 @@ def test_a_new_template_rolls_within_surge_and_availability(slow):
     for pod in first:
         slow.ready(pod)
     slow.change("deployments.apps", "web", image("app:2"))
-    assert rollout_status(slow.get("deployments.apps", "web")) == "new replicas have been updated"
+    assert rollout_status(slow) == "new replicas have been updated"
     for _ in range(4):
         [fresh] = (
             set(slow.pods())
@@ -93,7 +94,7 @@ def test_a_new_template_rolls_within_surge_and_availability(slow):
         )
         assert len(slow.pods()) == 5
         slow.ready(fresh)
-    assert rollout_status(slow.get("deployments.apps", "web")) == "successfully rolled out"
+    assert rollout_status(slow) == "successfully rolled out"
     assert not set(first) & set(slow.pods())
 
 
@@ -126,7 +127,7 @@ def test_scaling_keeps_the_replica_set(cluster):
     assert len(cluster.pods()) == 5 and len(cluster.names("replicasets.apps")) == 1
     cluster.change("deployments.apps", "web", lambda one: one["spec"].update(replicas=0))
     assert cluster.pods() == []
-    assert rollout_status(cluster.get("deployments.apps", "web")) == "successfully rolled out"
+    assert rollout_status(cluster) == "successfully rolled out"
 
 
 def test_recreate_waits_for_the_last_old_pod(slow):
@@ -135,7 +136,7 @@ def test_recreate_waits_for_the_last_old_pod(slow):
     slow.ready(old)
     slow.change("deployments.apps", "web", image("app:2"))
     assert slow.pods() == []
-    slow.do(lambda: slow.store.remove("pods", "shop", old))
+    slow.gone(old)
     assert len(slow.pods()) == 1
 
 
@@ -147,16 +148,16 @@ def test_a_paused_deployment_scales_but_does_not_roll(cluster):
     assert conditions.find(cluster.get("deployments.apps", "web"), "Progressing")["reason"] == "DeploymentPaused"
     cluster.change("deployments.apps", "web", lambda one: one["spec"].update(paused=False))
     assert len(cluster.names("replicasets.apps")) == 2
-    assert rollout_status(cluster.get("deployments.apps", "web")) == "successfully rolled out"
+    assert rollout_status(cluster) == "successfully rolled out"
 
 
 def test_min_ready_seconds_hold_availability_back(cluster):
     cluster.create("deployments.apps", workload("Deployment", minReadySeconds=30))
-    assert rollout_status(cluster.get("deployments.apps", "web")) == "updated replicas are available"
+    assert rollout_status(cluster) == "updated replicas are available"
     cluster.advance(29)
-    assert rollout_status(cluster.get("deployments.apps", "web")) == "updated replicas are available"
+    assert rollout_status(cluster) == "updated replicas are available"
     cluster.advance(1)
-    assert rollout_status(cluster.get("deployments.apps", "web")) == "successfully rolled out"
+    assert rollout_status(cluster) == "successfully rolled out"
 
 
 def test_no_progress_is_written_down_after_the_deadline(slow):
@@ -164,9 +165,9 @@ def test_no_progress_is_written_down_after_the_deadline(slow):
     slow.advance(59)
     assert conditions.find(slow.get("deployments.apps", "web"), "Progressing")["status"] == "True"
     slow.advance(1)
-    assert rollout_status(slow.get("deployments.apps", "web")) == "exceeded its progress deadline"
+    assert rollout_status(slow) == "exceeded its progress deadline"
     slow.ready(slow.pods()[0])
-    assert rollout_status(slow.get("deployments.apps", "web")) == "successfully rolled out"
+    assert rollout_status(slow) == "successfully rolled out"
 
 
 def test_a_refused_pod_is_said_on_the_owner_and_tried_again(cluster):
@@ -201,6 +202,7 @@ def test_a_deleted_pod_is_replaced_before_it_is_gone(slow):
     slow.delete("pods", old)
     [new] = slow.pods()
     assert old in slow.names("pods") and new != old
+    assert slow.get("deployments.apps", "web")["status"]["terminatingReplicas"] == 1
 
 
 def test_scaling_down_gives_up_what_is_not_ready_first(slow):
@@ -229,7 +231,7 @@ def test_an_orphaned_replica_set_is_adopted_by_its_deployment_made_anew(cluster)
     assert cluster.pods() == before and cluster.names("deployments.apps") == []
     cluster.create("deployments.apps", workload("Deployment"))
     assert cluster.pods() == before
-    assert rollout_status(cluster.get("deployments.apps", "web")) == "successfully rolled out"
+    assert rollout_status(cluster) == "successfully rolled out"
 
 
 def test_one_hundred_deployments_have_their_pods_without_any_time_passing(cluster):
@@ -246,5 +248,7 @@ def test_one_hundred_deployments_have_their_pods_without_any_time_passing(cluste
 def test_counts_follow_readiness(cluster, field):
     cluster.create("deployments.apps", workload("Deployment", replicas=2))
     cluster.ready(cluster.pods()[0], False)
+    conditions = cluster.get("deployments.apps", "web")["status"]["conditions"]
+    assert [one["type"] for one in conditions] == ["Progressing", "Available"], "the one written last"
     assert cluster.get("deployments.apps", "web")["status"][field] == 1
     assert cluster.get("deployments.apps", "web")["status"]["unavailableReplicas"] == 1

@@ -1,24 +1,12 @@
 """Owner references and finalizers."""
 
-from tests.lab_controllers.cluster import workload
+from meshtls.lab.controllers.objects import owner_reference
+from tests.lab_controllers.cluster import config_map, workload
 
 
 def owned(name, *owners, block=True):
-    refs = [
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "name": one["metadata"]["name"],
-            "uid": one["metadata"]["uid"],
-            "blockOwnerDeletion": block,
-        }
-        for one in owners
-    ]
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": name, "namespace": "shop", "ownerReferences": refs},
-    }
+    references = [{**owner_reference(one), "controller": False, "blockOwnerDeletion": block} for one in owners]
+    return config_map(name, ownerReferences=references)
 
 
 def test_what_a_deleted_deployment_made_goes_with_it(cluster):
@@ -37,15 +25,13 @@ def test_with_two_owners_the_last_one_counts(cluster):
 
 
 def test_an_object_that_comes_with_an_unknown_owner_goes_at_once(cluster):
-    cluster.create("configmaps", owned("child", {"metadata": {"name": "ghost", "uid": "no-such-uid"}}))
+    cluster.create("configmaps", owned("child", config_map("ghost", uid="no-such-uid")))
     assert "child" not in cluster.names("configmaps")
 
 
 def test_an_owner_in_another_namespace_is_no_owner(cluster):
     cluster.namespace("other")
-    far = cluster.create(
-        "configmaps", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "far", "namespace": "other"}}
-    )
+    far = cluster.create("configmaps", config_map("far", "other"))
     cluster.create("configmaps", owned("child", far))
     assert "child" not in cluster.names("configmaps")
 
@@ -68,13 +54,13 @@ def test_foreground_deletion_ends_with_the_owner(slow):
     slow.delete("deployments.apps", "web")
     [pod] = slow.names("pods")
     assert slow.names("deployments.apps") == ["web"] and len(slow.names("replicasets.apps")) == 1 and slow.pods() == []
-    slow.do(lambda: slow.store.remove("pods", "shop", pod))
+    slow.gone(pod)
     assert slow.names("deployments.apps") == [] and slow.names("replicasets.apps") == []
 
 
 def test_foreground_deletion_does_not_wait_for_dependents_that_do_not_block(cluster):
     owner = cluster.create("configmaps", owned("owner"))
-    cluster.create("configmaps", {**owned("child", owner, block=False)})
+    cluster.create("configmaps", owned("child", owner, block=False))
     cluster.change("configmaps", "child", lambda one: one["metadata"].update(finalizers=["example.com/hold"]))
     cluster.change("configmaps", "owner", lambda one: one["metadata"].update(finalizers=["foregroundDeletion"]))
     cluster.delete("configmaps", "owner")

@@ -1,7 +1,7 @@
 """What a namespace holds from its first moment, and its end."""
 
 from meshtls.lab.controllers import conditions
-from tests.lab_controllers.cluster import workload
+from tests.lab_controllers.cluster import config_map, service, workload
 
 
 def test_a_new_namespace_is_furnished(cluster):
@@ -27,15 +27,7 @@ def test_istio_leaves_some_namespaces_alone(cluster):
 
 def test_a_deleted_namespace_takes_everything_with_it(cluster):
     cluster.create("deployments.apps", workload("Deployment", replicas=3))
-    cluster.create(
-        "services",
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "web", "namespace": "shop"},
-            "spec": {"selector": {"app": "web"}},
-        },
-    )
+    cluster.create("services", service())
     cluster.delete("namespaces", "shop", namespace="")
     assert cluster.store.get("namespaces", "", "shop") is None
     assert {
@@ -55,19 +47,12 @@ def test_it_waits_for_pods_and_says_what_is_left(slow):
         == "Some resources are remaining: pods has 2 resource instances"
     )
     for pod in slow.names("pods"):
-        slow.do(lambda pod=pod: slow.store.remove("pods", "shop", pod))
+        slow.gone(pod)
     assert slow.store.get("namespaces", "", "shop") is None
 
 
 def test_a_finalizer_inside_holds_it_and_is_named(cluster):
-    cluster.create(
-        "configmaps",
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "held", "namespace": "shop", "finalizers": ["example.com/hold"]},
-        },
-    )
+    cluster.create("configmaps", config_map("held", finalizers=["example.com/hold"]))
     cluster.delete("namespaces", "shop", namespace="")
     held = conditions.find(cluster.get("namespaces", "shop", ""), "NamespaceFinalizersRemaining")
     assert (

@@ -3,20 +3,12 @@
 import pytest
 
 from meshtls.lab.controllers import conditions
+from tests.lab_controllers.cluster import pod
 
 
 @pytest.fixture
 def two(make_cluster):
     return make_cluster("lab-1", "lab-2")
-
-
-def pod(name, **spec):
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": "shop"},
-        "spec": {"containers": [{"name": "app", "image": "app:1"}], **spec},
-    }
 
 
 def test_pods_are_spread(two):

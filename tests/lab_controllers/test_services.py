@@ -1,19 +1,6 @@
 """Services: their EndpointSlices."""
 
-from tests.lab_controllers.cluster import workload
-
-
-def service(name="web", **spec):
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "namespace": "shop"},
-        "spec": {
-            "selector": {"app": "web"},
-            "ports": [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}],
-            **spec,
-        },
-    }
+from tests.lab_controllers.cluster import pod, service, workload
 
 
 def slices(cluster, name="web"):
@@ -53,7 +40,7 @@ def test_readiness_and_termination_are_told_apart(slow):
         seen.append(tuple(slices(slow)[0]["endpoints"][0]["conditions"].values()))
     slow.delete("pods", pod)
     seen.append(tuple(slices(slow)[0]["endpoints"][0]["conditions"].values()))
-    slow.do(lambda: slow.store.remove("pods", "shop", pod))
+    slow.gone(pod)
     assert (
         seen == [(False, False, False), (True, True, False), (False, True, True)] and slices(slow)[0]["endpoints"] == []
     )
@@ -69,17 +56,9 @@ def test_not_ready_addresses_are_published_on_request(slow):
 def test_a_named_target_port_is_each_pods_own(cluster):
     cluster.create("services", service(ports=[{"name": "http", "port": 80, "targetPort": "web"}]))
     for name, number in (("one", 8080), ("two", 9090), ("three", 8080)):
-        pod = workload("Deployment")["spec"]["template"]
-        pod["spec"]["containers"][0]["ports"] = [{"name": "web", "containerPort": number}]
-        cluster.create(
-            "pods",
-            {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": {"name": name, "namespace": "shop", "labels": {"app": "web"}},
-                "spec": pod["spec"],
-            },
-        )
+        made = pod(name)
+        made["spec"]["containers"][0]["ports"] = [{"name": "web", "containerPort": number}]
+        cluster.create("pods", made)
     assert sorted(
         (one["ports"][0]["port"], sorted(end["targetRef"]["name"] for end in one["endpoints"]))
         for one in slices(cluster)

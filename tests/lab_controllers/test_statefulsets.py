@@ -22,6 +22,17 @@ def test_pods_have_ordinals_host_names_and_labels(cluster):
     assert labels["controller-revision-hash"] == cluster.get("statefulsets.apps", "db")["status"]["updateRevision"]
 
 
+def test_events_and_revisions_tell_what_was_done_and_why(cluster):
+    made = stateful(replicas=1)
+    made["metadata"]["annotations"] = {"kubernetes.io/change-cause": "first try"}
+    cluster.create("statefulsets.apps", made)
+    assert cluster.events("db") == [("SuccessfulCreate", "Create Pod db-0 in StatefulSet db successful")]
+    [revision] = cluster.names("controllerrevisions.apps")
+    about = cluster.get("controllerrevisions.apps", revision)["metadata"]
+    assert about["annotations"] == {"kubernetes.io/change-cause": "first try"}
+    assert f"db-{about['labels']['controller.kubernetes.io/hash']}" == revision
+
+
 def test_each_pod_waits_for_the_one_before_it(slow):
     slow.create("statefulsets.apps", stateful(replicas=3))
     for number in range(3):
@@ -41,7 +52,7 @@ def test_scaling_down_goes_from_the_top_one_by_one(slow):
         slow.ready(f"db-{number}")
     slow.change("statefulsets.apps", "db", lambda one: one["spec"].update(replicas=1))
     assert slow.pods() == ["db-0", "db-1"]
-    slow.do(lambda: slow.store.remove("pods", "shop", "db-2"))
+    slow.gone("db-2")
     assert slow.pods() == ["db-0"]
 
 
@@ -51,7 +62,7 @@ def test_a_deleted_pod_comes_back_under_its_name_when_it_is_gone(slow):
     old = slow.get("pods", "db-0")["metadata"]["uid"]
     slow.delete("pods", "db-0")
     assert slow.get("pods", "db-0")["metadata"]["uid"] == old
-    slow.do(lambda: slow.store.remove("pods", "shop", "db-0"))
+    slow.gone("db-0")
     assert slow.get("pods", "db-0")["metadata"]["uid"] != old
 
 
@@ -60,10 +71,10 @@ def test_an_update_goes_from_the_top_and_waits_for_readiness(slow):
     slow.ready("db-0")
     slow.ready("db-1")
     slow.change("statefulsets.apps", "db", image("app:2"))
-    slow.do(lambda: slow.store.remove("pods", "shop", "db-1"))
+    slow.gone("db-1")
     assert images(slow) == {"db-0": "app:1", "db-1": "app:2"}
     slow.ready("db-1")
-    slow.do(lambda: slow.store.remove("pods", "shop", "db-0"))
+    slow.gone("db-0")
     assert images(slow) == {"db-0": "app:2", "db-1": "app:2"}
 
 
@@ -88,8 +99,11 @@ def test_on_delete_replaces_nothing_by_itself(cluster):
     cluster.create("statefulsets.apps", stateful(replicas=2, updateStrategy={"type": "OnDelete"}))
     cluster.change("statefulsets.apps", "db", image("app:2"))
     assert set(images(cluster).values()) == {"app:1"}
-    cluster.delete("pods", "db-1")
-    assert images(cluster) == {"db-0": "app:1", "db-1": "app:2"}
+    for pod in ("db-1", "db-0"):
+        cluster.delete("pods", pod)
+        assert images(cluster)[pod] == "app:2"
+    status = cluster.get("statefulsets.apps", "db")["status"]
+    assert status["currentRevision"] != status["updateRevision"], "only a rolling update is ever complete"
 
 
 def test_going_back_finds_the_old_revision_with_a_new_number(cluster):
