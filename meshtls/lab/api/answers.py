@@ -1,7 +1,6 @@
-"""HTTP answers: JSON or YAML, packed when large, with Warning headers; refusals as Status objects."""
+"""HTTP answers: JSON or YAML, packed when large; refusals as Status objects."""
 import asyncio
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,14 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from meshtls.lab.api import discovery, status
-from meshtls.lab.api.field import quote
 
 Object = dict[str, Any]
 GZIP_FROM_BYTES = 128 * 1024
 
 
-def plain(value: Object, request: Request, code: int = 200, warnings: Sequence[str] = ()) -> Response:
-    """A value as JSON (YAML when that is asked for first), warnings as headers."""
+def plain(value: Object, request: Request, code: int = 200) -> Response:
+    """A value as JSON (YAML when that is asked for first)."""
     accept = request.headers.get("accept", "")
     if accept.startswith("application/yaml"):
         response = Response(yaml.safe_dump(value), code, media_type="application/yaml")
@@ -27,14 +25,7 @@ def plain(value: Object, request: Request, code: int = 200, warnings: Sequence[s
             kind += ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
         response = Response(msgspec.json.encode(value), code, media_type=kind)
     response.headers["Cache-Control"] = "no-cache, private"
-    for text in dict.fromkeys(warnings):
-        response.headers.append("Warning", warning(text))
     return response
-
-
-def warning(text: str) -> str:
-    """The value of a Warning header."""
-    return f"299 - {quote(text)}"
 
 
 async def compressed(value: Object, request: Request) -> Response:
@@ -54,10 +45,10 @@ def _gzip(body: bytes) -> bytes:
 
 
 def refused(error: status.ApiError, request: Request) -> Response:
-    """An ApiError as its Status, with the warnings that came before it."""
+    """An ApiError as its Status."""
     if error.text:
         return Response(error.text, error.code, {"X-Content-Type-Options": "nosniff"}, media_type="text/plain")
-    response = plain(error.status(), request, error.code, getattr(request.state, "warnings", ()))
+    response = plain(error.status(), request, error.code)
     seconds = error.details.get("retryAfterSeconds")
     if seconds:
         response.headers["Retry-After"] = str(seconds)

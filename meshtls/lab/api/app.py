@@ -25,6 +25,7 @@ from meshtls.lab.api.identity import ANONYMOUS, Tokens, User, impersonated
 from meshtls.lab.api.reads import Form
 from meshtls.lab.api.resources import Registry, from_definition
 from meshtls.lab.api.store import Event, Store
+from meshtls.lab.api.strategy import RETURNED_WHEN_DELETED
 from meshtls.lab.api.webhooks import Dial, Inject, Webhooks
 from meshtls.lab.api.writes import Options, Target, Writes
 
@@ -75,6 +76,7 @@ class Api:
         if scope["type"] != "http":
             return
         request = HttpRequest(scope, receive)
+        request.state.warnings = []
         try:
             response = await self._answer(request)
         except status.ApiError as error:
@@ -84,23 +86,28 @@ class Api:
         except Exception:
             _log.exception("%s %s", request.method, request.url.path)
             response = answers.refused(status.internal("the lab's API failed on this request; its log says how"), request)
+        for text in dict.fromkeys(request.state.warnings):
+            response.headers.append("Warning", f"299 - {quote(text)}")
         await response(scope, receive, send)
 
     async def _answer(self, request: HttpRequest) -> Response:
         path = request.url.path
-        if path in _PUBLIC or path.rstrip("/") in _PUBLIC:
-            return answers.plain(discovery.VERSION,
-                         request) if path.startswith("/version") else Response("ok", media_type="text/plain")
+        if path.rstrip("/") in _PUBLIC:
+            return answers.plain(discovery.VERSION, request) if path.startswith("/version") else Response(
+                "ok", media_type="text/plain")
         user = self._who(request)
         parts = [unquote(part) for part in path.split("/") if part]
         if len(parts) >= 3 and parts[0] == "api" or len(parts) >= 4 and parts[0] == "apis":
             return await self._resource(request, user, parts)
-        verb = request.method.lower()
-        verdict = self.rbac.allowed(user, Attributes(verb, path=path))
-        if not verdict.allowed:
-            raise authz.refusal(user, Attributes(verb, path=path), verdict.reason)
-        document = self._document(parts, request)
-        if verb not in ("get", "head"):
+        self.rbac.permit(user, Attributes(request.method.lower(), path=path))
+        document = discovery.document(self.registry, parts, discovery.AGGREGATED in request.headers.get("accept", ""),
+                                      self.address)
+        if document is None:
+            known = parts[0] == "apis" and len(parts) == 3 and parts[1] in self.registry.groups()
+            if parts[0] == "api" or known and not self.registry.is_custom(parts[1]):
+                raise status.unknown_resource()
+            raise status.no_such_path()
+        if request.method not in ("GET", "HEAD"):
             raise status.not_allowed()
         return answers.plain(document, request)
 
@@ -110,97 +117,48 @@ class Api:
             return ANONYMOUS
         user = self.tokens.user(token.strip())
         if user is None:
-            raise status.unauthorized()
-        acted = impersonated(request.headers, request.headers.getlist("impersonate-group"))
+            raise status.ApiError(401, "Unauthorized", "Unauthorized")
+        acted = impersonated(request.headers)
         if acted is None:
             return user
-        if not acted.name:
-            listed = "[]string{" + ", ".join(map(quote, acted.groups)) + "}" if acted.groups else "[]string(nil)"
-            raise status.bad_request(f'requested &user.DefaultInfo{{Name:"", UID:{quote(acted.uid)}, Groups:{listed}, '
-                                     'Extra:map[string][]string(nil)} without impersonating a user name')
-        asked = [Attributes("impersonate", resource="users", name=acted.name)]
+        asked = Attributes("impersonate", resource="users", name=acted.name)
         if acted.name.startswith("system:serviceaccount:") and acted.name.count(":") == 3:
             _, _, namespace, name = acted.name.split(":")
-            asked = [Attributes("impersonate", resource="serviceaccounts", namespace=namespace, name=name)]
-        asked += [Attributes("impersonate", resource="groups", name=group)
-                  for group in request.headers.getlist("impersonate-group")]
-        for wanted in asked:
-            verdict = self.rbac.allowed(user, wanted)
-            if not verdict.allowed:
-                raise authz.refusal(user, wanted, verdict.reason)
+            asked = Attributes("impersonate", resource="serviceaccounts", namespace=namespace, name=name)
+        self.rbac.permit(user, asked)
+        for group in request.headers.getlist("impersonate-group"):
+            self.rbac.permit(user, Attributes("impersonate", resource="groups", name=group))
         return acted
-
-    def _document(self, parts: list[str], request: HttpRequest) -> Object:
-        aggregated = discovery.AGGREGATED in request.headers.get("accept", "")
-        groups = self.registry.groups()
-        match parts:
-            case ["api"]:
-                return discovery.aggregated(self.registry,
-                                            True) if aggregated else discovery.core_versions(self.address)
-            case ["apis"]:
-                return discovery.aggregated(self.registry, False) if aggregated else discovery.group_list(self.registry)
-            case ["api", "v1"]:
-                return discovery.resource_list(self.registry, "", "v1")
-            case ["apis", group] if group in groups:
-                return {"kind": "APIGroup", "apiVersion": "v1", **discovery.group(group, groups[group])}
-            case ["apis", group, version] if version in groups.get(group, ()):
-                return discovery.resource_list(self.registry, group, version)
-            case ["openapi", "v3"]:
-                return discovery.openapi_index(self.registry)
-            case ["openapi", "v3", "api", "v1"]:
-                return discovery.openapi(self.registry, "", "v1")
-            case ["openapi", "v3", "apis", group, version] if version in groups.get(group, ()):
-                return discovery.openapi(self.registry, group, version)
-            case []:
-                return {"paths": ["/api", "/api/v1", "/apis", *(f"/apis/{group}" for group in groups), "/healthz",
-                                  "/livez", "/openapi/v3",
-                                  "/readyz", "/version"]}
-        known = parts[:2] == ["apis", *parts[1:2]] and len(parts) == 3 and parts[1] in groups
-        if parts[:1] == ["api"] or known and not self.registry.is_custom(parts[1]):
-            raise status.unknown_resource()
-        raise status.no_such_path()
 
     async def _resource(self, request: HttpRequest, user: User, parts: list[str]) -> Response:
         core = parts[0] == "api"
         group, version, rest = ("", parts[1], parts[2:]) if core else (parts[1], parts[2], parts[3:])
-        known = ["v1"] if core else self.registry.groups().get(group, [])
+        known, custom = ["v1"] if core else self.registry.groups().get(group, []), self.registry.is_custom(group)
         if version not in known:
-            raise status.unknown_resource() if known and not self.registry.is_custom(group) else status.no_such_path()
+            raise status.unknown_resource() if known and not custom else status.no_such_path()
         namespace = ""
         if rest[0] == "namespaces" and len(rest) >= 3 and not (core and rest[2] in ("status", "finalize")):
             namespace, rest = rest[1], rest[2:]
-        resource = self.registry.at(group, version, rest[0])
-        name, subresource = (rest[1] if len(rest) > 1 else ""), (rest[2] if len(rest) > 2 else "")
-        query = request.query_params
+        plural, name, subresource = (*rest, "", "")[:3]
+        resource, query = self.registry.at(group, version, plural), request.query_params
         verb = _verb(request.method, name, query)
-        named = name or ((select.named(query.get("fieldSelector", "")) or "") if verb in ("list", "watch") else "")
-        wanted = Attributes(verb, group, rest[0], subresource, rest[1] if rest[0] == "namespaces" and core
-                            and len(rest) > 1 else namespace, named)
-        verdict = self.rbac.allowed(user, wanted)
-        if not verdict.allowed:
-            raise authz.refusal(user, wanted, verdict.reason)
-        if resource is None and self.registry.is_custom(group):
+        named = name or (select.named(query.get("fieldSelector", "")) if verb in ("list", "watch") else "")
+        self.rbac.permit(user, Attributes(verb, group, plural, subresource,
+                                          name if core and plural == "namespaces" else namespace, named))
+        if resource is None and custom:
             raise status.no_such_path()
-        if resource is None or len(rest) > 3 or (subresource and subresource not in resource.subresources) or bool(
-                namespace) and not resource.namespaced:
+        if resource is None or len(rest) > 3 or (subresource and subresource not in resource.subresources) or (
+                namespace and not resource.namespaced):
             raise status.unknown_resource()
         if resource.namespaced and not namespace and (name or verb in ("create", "deletecollection")):
             raise status.unknown_resource() if name else status.not_allowed()
         if verb == "deletecollection" and resource.kind == "Namespace":
             raise status.not_allowed()
+        if resource.name == "endpoints":
+            request.state.warnings.append(_ENDPOINTS)
         return await self._do(verb, Target(resource, version, namespace, name, subresource), user, request)
 
     async def _do(self, verb: str, target: Target, user: User, request: HttpRequest) -> Response:
-        if target.resource.name != "endpoints":
-            return await self._done(verb, target, user, request)
-        try:
-            response = await self._done(verb, target, user, request)
-        except status.ApiError as error:
-            response = answers.refused(error, request)
-        response.headers.append("Warning", answers.warning(_ENDPOINTS))
-        return response
-
-    async def _done(self, verb: str, target: Target, user: User, request: HttpRequest) -> Response:
         query, form = request.query_params, Form.of(request.headers.get("accept", ""), request.query_params)
         if target.resource.virtual:
             if verb != "create":
@@ -208,37 +166,25 @@ class Api:
             options = _options(request, user, "CreateOptions")
             obj = self.writes.read(await request.body(), target, options)
             self.writes.own(target, obj, options)
-            return answers.plain(self._subresources.review(target, obj, user), request, 201, options.warnings)
-        if target.subresource and target.subresource not in ("status", "finalize", "ephemeralcontainers"):
+            return answers.plain(self._subresources.review(target, obj, user), request, 201)
+        if target.subresource not in ("", "status", "finalize", "ephemeralcontainers"):
             if target.subresource == "log" and verb == "get":
                 return await self._log(target, query)
             return await self._subresources.answer(verb, target, user, request)
         match verb:
             case "get":
                 watch.version_of(query.get("resourceVersion") or "0")
-                held = self.store.get(target.resource.name, target.namespace, target.name)
-                if held is None:
-                    raise status.not_found(target.resource.name, target.name)
-                return answers.plain(reads.single(held, target, form), request)
+                return answers.plain(reads.single(self.writes.held(target), target, form), request)
             case "list":
                 return await answers.compressed(reads.listed(self.store, target, query, form), request)
             case "watch":
                 wishes = reads.watched(target, query, form)
                 return StreamingResponse(watch.lines(self.store, wishes, self.closing), media_type="application/json",
                                          headers={"Cache-Control": "no-cache, private"})
-            case "create" if not target.name:
-                options = _options(request, user, "CreateOptions")
-                obj = await self.writes.create(target, self.writes.read(await request.body(), target, options), options)
-                return answers.plain(reads.single(obj, target, form), request, 201, options.warnings)
-            case "update" if target.name:
-                options = _options(request, user, "UpdateOptions")
-                obj, made = await self.writes.replace(target, self.writes.read(await request.body(), target, options),
-                                                      options)
-                return answers.plain(reads.single(obj, target, form), request, 201 if made else 200, options.warnings)
-            case "patch" if target.name:
-                options = _options(request, user, "PatchOptions")
-                obj, made = await self.writes.patch(target, await request.body(), options)
-                return answers.plain(reads.single(obj, target, form), request, 201 if made else 200, options.warnings)
+            case "create" | "update" | "patch" if bool(target.name) == (verb != "create"):
+                options = _options(request, user, f"{verb.title()}Options")
+                obj, made = await self.writes.write(verb, target, await request.body(), options)
+                return answers.plain(reads.single(obj, target, form), request, 201 if made else 200)
             case "delete" | "deletecollection" if not target.subresource:
                 return await self._delete(verb, target, user, request, form)
         raise status.not_allowed()
@@ -249,21 +195,14 @@ class Api:
         if verb == "deletecollection":
             matches = reads.matcher(request.query_params, target.resource) or (lambda obj: True)
             gone = await self.writes.delete_all(target, matches, wishes, options)
-            return answers.plain(reads.as_list(gone, target, form, {"resourceVersion": str(self.store.version)}),
-                                 request, 200,
-                         options.warnings)
+            return answers.plain(reads.as_list(gone, target, form, {"resourceVersion": str(self.store.version)}), request)
         obj, removed = await self.writes.delete(target, wishes, options)
-        if removed and target.resource.kind not in subresources.RETURNED_WHEN_DELETED:
-            return answers.plain(status.success(target.resource.name, target.name, obj["metadata"]["uid"]), request,
-                                 200,
-                         options.warnings)
-        return answers.plain(reads.single(obj, target, form), request, 200, options.warnings)
+        if removed and target.resource.kind not in RETURNED_WHEN_DELETED:
+            return answers.plain(status.success(target.resource.name, target.name, obj["metadata"]["uid"]), request)
+        return answers.plain(reads.single(obj, target, form), request)
 
     async def _log(self, target: Target, query: Mapping[str, str]) -> Response:
-        pod = self.store.get("pods", target.namespace, target.name)
-        if pod is None:
-            raise status.not_found("pods", target.name)
-        wishes = logs.options(query, target.name)
+        pod, wishes = self.writes.held(target), logs.options(query, target.name)
         container = logs.container(self.store, pod, query.get("container", ""), wishes["previous"])
         if not container or self._logs is None:
             return Response(b"", 204)
@@ -345,6 +284,5 @@ def _options(request: HttpRequest, user: User, kind: str) -> Options:
                                        "include: application/json, "
                                        "application/yaml, application/vnd.kubernetes.protobuf, application/cbor")
     agent = request.headers.get("user-agent", "unknown").partition("/")[0][:128]
-    request.state.warnings = []
     return Options(user, manager or agent, bool(dry), level or "Warn", query.get("force") in ("true", "1"), content,
                    request.state.warnings)

@@ -28,6 +28,10 @@ class Attributes(msgspec.Struct, frozen=True):
     name: str = ""
     path: str = ""
 
+    @property
+    def whole(self) -> str:
+        return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+
 
 class Verdict(msgspec.Struct, frozen=True):
     allowed: bool
@@ -53,6 +57,19 @@ class Rbac:
                                f"to {subject}")
         told = missing[0] if len(missing) == 1 else "[" + ", ".join(missing) + "]"
         return Verdict(False, f"RBAC: {told}" if missing else "")
+
+    def permit(self, user: User, wanted: Attributes) -> None:
+        """Raises ApiError 403 when it is not allowed, in the API server's words."""
+        verdict = self.allowed(user, wanted)
+        if verdict.allowed:
+            return
+        tail, told = f": {verdict.reason}" if verdict.reason else "", f"User {quote(user.name)} cannot {wanted.verb}"
+        if wanted.path:
+            raise status.ApiError(403, "Forbidden", f"forbidden: {told} path {quote(wanted.path)}{tail}")
+        where = f"in the namespace {quote(wanted.namespace)}" if wanted.namespace else "at the cluster scope"
+        qualified = f"{wanted.resource}.{wanted.group}" if wanted.group else wanted.resource
+        raise status.forbidden(qualified, wanted.name, f"{told} resource {quote(wanted.whole)} in API group "
+                               f"{quote(wanted.group)} {where}{tail}")
 
     def rules(self, user: User, namespace: str) -> list[Object]:
         """Every rule that holds for the user in a namespace."""
@@ -109,8 +126,7 @@ def covers(rule: Object, wanted: Attributes) -> bool:
         return any(url in ("*", wanted.path) or (url.endswith("*") and wanted.path.startswith(url[:-1]))
                    for url in rule.get("nonResourceURLs") or ())
     groups, resources = rule.get("apiGroups") or (), rule.get("resources") or ()
-    whole = f"{wanted.resource}/{wanted.subresource}" if wanted.subresource else wanted.resource
-    fits = "*" in resources or whole in resources or (wanted.subresource and f"*/{wanted.subresource}" in resources)
+    fits = "*" in resources or wanted.whole in resources or (wanted.subresource and f"*/{wanted.subresource}" in resources)
     names = rule.get("resourceNames") or ()
     return bool(("*" in groups or wanted.group in groups) and fits and (not names or wanted.name in names))
 
@@ -138,20 +154,6 @@ def _contains(held: Object, one: Object) -> bool:
                                                                                 or bool(one.get("resourceNames"))
                                                                                 and set(
         one["resourceNames"]) <= set(names))
-
-
-def refusal(user: User, wanted: Attributes, reason: str) -> status.ApiError:
-    """403 in the API server's words."""
-    tail = f": {reason}" if reason else ""
-    if wanted.path:
-        text = f"User {quote(user.name)} cannot {wanted.verb} path {quote(wanted.path)}{tail}"
-        return status.ApiError(403, "Forbidden", f"forbidden: {text}", details={})
-    whole = f"{wanted.resource}/{wanted.subresource}" if wanted.subresource else wanted.resource
-    where = f"in the namespace {quote(wanted.namespace)}" if wanted.namespace else "at the cluster scope"
-    qualified = f"{wanted.resource}.{wanted.group}" if wanted.group else wanted.resource
-    return status.forbidden(qualified, wanted.name,
-                            f"User {quote(user.name)} cannot {wanted.verb} resource {quote(whole)} in API group "
-                            f"{quote(wanted.group)} {where}{tail}")
 
 
 def check_escalation(rbac: Rbac, user: User, resource_name: str, obj: Object, namespace: str) -> None:

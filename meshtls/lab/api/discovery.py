@@ -15,27 +15,47 @@ VERSION = {"major": "1", "minor": "36", "gitVersion": "v1.36.2+meshtls-lab", "gi
            "gitTreeState": "clean",
            "buildDate": "2026-06-01T00:00:00Z", "goVersion": "none", "compiler": "none", "platform": "linux/amd64",
            "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1", "minCompatibilityMinor": "35"}
-_SUBRESOURCES: dict[str, tuple[str, list[str]]] = {
-    "status": ("", ["get", "patch", "update"]), "log": ("", ["get"]), "finalize": ("", ["update"]),
-    "binding": ("Binding", ["create"]),
-    "ephemeralcontainers": ("", ["get", "patch", "update"]), "eviction": ("Eviction", ["create"]),
-    "token": ("TokenRequest", ["create"]),
-    "scale": ("Scale", ["get", "patch", "update"])}
+_VERBS = {"log": ["get"], "finalize": ["update"], **dict.fromkeys(("binding", "eviction", "token"), ["create"])}
+_KINDS = {"binding": ("", "v1", "Binding"), "eviction": ("policy", "v1", "Eviction"),
+          "token": ("authentication.k8s.io", "v1", "TokenRequest"), "scale": ("autoscaling", "v1", "Scale")}
+"""Of subresources: what may be done where that is not reading and writing, and the kind where it is another."""
 
 
-def core_versions(server: str) -> Object:
-    return {"kind": "APIVersions", "versions": ["v1"],
-            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server}]}
+def document(registry: Registry, parts: list[str], aggregated: bool, server: str) -> Object | None:
+    """What stands at a path that is no resource's; None when there is nothing."""
+    groups = registry.groups()
+    match parts:
+        case ["api"] if not aggregated:
+            return {"kind": "APIVersions", "versions": ["v1"],
+                    "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server}]}
+        case ["apis"] if not aggregated:
+            return {"kind": "APIGroupList", "apiVersion": "v1",
+                    "groups": [_group(name, versions) for name, versions in groups.items()]}
+        case ["api" | "apis" as root]:
+            return _aggregated(registry, {"": ["v1"]} if root == "api" else groups)
+        case ["api", "v1"]:
+            return _resource_list(registry, "", "v1")
+        case ["apis", group] if group in groups:
+            return {"kind": "APIGroup", "apiVersion": "v1", **_group(group, groups[group])}
+        case ["apis", group, version] if version in groups.get(group, ()):
+            return _resource_list(registry, group, version)
+        case ["openapi", "v3"]:
+            found = ["api/v1", *(f"apis/{group}/{version}" for group, versions in groups.items() for version in versions)]
+            return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={registry.generation}"}
+                              for path in found}}
+        case ["openapi", "v3", "api", "v1"]:
+            return _openapi(registry, "", "v1")
+        case ["openapi", "v3", "apis", group, version] if version in groups.get(group, ()):
+            return _openapi(registry, group, version)
+        case []:
+            return {"paths": ["/api", "/api/v1", "/apis", *(f"/apis/{group}" for group in groups), "/healthz", "/livez",
+                              "/openapi/v3", "/readyz", "/version"]}
+    return None
 
 
-def group(name: str, versions: list[str]) -> Object:
+def _group(name: str, versions: list[str]) -> Object:
     listed = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
     return {"name": name, "versions": listed, "preferredVersion": listed[0]}
-
-
-def group_list(registry: Registry) -> Object:
-    return {"kind": "APIGroupList", "apiVersion": "v1",
-            "groups": [group(name, versions) for name, versions in registry.groups().items()]}
 
 
 def _of(registry: Registry, name: str, version: str) -> list[Resource]:
@@ -43,79 +63,58 @@ def _of(registry: Registry, name: str, version: str) -> list[Resource]:
                   key=lambda one: one.plural)
 
 
-def resource_list(registry: Registry, name: str, version: str) -> Object:
+def _entry(one: Resource, version: str) -> Object:
+    """A resource as the aggregated document has it."""
+    own = one.group, version, one.kind
+    subs = [{"subresource": sub, "responseKind": _kind(*_KINDS.get(sub, own)),
+             "verbs": _VERBS.get(sub, ["get", "patch", "update"])} for sub in one.subresources]
+    found = {"resource": one.plural, "responseKind": _kind(*own), "scope": "Namespaced" if one.namespaced else "Cluster",
+             "singularResource": one.singular, "verbs": one.verbs}
+    more = {"shortNames": list(one.short), "categories": list(one.categories), "subresources": subs}
+    return {**found, **{key: value for key, value in more.items() if value}}
+
+
+def _kind(group: str, version: str, kind: str) -> Object:
+    return {"group": group, "version": version, "kind": kind}
+
+
+def _aggregated(registry: Registry, groups: dict[str, list[str]]) -> Object:
+    """APIGroupDiscoveryList (v2), which kubectl asks for first."""
+    items = [{"metadata": {"name": name, "creationTimestamp": None}, "versions": [
+        {"version": version, "freshness": "Current",
+         "resources": [_entry(one, version) for one in _of(registry, name, version)]} for version in versions]}
+        for name, versions in groups.items()]
+    return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
+
+
+def _resource_list(registry: Registry, name: str, version: str) -> Object:
     """APIResourceList of one group and version."""
     listed = []
     for one in _of(registry, name, version):
+        entry = _entry(one, version)
         if one.plural != "bindings":
-            entry: Object = {"name": one.plural, "singularName": one.singular, "namespaced": one.namespaced,
-                             "kind": one.kind, "verbs": one.verbs}
-            if one.short:
-                entry["shortNames"] = list(one.short)
-            if one.categories:
-                entry["categories"] = list(one.categories)
-            listed.append(entry)
-        for sub in one.subresources:
-            kind, verbs = _SUBRESOURCES.get(sub, ("", ["get"]))
-            about: Object = {"Eviction": {"group": "policy", "version": "v1"},
-                             "TokenRequest": {"group": "authentication.k8s.io", "version": "v1"},
-                             "Scale": {"group": "autoscaling", "version": "v1"}}.get(kind, {})
-            listed.append({"name": f"{one.plural}/{sub}", "singularName": "", "namespaced": one.namespaced, **about,
-                           "kind": kind or one.kind,
-                           "verbs": verbs})
+            listed.append({"name": one.plural, "singularName": one.singular, "namespaced": one.namespaced,
+                           "kind": one.kind, **{key: entry[key] for key in ("verbs", "shortNames", "categories")
+                                                if key in entry}})
+        for sub in entry.get("subresources", ()):
+            kind = sub["responseKind"]
+            foreign = kind if (kind["group"], kind["version"]) != (one.group, version) else {"kind": kind["kind"]}
+            listed.append({"name": f"{one.plural}/{sub['subresource']}", "singularName": "",
+                           "namespaced": one.namespaced, **foreign, "verbs": sub["verbs"]})
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": f"{name}/{version}" if name else version,
             "resources": listed}
 
 
-def aggregated(registry: Registry, core: bool) -> Object:
-    """APIGroupDiscoveryList (v2), which kubectl asks for first."""
-    groups = {"": ["v1"]} if core else registry.groups()
-    items = []
-    for name, versions in groups.items():
-        listed = []
-        for version in versions:
-            resources = []
-            for one in _of(registry, name, version):
-                kind = {"group": one.group, "version": version, "kind": one.kind}
-                entry: Object = {"resource": one.plural, "responseKind": kind, "scope": "Namespaced" if one.namespaced
-                                 else "Cluster",
-                                 "singularResource": one.singular, "verbs": one.verbs}
-                if one.short:
-                    entry["shortNames"] = list(one.short)
-                if one.categories:
-                    entry["categories"] = list(one.categories)
-                if one.subresources:
-                    entry["subresources"] = [{"subresource": sub,
-                                              "responseKind": {**kind, "kind": _SUBRESOURCES.get(sub, ("", []))[0]
-                                                               or one.kind},
-                                              "verbs": _SUBRESOURCES.get(sub, ("", ["get"]))[1]}
-                                             for sub in one.subresources]
-                resources.append(entry)
-            listed.append({"version": version, "freshness": "Current", "resources": resources})
-        items.append({"metadata": {"name": name, "creationTimestamp": None}, "versions": listed})
-    return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
-
-
-def openapi_index(registry: Registry) -> Object:
-    paths = {"api/v1": {"serverRelativeURL": f"/openapi/v3/api/v1?hash={registry.generation}"}}
-    for name, versions in registry.groups().items():
-        for version in versions:
-            path = f"apis/{name}/{version}"
-            paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={registry.generation}"}
-    return {"paths": paths}
-
-
-def openapi(registry: Registry, name: str, version: str) -> Object:
+def _openapi(registry: Registry, name: str, version: str) -> Object:
     """OpenAPI v3 of one group and version."""
     components: Object = {}
     paths: Object = {}
     parameters = [{"name": key, "in": "query", "schema": {"type": "string", "uniqueItems": True}}
                   for key in ("dryRun", "fieldManager", "fieldValidation")]
     for one in _of(registry, name, version):
-        kind = {"group": one.group, "version": version, "kind": one.kind}
+        kind = _kind(one.group, version, one.kind)
         title = f"{one.group or 'core'}.{version}.{one.kind}"
-        root = dict(schema.of(one, version))
-        components[title] = {**_public(root, components), "x-kubernetes-group-version-kind": [kind]}
+        components[title] = {**_public(schema.of(one, version), components), "x-kubernetes-group-version-kind": [kind]}
         base = f"/apis/{name}/{version}" if name else f"/api/{version}"
         at = f"{base}/{'namespaces/{namespace}/' if one.namespaced else ''}{one.plural}/{{name}}"
         operation = {"parameters": parameters, "x-kubernetes-group-version-kind": kind,
@@ -138,9 +137,8 @@ def _public(node: Object, components: Object) -> Object:
             components[target] = _public(schema.model(node["$ref"]), components)
         told = {"description": node["description"]} if "description" in node else {}
         return {"allOf": [{"$ref": f"#/components/schemas/{target}"}], **told}
-    found = {key: value for key, value in node.items() if key
-             not in ("x-model", "x-rules", "x-quantity", "properties", "items",
-                                                                     "additionalProperties")}
+    found = {key: value for key, value in node.items()
+             if key not in ("x-model", "x-rules", "x-quantity", "properties", "items", "additionalProperties")}
     if "properties" in node:
         found["properties"] = {key: _public(child, components) for key, child in node["properties"].items()}
     for key in ("items", "additionalProperties"):

@@ -14,7 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from starlette.datastructures import Headers
 
+from meshtls.lab.api import status
+from meshtls.lab.api.field import quote
 from meshtls.lab.api.store import Store
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -111,17 +114,19 @@ class Tokens:
         return msgspec.structs.replace(service_account(namespace, account["name"], account["uid"]), extra=extra)
 
 
-def impersonated(headers: Mapping[str, str], groups: list[str]) -> User | None:
-    """The user that the Impersonate-* headers name; None without them."""
-    name = headers.get("impersonate-user")
+def impersonated(headers: Headers) -> User | None:
+    """The user that the Impersonate-* headers name; None without them. Raises ApiError 400 for headers without a name."""
+    name, groups, uid = headers.get("impersonate-user"), headers.getlist("impersonate-group"), headers.get("impersonate-uid", "")
     if not name:
-        return None if not groups and "impersonate-uid" not in headers else User("", tuple(groups),
-                                                                                 headers.get("impersonate-uid", ""))
+        if not groups and "impersonate-uid" not in headers:
+            return None
+        listed = "[]string{" + ", ".join(map(quote, groups)) + "}" if groups else "[]string(nil)"
+        raise status.bad_request(f'requested &user.DefaultInfo{{Name:"", UID:{quote(uid)}, Groups:{listed}, '
+                                 'Extra:map[string][]string(nil)} without impersonating a user name')
     if name.startswith("system:serviceaccount:") and name.count(":") == 3 and not groups:
         _, _, namespace, account = name.split(":")
         return service_account(namespace, account)
     extra = {key.removeprefix("impersonate-extra-"): [value] for key, value in headers.items()
              if key.startswith("impersonate-extra-")}
-    given = [*groups, *(["system:authenticated"] if "system:authenticated" not in groups and name != "system:anonymous"
-                        else [])]
-    return User(name, tuple(given), headers.get("impersonate-uid", ""), extra)
+    known = name == "system:anonymous" or "system:authenticated" in groups
+    return User(name, (*groups, *(() if known else ("system:authenticated",))), uid, extra)

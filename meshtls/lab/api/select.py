@@ -205,7 +205,7 @@ def _value(obj: Any, name: str) -> str:
     return str(obj)
 
 
-def named(text: str) -> str | None:
-    """The one name that a field selector asks for, if it does."""
+def named(text: str) -> str:
+    """The one name that a field selector asks for, "" if it does not."""
     found = re.search(r"(?:^|,)metadata\.name==?([^,]+)(?:,|$)", text)
-    return found[1] if found else None
+    return found[1] if found else ""

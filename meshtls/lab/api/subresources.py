@@ -14,10 +14,8 @@ from meshtls.lab.api.cells import find
 from meshtls.lab.api.field import invalid, quote, required, unsupported
 from meshtls.lab.api.identity import ISSUER, Tokens, User
 from meshtls.lab.api.store import Store
-from meshtls.lab.api.strategy import RETURNED_WHEN_DELETED
 from meshtls.lab.api.writes import Options, Target, Writes
 
-__all__ = ["RETURNED_WHEN_DELETED", "Subresources", "delete_options"]
 Object = dict[str, Any]
 
 

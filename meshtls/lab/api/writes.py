@@ -75,6 +75,14 @@ class Writes:
         apply.updated(schema.of(target.resource, target.version), None, obj, options.manager, target.api_version,
                       target.subresource, self._store.now(), strategy.reset(target.resource, target.subresource))
 
+    async def write(self, verb: str, target: Target, body: bytes, options: Options) -> tuple[Object, bool]:
+        """Create, update or patch by a request's body: the object, and whether it is new. Raises ApiError."""
+        if verb == "patch":
+            return await self.patch(target, body, options)
+        obj = self.read(body, target, options)
+        return await self.replace(target, obj, options) if verb == "update" else (
+            await self.create(target, obj, options), True)
+
     async def create(self, target: Target, obj: Object, options: Options, *, applied: bool = False) -> Object:
         """Store a new object. Raises ApiError."""
         resource = target.resource
@@ -123,7 +131,7 @@ class Writes:
         old = self._store.get(resource.name, target.namespace, target.name)
         if old is None and resource.kind in strategy.MADE_BY_PUT and not target.subresource:
             return await self.create(target, obj, options), True
-        old = self._held(target)
+        old = self.held(target)
         if not metadata.get("resourceVersion") and (resource.custom or resource.kind in strategy.NEEDS_VERSION):
             raise status.invalid(resource.plural, resource.group, target.name, [
                 invalid("metadata.resourceVersion", 0, "must be specified for an update")])
@@ -146,7 +154,7 @@ class Writes:
         if kind == patch.MERGE and not isinstance(change, dict):
             raise patch.not_a(change, "map[string]interface {}")
         for attempt in range(5):
-            old = self._held(target)
+            old = self.held(target)
             current = {**old, "apiVersion": target.api_version, "kind": target.resource.kind}
             if kind == patch.STRATEGIC:
                 made = patch.strategic(schema.of(target.resource, target.version), current, change)
@@ -268,7 +276,7 @@ class Writes:
 
     async def delete(self, target: Target, wishes: Object, options: Options) -> tuple[Object, bool]:
         """The object as it is left or was, and whether it is gone. `wishes` are DeleteOptions."""
-        old = self._held(target)
+        old = self.held(target)
         resource, kind = target.resource, target.resource.kind
         condition = wishes.get("preconditions") or {}
         qualified = f"{kind}.{resource.group}" if resource.group else kind
@@ -342,7 +350,7 @@ class Writes:
         if owners:
             obj["metadata"]["ownerReferences"] = list({owner.get("uid"): owner for owner in reversed(owners)}.values())[::-1]
 
-    def _held(self, target: Target) -> Object:
+    def held(self, target: Target) -> Object:
         found = self._store.get(target.resource.name, target.namespace, target.name)
         if found is None:
             raise status.not_found(target.resource.name, target.name)
