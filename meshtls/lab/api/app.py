@@ -170,7 +170,10 @@ class Api:
         if target.subresource not in ("", "status", "finalize", "ephemeralcontainers"):
             if target.subresource == "log" and verb == "get":
                 return await self._log(target, query)
-            return await self._subresources.answer(verb, target, user, request)
+            options = Options(user) if verb not in ("create", "update", "patch") else _options(
+                request, user, f"{verb.title()}Options")
+            value, code = await self._subresources.answer(verb, target, await request.body(), options)
+            return answers.plain(value, request, code)
         match verb:
             case "get":
                 watch.version_of(query.get("resourceVersion") or "0")
@@ -280,9 +283,7 @@ def _options(request: HttpRequest, user: User, kind: str) -> Options:
         raise status.invalid(kind, "meta.k8s.io", "", errors)
     if kind in ("CreateOptions",
                 "UpdateOptions") and content not in ("application/json", "application/yaml", protobuf.MEDIA):
-        raise status.unsupported_media("the body of the request was in an unknown format - accepted media types "
-                                       "include: application/json, "
-                                       "application/yaml, application/vnd.kubernetes.protobuf, application/cbor")
+        raise status.unknown_format("application/json", "application/yaml", protobuf.MEDIA, "application/cbor")
     agent = request.headers.get("user-agent", "unknown").partition("/")[0][:128]
     return Options(user, manager or agent, bool(dry), level or "Warn", query.get("force") in ("true", "1"), content,
                    request.state.warnings)

@@ -30,15 +30,8 @@ def options(query: Mapping[str, str], pod: str) -> Object:
     wrong = []
     for name, key, least in (("tailLines", "tail", 0), ("sinceSeconds", "since_seconds", 1),
                              ("limitBytes", "limit_bytes", 1)):
-        text = query.get(name)
-        if text is None:
-            found[key] = None
-            continue
-        try:
-            found[key] = int(text)
-        except ValueError:
-            raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
-        if found[key] < least:
+        found[key] = status.whole(query[name]) if name in query else None
+        if name in query and found[key] < least:
             wrong.append(invalid(name, found[key], f"must be greater than {'or equal to ' if least == 0 else ''}0"))
     if found["since_time"] and found["since_seconds"]:
         wrong.append(forbidden("[]", "at most one of `sinceTime` or `sinceSeconds` may be specified"))

@@ -1,7 +1,6 @@
 """Get, list and watch: what is chosen, cut into pages and given the asked form (object, Table, metadata only)."""
 import base64
 import json
-import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -48,8 +47,8 @@ class Form(msgspec.Struct, frozen=True):
                 return cls("PartialObjectMetadata", version=wanted["v"])
             if not word:
                 return cls()
-        raise status.not_acceptable("application/json, application/yaml, application/vnd.kubernetes.protobuf, "
-                                    "application/cbor")
+        raise status.ApiError(406, "NotAcceptable", "only the following media types are accepted: application/json, "
+                              "application/yaml, application/vnd.kubernetes.protobuf, application/cbor")
 
 
 def single(obj: Object, target: Target, form: Form) -> Object:
@@ -83,10 +82,9 @@ def listed(store: Store, target: Target, query: Mapping[str, str], form: Form) -
     except status.ApiError as error:
         raise status.bad_request(f"invalid resource version: {error.message}") from None
     if version > store.version:
-        error = status.timeout(f"Too large resource version: {version}, current: {store.version}")
-        error.details = {"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
-                         "retryAfterSeconds": 1}
-        raise error
+        raise status.ApiError(504, "Timeout", f"Timeout: Too large resource version: {version}, current: {store.version}",
+                              details={"causes": [{"reason": "ResourceVersionTooLarge",
+                                                   "message": "Too large resource version"}], "retryAfterSeconds": 1})
     resource = target.resource
     matches = matcher(query, resource)
     found = store.list(resource.name, target.namespace)
@@ -96,8 +94,8 @@ def listed(store: Store, target: Target, query: Mapping[str, str], form: Form) -
     start = _resume(query["continue"]) if query.get("continue") else None
     if start is not None:
         found = [obj for obj in found if _key(obj) > start]
-    limit = _limit(query.get("limit", ""))
-    if limit and len(found) > limit:
+    limit = status.whole(query.get("limit") or "0")
+    if 0 < limit < len(found):
         if matches is None:
             metadata["remainingItemCount"] = len(found) - limit
         found = found[:limit]
@@ -141,9 +139,7 @@ def watched(target: Target, query: Mapping[str, str], form: Form) -> Watch:
 
 
 def _check(query: Mapping[str, str]) -> None:
-    seconds = query.get("timeoutSeconds")
-    if seconds and not re.fullmatch(r"-?\d+", seconds):
-        raise status.bad_request(f'strconv.ParseInt: parsing "{seconds}": invalid syntax')
+    status.whole(query.get("timeoutSeconds") or "0")
     errors: list[FieldError] = []
     match, watching = query.get("resourceVersionMatch"), query.get("watch") in ("true", "1")
     known = ("Exact", "NotOlderThan", "") if not watching else ("NotOlderThan",)
@@ -172,15 +168,6 @@ def _check(query: Mapping[str, str]) -> None:
         raise status.invalid("ListOptions", "meta.k8s.io", "", errors)
     if query.get("continue") and query.get("resourceVersion", "0") not in ("", "0"):
         raise status.bad_request("specifying resource version is not allowed when using continue")
-
-
-def _limit(text: str) -> int:
-    if not text:
-        return 0
-    try:
-        return max(int(text), 0)
-    except ValueError:
-        raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
 
 
 def _key(obj: Object) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 `qualified` is "plural" or "plural.group", as in the API server's messages: 'peerauthentications.security.istio.io "x"
 not found'.
 """
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,14 +34,8 @@ class ApiError(Exception):
         return {**found, "code": self.code}
 
 
-def split(qualified: str) -> tuple[str, str]:
-    """(plural, group)"""
-    plural, _, group = qualified.partition(".")
-    return plural, group
-
-
 def _about(qualified: str, name: str, **more: Any) -> dict[str, Any]:
-    plural, group = split(qualified)
+    plural, _, group = qualified.partition(".")
     return {"name": name, "group": group, "kind": plural, **more}
 
 
@@ -79,10 +74,6 @@ def forbidden(qualified: str, name: str, why: str) -> ApiError:
     return ApiError(403, "Forbidden", f"{subject} is forbidden: {why}", details=_about(qualified, name))
 
 
-def unauthorized() -> ApiError:
-    return ApiError(401, "Unauthorized", "Unauthorized")
-
-
 def invalid(kind: str, group: str, name: str, errors: Sequence[FieldError]) -> ApiError:
     """422 with one cause an error; several are told in brackets."""
     seen: dict[str, FieldError] = {}
@@ -108,28 +99,24 @@ def unsupported_media(message: str) -> ApiError:
     return ApiError(415, "UnsupportedMediaType", message)
 
 
-def not_acceptable(accepted: str) -> ApiError:
-    return ApiError(406, "NotAcceptable", f"only the following media types are accepted: {accepted}")
+def unknown_format(*accepted: str) -> ApiError:
+    return unsupported_media("the body of the request was in an unknown format - accepted media types include: "
+                             + ", ".join(accepted))
 
 
 def not_allowed() -> ApiError:
     return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 
 
-def expired(message: str) -> ApiError:
-    return ApiError(410, "Expired", message)
-
-
 def too_large(limit: int) -> ApiError:
     return ApiError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}")
 
 
-def too_many(message: str, retry_after_s: int) -> ApiError:
-    return ApiError(429, "TooManyRequests", message, details={"retryAfterSeconds": retry_after_s})
-
-
-def timeout(message: str) -> ApiError:
-    return ApiError(504, "Timeout", f"Timeout: {message}")
+def whole(text: str) -> int:
+    """A number in a query. Raises ApiError 400."""
+    if not re.fullmatch(r"[-+]?\d+", text):
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    return int(text)
 
 
 def success(qualified: str, name: str, uid: str) -> dict[str, Any]:

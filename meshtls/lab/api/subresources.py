@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
 
 from meshtls.lab.api import authz, decode, patch, status
 from meshtls.lab.api.authz import Rbac
@@ -14,9 +12,10 @@ from meshtls.lab.api.cells import find
 from meshtls.lab.api.field import invalid, quote, required, unsupported
 from meshtls.lab.api.identity import ISSUER, Tokens, User
 from meshtls.lab.api.store import Store
-from meshtls.lab.api.writes import Options, Target, Writes
+from meshtls.lab.api.writes import Options, Target, Writes, fit_name
 
 Object = dict[str, Any]
+_DONE = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
 
 def delete_options(body: bytes, query: Mapping[str, str], options: Options) -> Object:
@@ -25,11 +24,7 @@ def delete_options(body: bytes, query: Mapping[str, str], options: Options) -> O
     if body.strip():
         wishes, query, options.dry_run = _said(body), {}, False
     if query.get("gracePeriodSeconds"):
-        try:
-            wishes["gracePeriodSeconds"] = int(query["gracePeriodSeconds"])
-        except ValueError:
-            text = query["gracePeriodSeconds"]
-            raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+        wishes["gracePeriodSeconds"] = status.whole(query["gracePeriodSeconds"])
     for key in ("propagationPolicy", "orphanDependents"):
         if query.get(key):
             wishes[key] = query[key] if key == "propagationPolicy" else query[key] == "true"
@@ -93,45 +88,39 @@ class Subresources:
             error = f"[{error}, token audiences [{told}] is invalid for the target audiences [{asked}]]"
         return {"user": {}, "error": error}
 
-    async def answer(self, verb: str, target: Target, user: User, request: HttpRequest) -> Response:
-        held = self._store.get(target.resource.name, target.namespace, target.name)
-        if held is None:
-            raise status.not_found(target.resource.name, target.name)
-        body = await request.body()
-        dry = "All" in request.query_params.getlist("dryRun")
+    async def answer(self, verb: str, target: Target, body: bytes, options: Options) -> tuple[Object, int]:
+        """What is told, and its code. Raises ApiError."""
+        held = self._writes.held(target)
         match target.subresource, verb:
             case "scale", "get":
-                return _json(_scale(held, _paths(target)))
+                return _scale(held, target), 200
             case "scale", "update" | "patch":
-                return _json(await self._rescale(target, held, body, request, user, dry))
+                return await self._rescale(target, held, body, options, whole=verb == "update"), 200
             case "binding", "create":
-                return self._bind(target, held, decode.parse(body, "application/json", "Binding"), dry)
+                self._bind(target, held, decode.parse(body, "application/json", "Binding"), options)
+                return _DONE, 201
             case "eviction", "create":
                 wishes = decode.parse(body, "application/json", "Eviction")
                 if (wishes.get("metadata") or {}).get("name", target.name) != target.name:
                     raise status.bad_request("name in URL does not match name in Eviction object")
-                await self._writes.delete(msgspec.structs.replace(target, subresource=""), wishes.get("deleteOptions")
-                                          or {}, Options(user, dry_run=dry))
-                return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
+                await self._writes.delete(_whole(target), wishes.get("deleteOptions") or {}, options)
+                return _DONE, 201
             case "token", "create":
-                return self._token(target, decode.parse(body, "application/json", "TokenRequest"))
+                return self._token(target, decode.parse(body, "application/json", "TokenRequest")), 201
         raise status.not_allowed()
 
-    async def _rescale(self, target: Target, held: Object, body: bytes, request: HttpRequest, user: User,
-                       dry: bool) -> Object:
-        scale, content = _scale(held, _paths(target)), request.headers.get("content-type", "").partition(";")[0]
-        if request.method == "PUT":
+    async def _rescale(self, target: Target, held: Object, body: bytes, options: Options, *, whole: bool) -> Object:
+        scale = _scale(held, target)
+        if whole:
             changed = decode.parse(body, "application/json", "Scale")
         else:
             wanted = patch.parse(body)
-            changed = patch.json_patch(scale, wanted) if content == patch.JSON else patch.merge(scale, wanted)
-        given = (changed.get("metadata") or {}).get("resourceVersion")
-        if given and given != held["metadata"]["resourceVersion"]:
+            json_patch = options.content_type == patch.JSON
+            changed = patch.json_patch(scale, wanted) if json_patch else patch.merge(scale, wanted)
+        metadata, replicas = changed.get("metadata") or {}, (changed.get("spec") or {}).get("replicas", 0)
+        if metadata.get("resourceVersion") not in (None, "", held["metadata"]["resourceVersion"]):
             raise status.modified(target.resource.name, target.name)
-        named = (changed.get("metadata") or {}).get("name", target.name)
-        if named != target.name:
-            raise status.bad_request(f"the name of the object ({named}) does not match the name on the URL ({target.name})")
-        replicas = (changed.get("spec") or {}).get("replicas", 0)
+        fit_name(metadata, target)
         if not isinstance(replicas, int):
             kind = type(replicas).__name__.replace("str", "string")
             fault = f"json: cannot unmarshal {kind} into Go struct field ScaleSpec.spec.replicas of type int32"
@@ -140,14 +129,14 @@ class Subresources:
         if replicas < 0:
             raise status.invalid("Scale", "autoscaling", target.name,
                                  [invalid("spec.replicas", replicas, "must be greater than or equal to 0")])
-        manager = request.query_params.get("fieldManager") or request.headers.get("user-agent",
-                                                                                  "unknown").partition("/")[0]
-        options = Options(user, manager=manager, dry_run=dry, content_type=patch.MERGE)
-        obj, _ = await self._writes.patch(msgspec.structs.replace(target, subresource=""),
-                                          msgspec.json.encode(_nested(_paths(target), replicas)), options)
-        return _scale(obj, _paths(target))
+        change: Any = replicas
+        for name in reversed(_paths(target)["specReplicasPath"].strip(".").split(".")):
+            change = {name: change}
+        options = msgspec.structs.replace(options, content_type=patch.MERGE)
+        obj, _ = await self._writes.patch(_whole(target), msgspec.json.encode(change), options)
+        return _scale(obj, target)
 
-    def _bind(self, target: Target, pod: Object, binding: Object, dry: bool) -> Response:
+    def _bind(self, target: Target, pod: Object, binding: Object, options: Options) -> None:
         node = (binding.get("target") or {}).get("name")
         if not node:
             raise status.ApiError(500, "", str(required("target.name")))
@@ -160,9 +149,8 @@ class Subresources:
             conditions = obj.setdefault("status", {}).setdefault("conditions", [])
             conditions[:] = [one for one in conditions if one["type"] != "PodScheduled"]
             conditions.append({"type": "PodScheduled", "status": "True", "lastTransitionTime": self._store.now()})
-        if not dry:
+        if not options.dry_run:
             self._store.mutate("pods", target.namespace, target.name, bound)
-        return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
 
     def _fit_bound(self, ref: Object | None, namespace: str) -> None:
         if not ref:
@@ -175,7 +163,7 @@ class Subresources:
         if self._store.get(plural, "" if plural == "nodes" else namespace, ref.get("name", "")) is None:
             raise status.not_found(plural, ref.get("name", ""))
 
-    def _token(self, target: Target, wishes: Object) -> Response:
+    def _token(self, target: Target, wishes: Object) -> Object:
         spec, group = wishes.get("spec") or {}, "authentication.k8s.io"
         seconds, named = spec.get("expirationSeconds") or 3600, (wishes.get("metadata") or {}).get("name")
         if named and named != target.name:
@@ -190,42 +178,34 @@ class Subresources:
         token = self._tokens.mint(target.namespace, target.name, ttl_s=seconds, audiences=audiences,
                                   bound=spec.get("boundObjectRef"))
         end = datetime.datetime.fromtimestamp(time.time() + seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return _json({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
-                      "metadata": {"name": target.name, "namespace": target.namespace,
-                                   "creationTimestamp": self._store.now()},
-                      "spec": {"boundObjectRef": None, **spec, "audiences": audiences, "expirationSeconds": seconds},
-                      "status": {"token": token, "expirationTimestamp": end}}, 201)
+        return {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
+                "metadata": {"name": target.name, "namespace": target.namespace, "creationTimestamp": self._store.now()},
+                "spec": {"boundObjectRef": None, **spec, "audiences": audiences, "expirationSeconds": seconds},
+                "status": {"token": token, "expirationTimestamp": end}}
+
+
+def _whole(target: Target) -> Target:
+    return msgspec.structs.replace(target, subresource="")
 
 
 def _paths(target: Target) -> Object:
-    """Where a custom kind has its replicas; nothing for built-in kinds."""
+    """Where a kind has its replicas; a custom one says so itself."""
     version = (target.resource.columns or {}).get(target.version) or {}
-    found: Object = (version.get("subresources") or {}).get("scale") or {}
-    return found
+    return {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas",
+            **((version.get("subresources") or {}).get("scale") or {})}
 
 
-def _nested(paths: Object, replicas: int) -> Object:
-    found: Any = replicas
-    for name in reversed(paths.get("specReplicasPath", ".spec.replicas").strip(".").split(".")):
-        found = {name: found}
-    return dict(found)
-
-
-def _scale(obj: Object, paths: Object) -> Object:
-    """`paths` say where a custom kind has its numbers."""
-    metadata = obj["metadata"]
-    selector = (obj.get("spec") or {}).get("selector") or {}
-    labels = selector.get("matchLabels", selector) if not paths else {}
-    wanted, held = (find(obj, paths.get(key, otherwise)) or 0 for key, otherwise in (
-        ("specReplicasPath", ".spec.replicas"), ("statusReplicasPath", ".status.replicas")))
-    told = ",".join(f"{key}={value}" for key, value in sorted(labels.items()) if isinstance(value, str))
-    told = find(obj, paths["labelSelectorPath"]) or "" if paths.get("labelSelectorPath") else told
+def _scale(obj: Object, target: Target) -> Object:
+    paths, metadata = _paths(target), obj["metadata"]
+    if target.resource.custom:
+        told = find(obj, paths["labelSelectorPath"]) if paths.get("labelSelectorPath") else ""
+    else:
+        selector = obj["spec"].get("selector") or {}
+        labels = selector.get("matchLabels", selector)
+        told = ",".join(f"{key}={value}" for key, value in sorted(labels.items()) if isinstance(value, str))
+    wanted, held = find(obj, paths["specReplicasPath"]), find(obj, paths["statusReplicasPath"])
     return {"kind": "Scale", "apiVersion": "autoscaling/v1",
             "metadata": {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion",
                                                         "creationTimestamp") if key in metadata},
             "spec": {"replicas": wanted} if wanted else {},
-            "status": {"replicas": held, **({"selector": told} if told else {})}}
-
-
-def _json(value: Object, code: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), code, media_type="application/json")
+            "status": {"replicas": held or 0, **({"selector": told} if told else {})}}

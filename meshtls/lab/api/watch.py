@@ -63,7 +63,7 @@ async def lines(store: Store, watch: Watch, closing: asyncio.Event) -> AsyncIter
         try:
             first = list(_first(store, watch))
         except Gone as error:
-            yield _line("ERROR", status.expired(str(error)).status())
+            yield _line("ERROR", status.ApiError(410, "Expired", str(error)).status())
             return
         last = store.version
         if first:

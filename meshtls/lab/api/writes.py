@@ -19,7 +19,7 @@ from meshtls.lab.api.identity import User
 from meshtls.lab.api.matching import Request
 from meshtls.lab.api.resources import Registry, Resource
 from meshtls.lab.api.select import Match
-from meshtls.lab.api.store import Exists, Missing, Stale, Store, clone, wanted
+from meshtls.lab.api.store import Missing, Stale, Store, clone, wanted
 
 Object = dict[str, Any]
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -70,9 +70,9 @@ class Writes:
         options.warnings += decode.judge(complaints, options.validation, target.resource, target.version)
         return found
 
-    def own(self, target: Target, obj: Object, options: Options) -> None:
-        """Write the requester into a new object as the owner of its fields."""
-        apply.updated(schema.of(target.resource, target.version), None, obj, options.manager, target.api_version,
+    def own(self, target: Target, obj: Object, options: Options, old: Object | None = None) -> None:
+        """Write the requester into an object as the owner of what is new in it."""
+        apply.updated(schema.of(target.resource, target.version), old, obj, options.manager, target.api_version,
                       target.subresource, self._store.now(), strategy.reset(target.resource, target.subresource))
 
     async def write(self, verb: str, target: Target, body: bytes, options: Options) -> tuple[Object, bool]:
@@ -97,36 +97,16 @@ class Writes:
         if resource.custom and obj.get("kind") != resource.kind:
             raise status.invalid(str(obj.get("kind")), resource.group, metadata.get("name", ""), [
                 invalid("kind", obj.get("kind"), f"must be {resource.kind}")])
-        self._fill(target, obj)
-        if not applied:
-            self.own(target, obj, options)
-        request = self._request(target, "CREATE", obj, None, options, options.told("CreateOptions"))
-        obj = await self._mutated(target, request)
-        metadata = obj["metadata"]
-        metadata["uid"], metadata["creationTimestamp"] = str(uuid.uuid4()), self._store.now()
-        strategy.created(resource, obj, self._store)
-        errors = self._errors(target, obj, None) or list(strategy.allot(resource, obj, self._store))
-        if errors:
-            raise status.invalid(resource.kind, resource.group, metadata.get("name", ""), errors)
-        self._warn(resource, obj, options)
-        if resource.name in _RBAC_GUARDED:
-            authz.check_escalation(self._rbac, options.user, resource.name, obj, target.namespace)
-        request.name = metadata["name"]
-        await self._admission.validate(request)
-        if self._store.get(resource.name, metadata.get("namespace", ""), metadata["name"]) is not None:
-            raise status.already_exists(resource.name, metadata["name"])
-        obj["apiVersion"] = resource.stored_version
-        if options.dry_run:
-            return obj
-        try:
-            return self._store.create(resource.name, obj)
-        except Exists:
-            raise status.already_exists(resource.name, metadata["name"]) from None
+        obj = await self._judged(target, obj, None, options, "CreateOptions", applied)
+        name = obj["metadata"]["name"]
+        if self._store.get(resource.name, target.namespace, name) is not None:
+            raise status.already_exists(resource.name, name)
+        return obj if options.dry_run else self._store.create(resource.name, obj)
 
     async def replace(self, target: Target, obj: Object, options: Options) -> tuple[Object, bool]:
         """The changed object, and whether it was created (some kinds are)."""
         metadata, resource = obj.setdefault("metadata", {}), target.resource
-        _fit_name(metadata, target)
+        fit_name(metadata, target)
         _fit_namespace(metadata, target)
         old = self._store.get(resource.name, target.namespace, target.name)
         if old is None and resource.kind in strategy.MADE_BY_PUT and not target.subresource:
@@ -147,9 +127,7 @@ class Writes:
         if kind not in (patch.MERGE, patch.JSON, patch.STRATEGIC):
             raise status.unsupported_media("415: Unsupported Media Type")
         if kind == patch.STRATEGIC and target.resource.custom:
-            raise status.unsupported_media("the body of the request was in an unknown format - accepted media types "
-                                           "include: "
-                                           f"{patch.JSON}, {patch.MERGE}, {patch.APPLY}")
+            raise status.unknown_format(patch.JSON, patch.MERGE, patch.APPLY)
         change = patch.parse(body)
         if kind == patch.MERGE and not isinstance(change, dict):
             raise patch.not_a(change, "map[string]interface {}")
@@ -164,7 +142,7 @@ class Writes:
             if not obj.setdefault("metadata", {}).get("name"):
                 raise status.bad_request(f"the name of the object ({target.name} based on URL) was undeterminable: name "
                                          "must be provided")
-            _fit_name(obj["metadata"], target)
+            fit_name(obj["metadata"], target)
             _fit_namespace(obj["metadata"], target)
             named = isinstance(change, dict) and (change.get("metadata") or {}).get("resourceVersion")
             try:
@@ -212,7 +190,7 @@ class Writes:
         if isinstance(given, dict):
             if given.get("managedFields") is not None:
                 raise status.bad_request("metadata.managedFields must be nil")
-            _fit_name(given, target)
+            fit_name(given, target)
             _fit_namespace(given, target)
         if faults := list(apply.faults(schema.of(target.resource, target.version), config)):
             group, _, version = target.api_version.rpartition("/")
@@ -244,24 +222,9 @@ class Writes:
             raise status.ApiError(500, "", f'strconv.ParseUint: parsing "{given}": invalid syntax')
         if given and given != "0" and given != old["metadata"]["resourceVersion"]:
             raise status.modified(resource.name, target.name)
-        self._fill(target, obj)
-        if not applied:
-            if metadata.get("managedFields") == old["metadata"].get("managedFields"):
-                metadata.pop("managedFields", None)
-            apply.updated(schema.of(resource, target.version), old, obj, options.manager, target.api_version,
-                          target.subresource, self._store.now(), strategy.reset(resource, target.subresource))
-        request = self._request(target, "UPDATE", obj, old, options, options.told(kind))
-        obj = await self._mutated(target, request)
-        obj = request.object = strategy.updated(resource, obj, old, target.subresource)
-        errors = self._errors(target, obj, old) or list(strategy.allot(resource, obj, self._store, old))
-        if errors:
-            raise status.invalid(resource.kind, resource.group, target.name, errors)
-        self._warn(resource, obj, options)
-        if resource.name in _RBAC_GUARDED and obj.get("rules",
-                                                      obj.get("roleRef")) != old.get("rules", old.get("roleRef")):
-            authz.check_escalation(self._rbac, options.user, resource.name, obj, target.namespace)
-        await self._admission.validate(request)
-        obj["apiVersion"] = resource.stored_version
+        if not applied and metadata.get("managedFields") == old["metadata"].get("managedFields"):
+            metadata.pop("managedFields", None)
+        obj = await self._judged(target, obj, old, options, kind, applied)
         obj["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         if options.dry_run:
             if "generation" in old["metadata"]:
@@ -273,6 +236,35 @@ class Writes:
             raise status.modified(resource.name, target.name) from None
         except Missing:
             raise status.not_found(resource.name, target.name) from None
+
+    async def _judged(self, target: Target, obj: Object, old: Object | None, options: Options, kind: str,
+                      applied: bool) -> Object:
+        """The object as it is to be stored, after all that a write passes. Raises ApiError."""
+        resource = target.resource
+        self._fill(target, obj)
+        if not applied:
+            self.own(target, obj, options, old)
+        request = self._request(target, "CREATE" if old is None else "UPDATE", obj, old, options, options.told(kind))
+        if await self._admission.mutate(request):
+            # what a webhook made is read as a client's object is: unknown and empty fields go
+            request.object, _ = decode.shape(request.object or {}, resource, target.version)
+            self._fill(target, request.object)
+        obj = request.object or {}
+        if old is None:
+            obj["metadata"].update(uid=str(uuid.uuid4()), creationTimestamp=self._store.now())
+            strategy.created(resource, obj, self._store)
+        else:
+            obj = request.object = strategy.updated(resource, obj, old, target.subresource)
+        errors = self._errors(target, obj, old) or list(strategy.allot(resource, obj, self._store, old))
+        request.name = obj["metadata"].get("name", "")
+        if errors:
+            raise status.invalid(resource.kind, resource.group, request.name, errors)
+        self._warn(resource, obj, options)
+        if resource.name in _RBAC_GUARDED and (old is None or _granted(obj) != _granted(old)):
+            authz.check_escalation(self._rbac, options.user, resource.name, obj, target.namespace)
+        await self._admission.validate(request)
+        obj["apiVersion"] = resource.stored_version
+        return obj
 
     async def delete(self, target: Target, wishes: Object, options: Options) -> tuple[Object, bool]:
         """The object as it is left or was, and whether it is gone. `wishes` are DeleteOptions."""
@@ -356,14 +348,6 @@ class Writes:
             raise status.not_found(target.resource.name, target.name)
         return found
 
-    async def _mutated(self, target: Target, request: Request) -> Object:
-        """The request's object after admission. What a webhook made of it is read as a client's is: unknown and empty
-        fields go."""
-        if await self._admission.mutate(request):
-            request.object, _ = decode.shape(request.object or {}, target.resource, target.version)
-            self._fill(target, request.object)
-        return request.object or {}
-
     def _fill(self, target: Target, obj: Object) -> None:
         if target.resource.custom:
             custom.apply_defaults(schema.of(target.resource, target.version), obj)
@@ -388,6 +372,10 @@ class Writes:
                        options.dry_run, options.warnings)
 
 
+def _granted(obj: Object) -> Any:
+    return obj.get("rules", obj.get("roleRef"))
+
+
 def _other_uid(target: Target, uid: str, old: Object) -> str:
     space = f"{target.namespace}/" if target.namespace else ""
     group = f"{target.resource.group}/" if target.resource.custom else ""
@@ -396,7 +384,7 @@ def _other_uid(target: Target, uid: str, old: Object) -> str:
             f"meta: {old['metadata']['uid']}")
 
 
-def _fit_name(metadata: Object, target: Target) -> None:
+def fit_name(metadata: Object, target: Target) -> None:
     name = metadata.setdefault("name", target.name)
     if name != target.name:
         raise status.bad_request(f"the name of the object ({name}) does not match the name on the URL ({target.name})")
