@@ -19,6 +19,9 @@ _UNCHECKED = ("some validation rules were not checked because the object was inv
               "complete validation")
 _BLOCKING = {"FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany",
              "FieldValueTypeInvalid"}
+_SIZES = {str: ("minLength", "maxLength", "be at least {} chars long"),
+          list: ("minItems", "maxItems", "have at least {} items"),
+          dict: ("minProperties", "maxProperties", "have at least {} properties")}
 _OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _FORMATS = {
     "date-time": r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[-+]\d\d:\d\d)", "date": r"\d{4}-\d\d-\d\d",
@@ -26,24 +29,32 @@ _FORMATS = {
     "email": r"[^@\s]+@[^@\s]+", "byte": r"[A-Za-z0-9+/\r\n]*={0,2}"}
 
 
+def children(node: Node, value: Any, path: str, mapped: str = "{}.{}") -> Iterator[tuple[Node, Any, Any, str]]:
+    """What a value holds of which the schema speaks: the part's schema, its key, itself and its path; `mapped` makes the
+    paths of a map's values."""
+    if isinstance(value, dict):
+        known, others = node.get("properties") or {}, node.get("additionalProperties")
+        for key, item in value.items():
+            if key in known:
+                yield known[key], key, item, _join(path, key)
+            elif isinstance(others, dict):
+                yield others, key, item, mapped.format(path, key)
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield node.get("items") or {}, place, item, f"{path}[{place}]"
+
+
 def apply_defaults(node: Node, value: Any) -> None:
     """Fill in the schema's defaults, in place; a null where none is allowed counts as absent when there is a
     default."""
-    if isinstance(value, dict):
-        for key, child in (node.get("properties") or {}).items():
-            if "default" in child and (key not in value or (value[key] is None and not child.get("nullable"))):
-                value[key] = clone(child["default"])
-            elif value.get(key, 0) is None and not child.get("nullable"):
-                del value[key]
-            if key in value and key != "metadata":
-                apply_defaults(child, value[key])
-        inner = node.get("additionalProperties")
-        if isinstance(inner, dict):
-            for item in value.values():
-                apply_defaults(inner, item)
-    elif isinstance(value, list):
-        for item in value:
-            apply_defaults(node.get("items") or {}, item)
+    for key, child in (node.get("properties") or {}).items() if isinstance(value, dict) else ():
+        if "default" in child and (key not in value or (value[key] is None and not child.get("nullable"))):
+            value[key] = clone(child["default"])
+        elif value.get(key, 0) is None and not child.get("nullable"):
+            del value[key]
+    for child, key, item, _ in children(node, value, ""):
+        if key != "metadata":
+            apply_defaults(child, item)
 
 
 def validate(node: Node, obj: dict[str, Any], old: dict[str, Any] | None, only: str = "",
@@ -74,37 +85,27 @@ def _schema(node: Node, value: Any, path: str) -> Iterator[FieldError]:
         return
     if "enum" in node and value not in node["enum"]:
         yield unsupported(path, value, [item if isinstance(item, str) else shown(item) for item in node["enum"]])
+    if isinstance(value, (str, list, dict)):
+        yield from _size(node, value, path)
     if isinstance(value, str):
         yield from _text(node, value, path)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         yield from _number(node, value, path)
-    elif isinstance(value, list):
-        if len(value) < node.get("minItems", 0):
-            yield invalid(path, len(value), f"{path} in body should have at least {node['minItems']} items")
-        if "maxItems" in node and len(value) > node["maxItems"]:
-            yield too_many(path, len(value), node["maxItems"])
-        for place, item in enumerate(value):
-            yield from _schema(node.get("items") or {}, item, f"{path}[{place}]")
-    elif isinstance(value, dict):
-        yield from _object(node, value, path)
+    for child, _, item, at in children(node, value, path):
+        yield from _schema(child, item, at)
     yield from _combined(node, value, path)
 
 
-def _object(node: Node, value: dict[str, Any], path: str) -> Iterator[FieldError]:
-    for key in node.get("required") or ():
+def _size(node: Node, value: Any, path: str) -> Iterator[FieldError]:
+    least, most, told = _SIZES[type(value)]
+    for key in node.get("required") or () if isinstance(value, dict) else ():
         if key not in value:
             yield required(_join(path, key))
-    if "maxProperties" in node and len(value) > node["maxProperties"]:
-        yield too_many(path, len(value), node["maxProperties"])
-    if len(value) < node.get("minProperties", 0):
-        yield invalid(path, len(value), f"{path} in body should have at least {node['minProperties']} properties")
-    inner = node.get("additionalProperties")
-    for key, item in value.items():
-        child = (node.get("properties") or {}).get(key)
-        if child is None and isinstance(inner, dict):
-            child = inner
-        if child is not None:
-            yield from _schema(child, item, _join(path, key))
+    if len(value) < node.get(least, 0):
+        shown_value = value if isinstance(value, str) else len(value)
+        yield invalid(path, shown_value, f"{path} in body should {told.format(node[least])}")
+    if most in node and len(value) > node[most]:
+        yield too_long(path, node[most]) if isinstance(value, str) else too_many(path, len(value), node[most])
 
 
 def _combined(node: Node, value: Any, path: str) -> Iterator[FieldError]:
@@ -126,10 +127,6 @@ def _combined(node: Node, value: Any, path: str) -> Iterator[FieldError]:
 
 
 def _text(node: Node, value: str, path: str) -> Iterator[FieldError]:
-    if len(value) < node.get("minLength", 0):
-        yield invalid(path, value, f"{path} in body should be at least {node['minLength']} chars long")
-    if "maxLength" in node and len(value) > node["maxLength"]:
-        yield too_long(path, node["maxLength"])
     if "pattern" in node:
         try:
             fine = re.search(node["pattern"], value) is not None
@@ -158,21 +155,14 @@ def _number(node: Node, value: float, path: str) -> Iterator[FieldError]:
 
 def _lists(node: Node, value: Any, path: str) -> Iterator[FieldError]:
     """Lists that are sets or maps hold nothing twice."""
-    if isinstance(value, dict):
-        inner = node.get("additionalProperties")
-        for key, item in value.items():
-            child = (node.get("properties") or {}).get(key) or (inner if isinstance(inner, dict) else None)
-            if child:
-                yield from _lists(child, item, _join(path, key))
-    elif isinstance(value, list):
-        keys, seen = node.get("x-kubernetes-list-map-keys"), []
-        for place, item in enumerate(value):
-            mark: Any = {key: item.get(key) for key in keys if key in item} if keys and isinstance(item, dict) else item
-            if node.get("x-kubernetes-list-type") in ("map", "set"):
-                if mark in seen:
-                    yield duplicate(f"{path}[{place}]", mark)
-                seen.append(mark)
-            yield from _lists(node.get("items") or {}, item, f"{path}[{place}]")
+    keys, seen = node.get("x-kubernetes-list-map-keys"), []
+    for child, _, item, at in children(node, value, path):
+        if isinstance(value, list) and node.get("x-kubernetes-list-type") in ("map", "set"):
+            mark = {key: item.get(key) for key in keys if key in item} if keys and isinstance(item, dict) else item
+            if mark in seen:
+                yield duplicate(at, mark)
+            seen.append(mark)
+        yield from _lists(child, item, at)
 
 
 def _rules(node: Node, value: Any, old: Any, path: str) -> Iterator[FieldError]:
@@ -185,34 +175,18 @@ def _rules(node: Node, value: Any, old: Any, path: str) -> Iterator[FieldError]:
         verdict = cel.rule(rule, value, old)
         if verdict is not None:
             at = _join(path, rule["fieldPath"].lstrip(".")) if rule.get("fieldPath") else path
-            match rule.get("reason"):
-                case "FieldValueRequired":
-                    yield required(at, verdict)
-                case "FieldValueForbidden":
-                    yield forbidden(at, verdict)
-                case "FieldValueDuplicate":
-                    yield duplicate(at, told)
-                case _:
-                    yield invalid(at, told, verdict)
-    if isinstance(value, dict):
-        inner = node.get("additionalProperties")
-        for key, item in value.items():
-            child = (node.get("properties") or {}).get(key)
-            mapped = child is None and isinstance(inner, dict)
-            child = inner if mapped else child
-            if isinstance(child, dict) and key != "metadata":
-                before = old.get(key) if isinstance(old, dict) else None
-                yield from _rules(child, item, before, f"{path}[{key}]" if mapped else _join(path, key))
-    elif isinstance(value, list):
-        for place, item in enumerate(value):
-            yield from _rules(node.get("items") or {}, item, None, f"{path}[{place}]")
+            yield {"FieldValueRequired": required(at, verdict), "FieldValueForbidden": forbidden(at, verdict),
+                   "FieldValueDuplicate": duplicate(at, told)}.get(rule.get("reason"), invalid(at, told, verdict))
+    for child, key, item, at in children(node, value, path, "{}[{}]"):
+        if key != "metadata":
+            yield from _rules(child, item, old.get(key) if isinstance(old, dict) else None, at)
 
 
 def _has_rules(node: Node) -> bool:
     if node.get("x-rules") or node.get("x-kubernetes-validations"):
         return True
-    children = [*(node.get("properties") or {}).values(), node.get("items"), node.get("additionalProperties")]
-    return any(_has_rules(child) for child in children if isinstance(child, dict))
+    parts = [*(node.get("properties") or {}).values(), node.get("items"), node.get("additionalProperties")]
+    return any(_has_rules(part) for part in parts if isinstance(part, dict))
 
 
 def _types(node: Node) -> list[str]:

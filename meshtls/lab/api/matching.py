@@ -44,20 +44,25 @@ class Request(msgspec.Struct):
         return {"object": self.object, "oldObject": self.old, "request": self.facts(), "namespaceObject": namespace}
 
 
-def ruled(rule: Object, request: Request, equivalent: bool) -> bool:
-    """Does a rule (operations, apiGroups, apiVersions, resources, scope) name the request?"""
-    def named(values: list[str], value: str) -> bool:
-        return "*" in values or value in values
-    if not named(rule.get("operations") or [],
-                 request.operation) or not named(rule.get("apiGroups") or [], request.resource.group):
+def matches(match: Object, request: Request, rules: str) -> bool:
+    """Does a webhook or policy, whose rules stand under a key, match the request? Without rules everything does."""
+    equivalent = match.get("matchPolicy", "Equivalent") == "Equivalent"
+    wanted, unwanted = match.get(rules) or (), match.get("excludeResourceRules") or ()
+    if wanted and not any(_ruled(rule, request, equivalent) for rule in wanted):
         return False
-    versions = rule.get("apiVersions") or []
-    fits = named(versions, request.version) or (equivalent and any(version in request.resource.versions
-                                                                   for version in versions))
-    scope = rule.get("scope", "*")
-    if not fits or scope not in ("*", "Namespaced" if request.resource.namespaced else "Cluster"):
-        return False
-    return any(_resource(text, request.resource.plural, request.subresource) for text in rule.get("resources") or ())
+    return not any(_ruled(rule, request, equivalent) for rule in unwanted) and _selected(match, request)
+
+
+def _ruled(rule: Object, request: Request, equivalent: bool) -> bool:
+    """Does a rule (operations, apiGroups, apiVersions, resources, names, scope) name the request?"""
+    def named(key: str, *values: str) -> bool:
+        return bool({"*", *values} & set(rule.get(key) or ()))
+    versions = request.resource.versions if equivalent else (request.version,)
+    scope, names = rule.get("scope", "*"), rule.get("resourceNames")
+    return (named("operations", request.operation) and named("apiGroups", request.resource.group)
+            and named("apiVersions", *versions) and (not names or request.name in names)
+            and scope in ("*", "Namespaced" if request.resource.namespaced else "Cluster")
+            and any(_resource(text, request.resource.plural, request.subresource) for text in rule.get("resources") or ()))
 
 
 def _resource(text: str, plural: str, subresource: str) -> bool:
@@ -65,11 +70,11 @@ def _resource(text: str, plural: str, subresource: str) -> bool:
     if wanted not in ("*", plural):
         return False
     if not subresource:
-        return not sub or (sub == "*" and text != "*/*" or text == "*/*")
+        return sub in ("", "*")
     return sub in ("*", subresource)
 
 
-def selected(match: Object, request: Request) -> bool:
+def _selected(match: Object, request: Request) -> bool:
     """Namespace and object selectors; a Namespace is selected by its own labels."""
     space = request.namespace_object
     if request.resource.kind == "Namespace":

@@ -22,9 +22,8 @@ def judge(store: Store, request: Request, find_params: Any) -> None:
     for binding in store.list(f"validatingadmissionpolicybindings.{GROUP}"):
         spec = binding["spec"]
         policy = store.get(f"validatingadmissionpolicies.{GROUP}", "", spec.get("policyName", ""))
-        if policy is None or not _matches(policy["spec"].get("matchConstraints"), request):
-            continue
-        if spec.get("matchResources") and not _matches(spec["matchResources"], request):
+        if policy is None or not all(matching.matches(match or {}, request, "resourceRules") for match in (
+                policy["spec"].get("matchConstraints"), spec.get("matchResources"))):
             continue
         for message, reason in _failures(policy, binding, request, find_params):
             names = policy["metadata"]["name"], binding["metadata"]["name"]
@@ -33,30 +32,10 @@ def judge(store: Store, request: Request, find_params: Any) -> None:
             if "Warn" in actions:
                 request.warnings.append(f"Validation failed for {told}: {message}")
             if "Deny" in actions:
-                _deny(request, f"{told} denied request: {message}", reason)
-
-
-def _deny(request: Request, message: str, reason: str) -> None:
-    error = status.forbidden(request.resource.name, request.name, message)
-    error.reason, error.code = reason, _CODES.get(reason, 422)
-    error.details["causes"] = [{"message": message}]
-    raise error
-
-
-def _matches(match: Object | None, request: Request) -> bool:
-    if match is None:
-        return True
-    equivalent = match.get("matchPolicy", "Equivalent") == "Equivalent"
-    rules = match.get("resourceRules")
-
-    def named(rule: Object) -> bool:
-        names = rule.get("resourceNames") or ()
-        return matching.ruled(rule, request, equivalent) and (not names or request.name in names)
-    if rules and not any(named(rule) for rule in rules):
-        return False
-    if any(named(rule) for rule in match.get("excludeResourceRules") or ()):
-        return False
-    return matching.selected(match, request)
+                error = status.forbidden(request.resource.name, request.name, f"{told} denied request: {message}")
+                error.reason, error.code = reason, _CODES.get(reason, 422)
+                error.details["causes"] = [{"message": f"{told} denied request: {message}"}]
+                raise error
 
 
 def _failures(policy: Object, binding: Object, request: Request, find_params: Any) -> list[tuple[str, str]]:

@@ -96,31 +96,21 @@ class Webhooks:
         """The webhook's answer as JSON. Raises CallFailed with what Go's HTTP client would say."""
         config, timeout = hook["clientConfig"], hook.get("timeoutSeconds", 10)
         service = config.get("service")
-        if service:
-            host = f"{service['name']}.{service['namespace']}.svc"
-            port, target = service.get("port", 443), "/" + (service.get("path") or "").lstrip("/")
-            url = f"https://{host}:{port}{target}?timeout={timeout}s"
-        else:
-            parts = urlsplit(config["url"])
-            host, port, target = parts.hostname or "", parts.port or 443, parts.path or "/"
-            url = f"https://{parts.netloc}{target}?timeout={timeout}s"
+        base = config.get("url") if service is None else (
+            f"https://{service['name']}.{service['namespace']}.svc:{service.get('port', 443)}/"
+            + (service.get("path") or "").lstrip("/"))
+        parts = urlsplit(base)
+        host, port, target = parts.hostname or "", parts.port or 443, f"{parts.path or '/'}?timeout={timeout}s"
         bundle = base64.b64decode(config.get("caBundle") or "").decode(errors="replace")
         try:
             async with asyncio.timeout(timeout):
                 context = ssl.create_default_context(cadata=bundle or None)
                 connected = await self._connect(service, host, port)
-                return await _post(connected, context, host, port, f"{target}?timeout={timeout}s", review)
-        except TimeoutError:
-            raise CallFailed(f'Post "{url}": context deadline exceeded') from None
-        except LookupError as error:
-            raise CallFailed(f'Post "{url}": {error}') from error
-        except ssl.SSLCertVerificationError as error:
-            why = (await self._misnamed(service, host, port) if service else "") or _x509(error)
-            raise CallFailed(f'Post "{url}": tls: failed to verify certificate: x509: {why}') from error
-        except ConnectionRefusedError:
-            raise CallFailed(f'Post "{url}": dial tcp {host}:{port}: connect: connection refused') from None
-        except (OSError, h11.RemoteProtocolError) as error:
-            raise CallFailed(f'Post "{url}": {error}') from error
+                return await _post(connected, context, host, port, target, review)
+        except (LookupError, OSError, h11.RemoteProtocolError) as error:
+            unfit = service is not None and isinstance(error, ssl.SSLCertVerificationError)
+            why = await self._misnamed(service, host, port) if unfit else ""
+            raise CallFailed(f'Post "https://{parts.netloc}{target}": {_said(error, f"{host}:{port}", why)}') from error
 
     async def _misnamed(self, service: Object, host: str, port: int) -> str:
         """What Go says of a certificate for others, before it asks who signed it; "" for one that is for `host`, or not to be had."""
@@ -150,9 +140,7 @@ class Webhooks:
 
 
 def _asked(hook: Object, request: Request) -> bool:
-    equivalent = hook.get("matchPolicy", "Equivalent") == "Equivalent"
-    if not any(matching.ruled(rule, request, equivalent) for rule in hook.get("rules")
-               or ()) or not matching.selected(hook, request):
+    if not hook.get("rules") or not matching.matches(hook, request, "rules"):
         return False
     try:
         return matching.conditions(hook, request)
@@ -174,43 +162,47 @@ async def _post(connected: socket.socket | None, context: ssl.SSLContext, host: 
         headers = [("Host", f"{host}:{port}"), ("Content-Type", "application/json"), ("Accept", "application/json"),
                    ("Content-Length", str(len(data))), ("Connection", "close"),
                    ("User-Agent", "kube-apiserver-admission")]
-        writer.write((http.send(h11.Request(method="POST", target=target, headers=headers)) or b"")
-                     + (http.send(h11.Data(data=data)) or b"")
-                     + (http.send(h11.EndOfMessage()) or b""))
+        for part in (h11.Request(method="POST", target=target, headers=headers), h11.Data(data=data), h11.EndOfMessage()):
+            writer.write(http.send(part) or b"")
         await writer.drain()
-        code, parts, size = 0, [], 0
+        code, found = 0, b""
         while not isinstance(event := http.next_event(), h11.EndOfMessage):
             if event is h11.NEED_DATA:
                 http.receive_data(await reader.read(65536))
             elif isinstance(event, h11.Response):
                 code = event.status_code
             elif isinstance(event, h11.Data):
-                size += len(event.data)
-                if size > _ANSWER_LIMIT:
+                found += event.data
+                if len(found) > _ANSWER_LIMIT:
                     raise CallFailed("the answer is larger than 3 MiB")
-                parts.append(bytes(event.data))
             elif isinstance(event, h11.ConnectionClosed):
                 raise CallFailed("EOF")
     finally:
         writer.close()
     if code != 200:
-        raise CallFailed({404: "the server could not find the requested resource", 401: "Unauthorized",
-                          403: "unknown"}.get(
-            code, "the server rejected our request for an unknown reason" if code == 400 else
-            f'an error on the server ("{b"".join(parts)[:100].decode(errors="replace")}") has prevented the request '
-            'from succeeding'))
+        raise CallFailed({404: "the server could not find the requested resource", 401: "Unauthorized", 403: "unknown",
+                          400: "the server rejected our request for an unknown reason"}.get(
+            code, f'an error on the server ("{found[:100].decode(errors="replace")}") has prevented the request from '
+            'succeeding'))
     try:
-        return json.loads(b"".join(parts))
+        return json.loads(found)
     except ValueError as error:
         raise CallFailed(f"couldn't get version/kind; json parse error: {error}") from error
 
 
-def _x509(error: ssl.SSLCertVerificationError) -> str:
-    if error.verify_code in (18, 19, 20, 21):
-        return "certificate signed by unknown authority"
-    if error.verify_code == 10:
-        return "certificate has expired or is not yet valid"
-    return f"certificate is not valid: {error.verify_message}"
+def _said(error: Exception, address: str, misnamed: str) -> str:
+    """What Go's HTTP client would say; of a certificate for others, that first."""
+    match error:
+        case TimeoutError():
+            return "context deadline exceeded"
+        case ConnectionRefusedError():
+            return f"dial tcp {address}: connect: connection refused"
+        case ssl.SSLCertVerificationError():
+            unknown = dict.fromkeys((18, 19, 20, 21), "certificate signed by unknown authority")
+            told = {**unknown, 10: "certificate has expired or is not yet valid"}.get(
+                error.verify_code, f"certificate is not valid: {error.verify_message}")
+            return f"tls: failed to verify certificate: x509: {misnamed or told}"
+    return str(error)
 
 
 def _checked(answer: Any, uid: str) -> Object:
