@@ -1,6 +1,7 @@
 """HTTP answers: JSON or YAML, packed when large; refusals as Status objects."""
 import asyncio
 import zlib
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import msgspec
@@ -53,3 +54,21 @@ def refused(error: status.ApiError, request: Request) -> Response:
     if seconds:
         response.headers["Retry-After"] = str(seconds)
     return response
+
+
+async def until(closing: asyncio.Event, chunks: AsyncGenerator[bytes], first: bytes | None = b"") -> AsyncIterator[bytes]:
+    """What is streamed, until it ends or the server stops. `first` was read of it already (None: it had ended)."""
+    stopped = asyncio.ensure_future(closing.wait())
+    following = None
+    try:
+        while first is not None:
+            yield first
+            following = asyncio.ensure_future(anext(chunks, None))
+            await asyncio.wait((following, stopped), return_when=asyncio.FIRST_COMPLETED)
+            first = following.result() if following.done() else None
+    finally:
+        stopped.cancel()
+        if following is not None:
+            following.cancel()
+            await asyncio.wait((following,))
+        await chunks.aclose()

@@ -182,8 +182,8 @@ class Api:
                 return await answers.compressed(reads.listed(self.store, target, query, form), request)
             case "watch":
                 wishes = reads.watched(target, query, form)
-                return StreamingResponse(watch.lines(self.store, wishes, self.closing), media_type="application/json",
-                                         headers={"Cache-Control": "no-cache, private"})
+                return StreamingResponse(answers.until(self.closing, watch.lines(self.store, wishes)),
+                                         media_type="application/json", headers={"Cache-Control": "no-cache, private"})
             case "create" | "update" | "patch" if bool(target.name) == (verb != "create"):
                 options = _options(request, user, f"{verb.title()}Options")
                 obj, made = await self.writes.write(verb, target, await request.body(), options)
@@ -214,7 +214,7 @@ class Api:
             first = await anext(lines, None)
         except LookupError as error:
             raise status.bad_request(str(error.args[0]) if error.args else "no log") from error
-        return StreamingResponse(logs.until(self.closing, first, lines), media_type="text/plain")
+        return StreamingResponse(answers.until(self.closing, lines, first), media_type="text/plain")
 
     async def serve(self, host: str, port: int, certfile: str, keyfile: str, *, sockets: list[Any] | None = None,
                     started: Callable[[int], None] = lambda port: None) -> None:

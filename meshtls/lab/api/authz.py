@@ -3,6 +3,7 @@
 Group system:masters may do everything. A request is allowed when one rule of one role bound to the user (or one of its
 groups) covers verb, group, resource[/subresource] and name; a RoleBinding counts in its own namespace only.
 """
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,15 +74,7 @@ class Rbac:
 
     def rules(self, user: User, namespace: str) -> list[Object]:
         """Every rule that holds for the user in a namespace."""
-        if "system:masters" in user.groups:
-            return [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
-                    {"verbs": ["*"], "nonResourceURLs": ["*"]}]
         return [rule for _, _, role in self._bound(user, namespace) if role for rule in role.get("rules") or ()]
-
-    def escalation(self, user: User, rules: list[Object], namespace: str) -> list[Object]:
-        """Of the rules that a role would grant, the single ones that the user does not hold."""
-        held = self.rules(user, namespace)
-        return [one for rule in rules for one in _single(rule) if not any(_contains(other, one) for other in held)]
 
     def role(self, ref: Object, namespace: str) -> Object | None:
         if ref.get("kind") == "ClusterRole":
@@ -131,29 +124,21 @@ def covers(rule: Object, wanted: Attributes) -> bool:
     return bool(("*" in groups or wanted.group in groups) and fits and (not names or wanted.name in names))
 
 
-def _single(rule: Object) -> Iterator[Object]:
+def _single(rule: Object) -> Iterator[Attributes]:
+    """What a rule grants, one by one."""
     for verb in rule.get("verbs") or ():
-        for url in rule.get("nonResourceURLs") or ():
-            yield {"verbs": [verb], "nonResourceURLs": [url]}
-        for group in rule.get("apiGroups") or ():
-            for resource in rule.get("resources") or ():
-                base = {"verbs": [verb], "apiGroups": [group], "resources": [resource]}
-                names = rule.get("resourceNames") or ()
-                yield from ({**base, "resourceNames": [name]} for name in names)
-                if not names:
-                    yield base
+        yield from (Attributes(verb, path=url) for url in rule.get("nonResourceURLs") or ())
+        for group, resource, name in itertools.product(rule.get("apiGroups") or (), rule.get("resources") or (),
+                                                       rule.get("resourceNames") or ("",)):
+            plural, _, subresource = resource.partition("/")
+            yield Attributes(verb, group, plural, subresource, "", name)
 
 
-def _contains(held: Object, one: Object) -> bool:
-    def within(key: str) -> bool:
-        return "*" in (held.get(key) or ()) or set(one.get(key) or ()) <= set(held.get(key) or ())
-    if "nonResourceURLs" in one:
-        return within("verbs") and within("nonResourceURLs")
-    names = held.get("resourceNames") or ()
-    return within("verbs") and within("apiGroups") and within("resources") and (not names
-                                                                                or bool(one.get("resourceNames"))
-                                                                                and set(
-        one["resourceNames"]) <= set(names))
+def _rule_text(one: Attributes) -> str:
+    if one.path:
+        return f"{{NonResourceURLs:[{quote(one.path)}], Verbs:[{quote(one.verb)}]}}"
+    named = f", ResourceNames:[{quote(one.name)}]" if one.name else ""
+    return f"{{APIGroups:[{quote(one.group)}], Resources:[{quote(one.whole)}]{named}, Verbs:[{quote(one.verb)}]}}"
 
 
 def check_escalation(rbac: Rbac, user: User, resource_name: str, obj: Object, namespace: str) -> None:
@@ -175,22 +160,12 @@ def check_escalation(rbac: Rbac, user: User, resource_name: str, obj: Object, na
         verb, rules = "bind", role.get("rules") or []
     if verb == "escalate" and rbac.allowed(user, Attributes(verb, RBAC, plural, "", namespace, name)).allowed:
         return
-    lacking = rbac.escalation(user, rules, namespace)
+    held = rbac.rules(user, namespace)
+    lacking = [one for rule in rules for one in _single(rule) if not any(covers(other, one) for other in held)]
     if lacking:
-        groups = " ".join(quote(group) for group in user.groups)
-        told = "\n".join(_rule_text(rule) for rule in lacking)
-        raise status.forbidden(resource_name, name,
-                               f"user {quote(user.name)} (groups=[{groups}]) is attempting to grant RBAC permissions "
-                               "not "
-                               f"currently held:\n{told}")
-
-
-def _rule_text(rule: Object) -> str:
-    names = (("apiGroups", "APIGroups"), ("resources", "Resources"), ("resourceNames", "ResourceNames"),
-             ("nonResourceURLs", "NonResourceURLs"),
-             ("verbs", "Verbs"))
-    return "{" + ", ".join(f"{word}:[{', '.join(quote(item) for item in rule[key])}]" for key,
-                           word in names if rule.get(key)) + "}"
+        groups, told = " ".join(map(quote, user.groups)), "\n".join(map(_rule_text, lacking))
+        raise status.forbidden(resource_name, name, f"user {quote(user.name)} (groups=[{groups}]) is attempting to grant "
+                               f"RBAC permissions not currently held:\n{told}")
 
 
 # the reviews
@@ -208,19 +183,17 @@ def review(kind: str, obj: Object, user: User, rbac: Rbac, namespace: str) -> Ob
         urls = [{"verbs": rule["verbs"], "nonResourceURLs": rule["nonResourceURLs"]} for rule in held
                 if rule.get("nonResourceURLs")]
         return {**obj, "status": {"resourceRules": rules, "nonResourceRules": urls, "incomplete": False}}
-    asked, url = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
+    asked = spec.get("resourceAttributes")
     errors = list(_faults(kind, obj, spec, namespace))
     if errors:
         raise status.invalid("", "authorization.k8s.io", "", errors)
     if kind in ("SubjectAccessReview", "LocalSubjectAccessReview"):
         user = User(spec.get("user", ""), tuple(spec.get("groups") or ()), spec.get("uid", ""))
     if asked is not None:
-        wanted = Attributes(asked.get("verb", ""), asked.get("group", ""), asked.get("resource", ""),
-                            asked.get("subresource", ""),
-                            namespace or asked.get("namespace", ""), asked.get("name", ""))
+        words = (asked.get(key, "") for key in ("verb", "group", "resource", "subresource"))
+        wanted = Attributes(*words, namespace or asked.get("namespace", ""), asked.get("name", ""))
     else:
-        url = url or {}
-        wanted = Attributes(url.get("verb", ""), path=url.get("path", ""))
+        wanted = Attributes(spec["nonResourceAttributes"].get("verb", ""), path=spec["nonResourceAttributes"].get("path", ""))
     verdict = rbac.allowed(user, wanted)
     return {**obj, "status": {"allowed": verdict.allowed, **({"reason": verdict.reason} if verdict.reason else {})}}
 

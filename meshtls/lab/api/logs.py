@@ -1,6 +1,4 @@
 """pods/log: which container is meant and whether it can have a log; the lines come from the node's LogSource."""
-import asyncio
-import contextlib
 import datetime
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
@@ -78,28 +76,3 @@ def container(store: Store, pod: Object, asked: str, previous: bool) -> str:
         raise status.bad_request(f'container "{asked}" in pod "{name}" is waiting to start: '
                                  f'{waiting.get("reason", "ContainerCreating")}')
     return asked
-
-
-async def until(closing: asyncio.Event, first: bytes | None, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """A log's lines until it ends or the server stops."""
-    if first is None:
-        return
-    yield first
-    stopped = asyncio.ensure_future(closing.wait())
-    try:
-        while True:
-            following = asyncio.ensure_future(anext(lines, None))
-            done, _ = await asyncio.wait((following, stopped), return_when=asyncio.FIRST_COMPLETED)
-            if following not in done:
-                following.cancel()
-                return
-            line = following.result()
-            if line is None:
-                return
-            yield line
-    finally:
-        stopped.cancel()
-        close = getattr(lines, "aclose", None)
-        if close is not None:
-            with contextlib.suppress(RuntimeError, asyncio.CancelledError):
-                await close()

@@ -47,8 +47,8 @@ def version_of(text: str) -> int:
     return int(text)
 
 
-async def lines(store: Store, watch: Watch, closing: asyncio.Event) -> AsyncIterator[bytes]:
-    """The stream of a watch; ends after its timeout, when the server stops or when the reader lags too far behind."""
+async def lines(store: Store, watch: Watch) -> AsyncIterator[bytes]:
+    """The stream of a watch; ends after its timeout or when the reader lags too far behind."""
     queue: asyncio.Queue[Event] = asyncio.Queue()
 
     def heard(event: Event) -> None:
@@ -57,8 +57,6 @@ async def lines(store: Store, watch: Watch, closing: asyncio.Event) -> AsyncIter
     unsubscribe = store.subscribe(heard)
     loop = asyncio.get_running_loop()
     end = loop.time() + watch.timeout_s
-    stopped = asyncio.ensure_future(closing.wait())
-    getter = asyncio.ensure_future(queue.get())
     try:
         try:
             first = list(_first(store, watch))
@@ -68,27 +66,22 @@ async def lines(store: Store, watch: Watch, closing: asyncio.Event) -> AsyncIter
         last = store.version
         if first:
             yield b"".join(first)
-        while True:
-            left = end - loop.time()
-            wait = min(left, BOOKMARK_EVERY_S) if watch.bookmarks else left
-            done, _ = await asyncio.wait((getter, stopped), timeout=max(wait, 0), return_when=asyncio.FIRST_COMPLETED)
-            if getter not in done:
-                if stopped in done or loop.time() >= end:
-                    return
-                yield _line("BOOKMARK", _bookmark(watch, store.version))
+        while (left := end - loop.time()) > 0:
+            try:
+                async with asyncio.timeout(min(left, BOOKMARK_EVERY_S) if watch.bookmarks else left):
+                    found = [await queue.get()]
+            except TimeoutError:
+                if watch.bookmarks and loop.time() < end:
+                    yield _line("BOOKMARK", _bookmark(watch, store.version))
                 continue
-            found = [getter.result()]
             if queue.qsize() > QUEUE:
                 return
             while not queue.empty() and len(found) < 500:
                 found.append(queue.get_nowait())
-            getter = asyncio.ensure_future(queue.get())
             told = b"".join(_told(watch, [event for event in found if event.version > last]))
             if told:
                 yield told
     finally:
-        stopped.cancel()
-        getter.cancel()
         unsubscribe()
 
 
