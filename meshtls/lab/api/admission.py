@@ -10,6 +10,7 @@ import secrets
 from typing import Any
 
 from meshtls.lab.api import podsecurity, policies, status
+from meshtls.lab.api.cells import find
 from meshtls.lab.api.matching import Request
 from meshtls.lab.api.resources import Registry
 from meshtls.lab.api.store import Store
@@ -18,6 +19,7 @@ from meshtls.lab.api.webhooks import Webhooks
 Object = dict[str, Any]
 _PERMANENT = ("default", "kube-system", "kube-public")
 TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+_SYSTEM = {"system-node-critical": {"value": 2000001000}, "system-cluster-critical": {"value": 2000000000}}
 TEMPLATES = {"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob", "ReplicationController",
              "PodTemplate"}
 
@@ -32,7 +34,10 @@ class Admission:
         if request.resource.kind == "Pod" and not request.subresource and request.object is not None:
             _default_tolerations(request.object["spec"])
             if request.operation == "CREATE":
-                self._pod(request)
+                name, spec = request.object["metadata"].get("name", ""), request.object["spec"]
+                self._service_account(request, spec, name)
+                self._runtime_class(spec, name)
+                self._priority(spec, name)
         return await self._webhooks.mutate(request)
 
     async def validate(self, request: Request) -> None:
@@ -62,15 +67,7 @@ class Admission:
                                         "field": "metadata.namespace"}]
             raise error
 
-    def _pod(self, request: Request) -> None:
-        pod = request.object or {}
-        spec = pod["spec"]
-        name = (pod.get("metadata") or {}).get("name", "")
-        self._service_account(request, pod, spec, name)
-        self._runtime_class(pod, spec, name)
-        self._priority(spec, name)
-
-    def _service_account(self, request: Request, pod: Object, spec: Object, name: str) -> None:
+    def _service_account(self, request: Request, spec: Object, name: str) -> None:
         wanted = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
         account = self._store.get("serviceaccounts", request.namespace, wanted)
         if account is None:
@@ -96,25 +93,19 @@ class Admission:
             {"downwardAPI": {"items": [{"path": "namespace",
                                         "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}}]}})
 
-    def _runtime_class(self, pod: Object, spec: Object, name: str) -> None:
-        wanted = spec.get("runtimeClassName")
-        if not wanted:
-            if spec.get("overhead"):
-                raise status.forbidden("pods", name, "pod rejected: Pod Overhead set without corresponding RuntimeClass "
-                                       "defined Overhead")
-            return
-        found = self._store.get("runtimeclasses.node.k8s.io", "", wanted)
-        if found is None:
-            raise status.forbidden("pods", name, f'pod rejected: RuntimeClass "{wanted}" not found')
-        overhead = (found.get("overhead") or {}).get("podFixed")
-        if spec.get("overhead") and spec["overhead"] != overhead:
-            raise status.forbidden("pods", name, "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined "
-                                   "Overhead")
+    def _runtime_class(self, spec: Object, name: str) -> None:
+        wanted, given = spec.get("runtimeClassName"), spec.get("overhead")
+        found = self._store.get("runtimeclasses.node.k8s.io", "", wanted) if wanted else {}
+        overhead = ((found or {}).get("overhead") or {}).get("podFixed")
+        for wrong, told in ((given and not wanted, "Pod Overhead set without corresponding RuntimeClass defined Overhead"),
+                            (found is None, f'RuntimeClass "{wanted}" not found'),
+                            (given and given != overhead, "Pod's Overhead doesn't match RuntimeClass's defined Overhead")):
+            if wrong:
+                raise status.forbidden("pods", name, f"pod rejected: {told}")
         if overhead:
             spec["overhead"] = dict(overhead)
-        scheduling = found.get("scheduling") or {}
-        spec["tolerations"] = [*(spec.get("tolerations") or ()), *(
-            item for item in scheduling.get("tolerations") or () if item not in (spec.get("tolerations") or ()))]
+        scheduling, held = (found or {}).get("scheduling") or {}, spec.get("tolerations") or []
+        spec["tolerations"] = [*held, *(item for item in scheduling.get("tolerations") or () if item not in held)]
         for key, value in (scheduling.get("nodeSelector") or {}).items():
             if (own := spec.setdefault("nodeSelector", {}).setdefault(key, value)) != value:
                 raise status.forbidden("pods", name, f"conflict: runtimeClass.scheduling.nodeSelector[{key}] = {value}; "
@@ -122,14 +113,13 @@ class Admission:
 
     def _priority(self, spec: Object, name: str) -> None:
         wanted = spec.get("priorityClassName")
-        found = self._store.get("priorityclasses.scheduling.k8s.io", "", wanted) if wanted else None
-        if wanted and found is None and wanted not in ("system-node-critical", "system-cluster-critical"):
+        found = _SYSTEM.get(wanted) or (
+            self._store.get("priorityclasses.scheduling.k8s.io", "", wanted) if wanted else {})
+        if found is None:
             raise status.forbidden("pods", name, f"no PriorityClass with name {wanted} was found")
-        system = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
-        number = found.get("value", 0) if found else system.get(wanted or "", 0)
-        policy = (found or {}).get("preemptionPolicy", "PreemptLowerPriority")
-        for key, value, kind, word in (("priority", number, "integer", "priority"),
-                                       ("preemptionPolicy", policy, "string", "PreemptionPolicy")):
+        for key, value, kind, word in (
+                ("priority", found.get("value", 0), "integer", "priority"),
+                ("preemptionPolicy", found.get("preemptionPolicy", "PreemptLowerPriority"), "string", "PreemptionPolicy")):
             if spec.setdefault(key, value) != value:
                 raise status.forbidden("pods", name, f"the {kind} value of {word} ({spec[key]}) must not be provided in "
                                        f"pod spec; priority admission controller computed {value} from the given "
@@ -152,9 +142,8 @@ class Admission:
                 raise status.forbidden("pods", request.name, refusal)
             request.warnings.extend(warnings)
         elif kind in TEMPLATES:
-            spec = obj if kind == "PodTemplate" else obj["spec"]
-            spec = spec["jobTemplate"]["spec"] if kind == "CronJob" else spec
-            template = spec.get("template") or {}
+            template = find(obj, {"PodTemplate": "template", "CronJob": "spec.jobTemplate.spec.template"}.get(
+                kind, "spec.template")) or {}
             _, warnings = podsecurity.judge(request.namespace_object, template.get("metadata") or {},
                                             template.get("spec") or {}, enforce=False)
             request.warnings.extend(warnings)

@@ -78,13 +78,12 @@ class Tokens:
     def _sign(self, text: str) -> str:
         return _b64(hmac.new(self._key, text.encode(), hashlib.sha256).digest())
 
-    def audiences(self, token: str) -> list[str] | None:
-        """For whom a service account token is; None for other tokens."""
+    def claims(self, token: str) -> dict[str, Any]:
+        """What a service account token says; nothing for other tokens."""
         signed, _, signature = token.rpartition(".")
         if not signed or not hmac.compare_digest(signature, self._sign(signed)):
-            return None
-        found: list[str] = json.loads(base64.urlsafe_b64decode(signed.partition(".")[2] + "=="))["aud"]
-        return found
+            return {}
+        return dict(json.loads(base64.urlsafe_b64decode(signed.partition(".")[2] + "==")))
 
     def user(self, token: str, audiences: Sequence[str] = (ISSUER,)) -> User | None:
         """Whose token it is; None for unknown, expired, forged ones, those for others than `audiences` and those of
@@ -92,10 +91,9 @@ class Tokens:
         known = self._static.get(token)
         if known is not None:
             return known
-        signed, _, signature = token.rpartition(".")
-        if not signed or not hmac.compare_digest(signature, self._sign(signed)):
+        claims = self.claims(token)
+        if not claims:
             return None
-        claims = json.loads(base64.urlsafe_b64decode(signed.partition(".")[2] + "=="))
         private = claims["kubernetes.io"]
         namespace, account = private["namespace"], private["serviceaccount"]
         held = self._store.get("serviceaccounts", namespace, account["name"])

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from meshtls.lab.api import select, status, table
-from meshtls.lab.api.field import FieldError, forbidden, quote, unsupported
+from meshtls.lab.api.field import forbidden, quote, unsupported
 from meshtls.lab.api.resources import Resource
 from meshtls.lab.api.select import Match
 from meshtls.lab.api.store import Store
@@ -24,7 +24,6 @@ class Form(msgspec.Struct, frozen=True):
 
     kind: str = ""
     include: str = "Metadata"
-    version: str = "v1"
 
     @classmethod
     def of(cls, accept: str, query: Mapping[str, str]) -> "Form":
@@ -42,11 +41,9 @@ class Form(msgspec.Struct, frozen=True):
                 if include not in ("Metadata", "Object", "None"):
                     raise status.bad_request("Unable to convert to Table as requested: includeObject: Invalid value: "
                                              f"{quote(include)}: must be 'Metadata', 'Object', 'None', or empty")
-                return cls("Table", include, wanted["v"])
-            if word.startswith("PartialObjectMetadata"):
-                return cls("PartialObjectMetadata", version=wanted["v"])
-            if not word:
-                return cls()
+                return cls("Table", include)
+            if not word or word.startswith("PartialObjectMetadata"):
+                return cls("PartialObjectMetadata" if word else "")
         raise status.ApiError(406, "NotAcceptable", "only the following media types are accepted: application/json, "
                               "application/yaml, application/vnd.kubernetes.protobuf, application/cbor")
 
@@ -64,14 +61,12 @@ def single(obj: Object, target: Target, form: Form) -> Object:
     return versioned
 
 
-def matcher(query: Mapping[str, str], resource: Resource, namespace: str = "") -> Match | None:
+def matcher(query: Mapping[str, str], resource: Resource) -> Match | None:
     """Both selectors as one predicate, None if everything matches. Raises ApiError 400."""
-    found = [one for one in (select.labels(query.get("labelSelector", "")),
-                             select.fields(query.get("fieldSelector", ""), resource.kind, resource.custom)) if one
-             is not None]
-    if not found:
-        return None
-    return found[0] if len(found) == 1 else lambda obj: all(one(obj) for one in found)
+    chosen = (select.labels(query.get("labelSelector", "")),
+              select.fields(query.get("fieldSelector", ""), resource.kind, resource.custom))
+    found = [one for one in chosen if one is not None]
+    return (lambda obj: all(one(obj) for one in found)) if found else None
 
 
 def listed(store: Store, target: Target, query: Mapping[str, str], form: Form) -> Object:
@@ -140,30 +135,21 @@ def watched(target: Target, query: Mapping[str, str], form: Form) -> Watch:
 
 def _check(query: Mapping[str, str]) -> None:
     status.whole(query.get("timeoutSeconds") or "0")
-    errors: list[FieldError] = []
     match, watching = query.get("resourceVersionMatch"), query.get("watch") in ("true", "1")
-    known = ("Exact", "NotOlderThan", "") if not watching else ("NotOlderThan",)
-    if match:
-        if watching and "sendInitialEvents" not in query:
-            errors.append(forbidden("resourceVersionMatch",
-                                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"))
-        if not watching and not query.get("resourceVersion"):
-            errors.append(forbidden("resourceVersionMatch",
-                                    "resourceVersionMatch is forbidden unless resourceVersion is provided"))
-        if query.get("continue"):
-            errors.append(forbidden("resourceVersionMatch",
-                                    "resourceVersionMatch is forbidden when continue is provided"))
-        if match not in known:
-            errors.append(unsupported("resourceVersionMatch", match, known))
-        if match == "Exact" and query.get("resourceVersion") == "0":
-            errors.append(forbidden("resourceVersionMatch",
-                                    'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'))
-    if "sendInitialEvents" in query:
-        if not watching:
-            errors.append(forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
-        elif match != "NotOlderThan":
-            errors.append(forbidden("resourceVersionMatch",
-                                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
+    initial, known = "sendInitialEvents" in query, ("NotOlderThan",) if watching else ("Exact", "NotOlderThan", "")
+    name = "resourceVersionMatch"
+    errors = [error for wrong, error in (
+        (match and watching and not initial,
+         forbidden(name, f"{name} is forbidden for watch unless sendInitialEvents is provided")),
+        (match and not watching and not query.get("resourceVersion"),
+         forbidden(name, f"{name} is forbidden unless resourceVersion is provided")),
+        (match and query.get("continue"), forbidden(name, f"{name} is forbidden when continue is provided")),
+        (match and match not in known, unsupported(name, match, known)),
+        (match == "Exact" and query.get("resourceVersion") == "0",
+         forbidden(name, f'{name} "exact" is forbidden for resourceVersion "0"')),
+        (initial and not watching, forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list")),
+        (initial and watching and match != "NotOlderThan",
+         forbidden(name, f"sendInitialEvents requires setting {name} to NotOlderThan"))) if wrong]
     if errors:
         raise status.invalid("ListOptions", "meta.k8s.io", "", errors)
     if query.get("continue") and query.get("resourceVersion", "0") not in ("", "0"):

@@ -4,6 +4,7 @@ A line of the table: group, versions (preferred first), plural, Kind, scope (n n
 short names, categories. The kind's fields are named by `model`, the class of the official Python client that was
 generated from the API.
 """
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -142,13 +143,10 @@ def from_definition(definition: dict[str, Any]) -> Resource:
 
 def _priority(version: str) -> tuple[int, int, int, str]:
     """Kubernetes' order of versions: GA, beta, alpha; newest first."""
-    head, _, tail = version.removeprefix("v").partition("beta")
-    stage = 1 if tail else 0
-    if not tail:
-        head, _, tail = version.removeprefix("v").partition("alpha")
-        stage = 2 if tail else 0
-    numbers = head.isdigit() and (tail.isdigit() or not tail)
-    return (stage, -int(head), -int(tail or 0), "") if numbers else (3, 0, 0, version)
+    found = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
+    if found is None:
+        return 3, 0, 0, version
+    return ("", "beta", "alpha").index(found[2] or ""), -int(found[1]), -int(found[3] or 0), ""
 
 
 class Registry:

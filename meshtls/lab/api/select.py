@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshtls.lab.api import field, status
+from meshtls.lab.api.cells import find
 
 Object = dict[str, Any]
 Labels = dict[str, str]
@@ -18,14 +19,7 @@ class _Parser:
     """The grammar of labels.Parse: `a=b,c!=d,e in (f,g),h notin (i),j,!k,l>1`."""
 
     def __init__(self, text: str) -> None:
-        self._tokens: list[str] = []
-        place = 0
-        while place < len(text.rstrip()):
-            found = _TOKEN.match(text, place)
-            if found is None:
-                break
-            self._tokens.append(found[1] or found[2])
-            place = found.end()
+        self._tokens = [symbol or word for symbol, word in _TOKEN.findall(text)]
         self._place = 0
 
     def peek(self) -> str:
@@ -41,18 +35,17 @@ class _Parser:
         return bool(token) and token[0] not in "=!<>(),"
 
     def requirements(self) -> list[tuple[str, str, list[str]]]:
-        found = []
-        while self.peek() != _END:
+        found: list[tuple[str, str, list[str]]] = []
+        expected = "!, identifier, or 'end of string'"
+        while self.peek() != _END or found:
             if not (self.word(self.peek()) or self.peek() == "!"):
-                raise _bad(f"found '{self.peek()}', expected: !, identifier, or 'end of string'")
+                raise _bad(f"found '{self.peek()}', expected: {expected}")
             found.append(self._requirement())
-            token = self.next()
+            token, expected = self.next(), "identifier after ','"
             if token == _END:
                 break
             if token != ",":
                 raise _bad(f"found '{token}', expected: ',' or 'end of string'")
-            if not (self.word(self.peek()) or self.peek() == "!"):
-                raise _bad(f"found '{self.peek()}', expected: identifier after ','")
         return found
 
     def _requirement(self) -> tuple[str, str, list[str]]:
@@ -146,15 +139,12 @@ def selected(selector: Object | None, held: Labels) -> bool:
                for term in selector.get("matchExpressions") or ())
 
 
-_POD_FIELDS = ("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName",
-               "spec.hostNetwork", "status.phase",
-               "status.podIP", "status.podIPs", "status.nominatedNodeName")
-_EVENT_FIELDS = ("involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
-                 "involvedObject.apiVersion",
-                 "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source",
-                 "type")
 FIELDS: dict[str, tuple[str, ...]] = {
-    "Pod": _POD_FIELDS, "Event": _EVENT_FIELDS, "Namespace": ("status.phase", "name"), "Node": ("spec.unschedulable",),
+    "Pod": ("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
+            "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName"),
+    "Event": ("involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
+              "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason",
+              "reportingComponent", "source", "type"), "Namespace": ("status.phase", "name"), "Node": ("spec.unschedulable",),
     "Secret": ("type",), "Job": ("status.successful",), "ReplicationController": ("status.replicas",),
     "Service": ("spec.clusterIP", "spec.type")}
 """What may be selected besides metadata.name and metadata.namespace."""
@@ -177,18 +167,11 @@ def fields(text: str, kind: str, custom: bool = False) -> Match | None:
         terms.append((found[1], found[2] != "!=", re.sub(r"\\(.)", r"\1", found[3])))
     for name, _, _ in terms:
         if name not in ("metadata.name", "metadata.namespace", *FIELDS.get(kind, ())):
-            if custom:
-                raise _bad(f'field label not supported: {name}')
-            raise _bad(_unknown(name, kind))
+            raise _bad(f"field label not supported: {name}" if custom or kind in FIELDS else
+                       f'"{name}" is not a known field selector: only "metadata.name", "metadata.namespace"')
     if not terms:
         return None
     return lambda obj: all((_value(obj, name) == value) is equal for name, equal, value in terms)
-
-
-def _unknown(name: str, kind: str) -> str:
-    if kind in FIELDS:
-        return f"field label not supported: {name}"
-    return f'"{name}" is not a known field selector: only "metadata.name", "metadata.namespace"'
 
 
 def _value(obj: Any, name: str) -> str:
@@ -198,11 +181,10 @@ def _value(obj: Any, name: str) -> str:
         name = "metadata.name"
     if name == "status.successful":
         return str((obj.get("status") or {}).get("succeeded", 0))
-    for part in name.split("."):
-        obj = obj.get(part) if isinstance(obj, dict) else None
-    if isinstance(obj, bool) or obj is None:
-        return str(obj or False).lower() if name in ("spec.hostNetwork", "spec.unschedulable") else ""
-    return str(obj)
+    found = find(obj, name)
+    if isinstance(found, bool) or found is None:
+        return str(found or False).lower() if name in ("spec.hostNetwork", "spec.unschedulable") else ""
+    return str(found)
 
 
 def named(text: str) -> str:

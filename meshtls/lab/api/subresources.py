@@ -78,7 +78,7 @@ class Subresources:
         raise status.not_allowed()
 
     def _reviewed(self, token: str, wanted: list[str]) -> Object:
-        found, given = self._tokens.user(token, wanted), self._tokens.audiences(token)
+        found, given = self._tokens.user(token, wanted), self._tokens.claims(token).get("aud")
         if found is not None:
             fitting = [one for one in wanted if given is None or one in given]
             return {"authenticated": True, "user": found.info(), "audiences": fitting}

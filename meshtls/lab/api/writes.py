@@ -53,8 +53,7 @@ class Options(msgspec.Struct):
     warnings: list[str] = []
 
     def told(self, kind: str) -> Object:
-        found: Object = {"kind": kind, "apiVersion": "meta.k8s.io/v1"}
-        return {**found, **({"dryRun": ["All"]} if self.dry_run else {}),
+        return {"kind": kind, "apiVersion": "meta.k8s.io/v1", **({"dryRun": ["All"]} if self.dry_run else {}),
                 **({} if kind == "DeleteOptions" else {"fieldManager": self.manager})}
 
 
@@ -282,8 +281,8 @@ class Writes:
                 raise status.conflict(qualified, target.name,
                                       f"the {word} in the precondition ({condition[key]}) does not match the {word} in "
                                       f"record ({old['metadata'][key]}). {tail}")
-        if kind == "Job" and not resource.custom and not wishes.get("propagationPolicy") and (
-                wishes.get("orphanDependents") is None):
+        policy = wishes.get("propagationPolicy") or {True: "Orphan", False: "Background"}.get(wishes.get("orphanDependents"))
+        if kind == "Job" and not resource.custom and not policy:
             options.warnings.append("child pods are preserved by default when jobs are deleted; set "
                                     "propagationPolicy=Background to remove them or set propagationPolicy=Orphan to "
                                     "suppress this warning")
@@ -293,9 +292,9 @@ class Writes:
         if options.dry_run:
             left = self._store.marked(resource.name, old, wishes.get("gracePeriodSeconds"))
             return left, not left["metadata"].get("finalizers") and kind != "Namespace"
-        wishes = _orphaning(resource, wishes)
-        finalizer = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(wishes.get("propagationPolicy") or (
-            "Orphan" if wishes.get("orphanDependents") else ""))
+        if not policy and not resource.custom and kind in ("Job", "ReplicationController"):
+            policy = "Orphan"  # they leave their pods behind unless told otherwise
+        finalizer = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(policy or "")
         if finalizer and finalizer not in (old["metadata"].get("finalizers") or ()):
             self._store.mutate(resource.name, target.namespace, target.name,
                                lambda obj: obj["metadata"].setdefault("finalizers", []).append(finalizer))
@@ -398,11 +397,3 @@ def _fit_namespace(metadata: Object, target: Target) -> None:
     metadata.pop("namespace", None)
     if target.namespace:
         metadata["namespace"] = target.namespace
-
-
-def _orphaning(resource: Resource, wishes: Object) -> Object:
-    """Jobs and replication controllers leave their pods behind unless told otherwise."""
-    if resource.custom or resource.kind not in ("Job", "ReplicationController") or (
-            wishes.get("propagationPolicy") or wishes.get("orphanDependents") is not None):
-        return wishes
-    return {**wishes, "propagationPolicy": "Orphan"}
