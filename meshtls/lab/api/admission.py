@@ -113,7 +113,7 @@ class Admission:
 
     def _priority(self, spec: Object, name: str) -> None:
         wanted = spec.get("priorityClassName")
-        found = _SYSTEM.get(wanted) or (
+        found = _SYSTEM.get(wanted or "") or (
             self._store.get("priorityclasses.scheduling.k8s.io", "", wanted) if wanted else {})
         if found is None:
             raise status.forbidden("pods", name, f"no PriorityClass with name {wanted} was found")

@@ -56,7 +56,7 @@ def refused(error: status.ApiError, request: Request) -> Response:
     return response
 
 
-async def until(closing: asyncio.Event, chunks: AsyncGenerator[bytes], first: bytes | None = b"") -> AsyncIterator[bytes]:
+async def until(closing: asyncio.Event, chunks: AsyncIterator[bytes], first: bytes | None = b"") -> AsyncIterator[bytes]:
     """What is streamed, until it ends or the server stops. `first` was read of it already (None: it had ended)."""
     stopped = asyncio.ensure_future(closing.wait())
     following = None
@@ -71,4 +71,5 @@ async def until(closing: asyncio.Event, chunks: AsyncGenerator[bytes], first: by
         if following is not None:
             following.cancel()
             await asyncio.wait((following,))
-        await chunks.aclose()
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from starlette.requests import ClientDisconnect, Request as HttpRequest
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from meshtls.lab.api import (answers, authz, discovery, istio, logs, patch, protobuf, reads, select, status,
-                             subresources, watch)
+from meshtls.lab.api import answers, authz, discovery, istio, logs, patch, protobuf, reads, select, status, subresources, watch
 from meshtls.lab.api.admission import Admission
 from meshtls.lab.api.authz import Attributes, Rbac
 from meshtls.lab.api.field import forbidden, invalid, quote, required, too_long, unsupported

@@ -190,8 +190,8 @@ def review(kind: str, obj: Object, user: User, rbac: Rbac, namespace: str) -> Ob
     if kind in ("SubjectAccessReview", "LocalSubjectAccessReview"):
         user = User(spec.get("user", ""), tuple(spec.get("groups") or ()), spec.get("uid", ""))
     if asked is not None:
-        words = (asked.get(key, "") for key in ("verb", "group", "resource", "subresource"))
-        wanted = Attributes(*words, namespace or asked.get("namespace", ""), asked.get("name", ""))
+        wanted = Attributes(asked.get("verb", ""), asked.get("group", ""), asked.get("resource", ""),
+                            asked.get("subresource", ""), namespace or asked.get("namespace", ""), asked.get("name", ""))
     else:
         wanted = Attributes(spec["nonResourceAttributes"].get("verb", ""), path=spec["nonResourceAttributes"].get("path", ""))
     verdict = rbac.allowed(user, wanted)

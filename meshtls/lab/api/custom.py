@@ -9,8 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from meshtls.lab.api import cel
-from meshtls.lab.api.field import (OMITTED, FieldError, duplicate, forbidden, invalid, mistyped, required, shown,
-                                   too_long, too_many, unsupported)
+from meshtls.lab.api.field import OMITTED, FieldError, duplicate, forbidden, invalid, mistyped, required, shown, too_long, too_many, unsupported
 from meshtls.lab.api.istio_rules import RULES
 from meshtls.lab.api.store import clone
 
@@ -19,9 +18,10 @@ _UNCHECKED = ("some validation rules were not checked because the object was inv
               "complete validation")
 _BLOCKING = {"FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany",
              "FieldValueTypeInvalid"}
-_SIZES = {str: ("minLength", "maxLength", "be at least {} chars long"),
-          list: ("minItems", "maxItems", "have at least {} items"),
-          dict: ("minProperties", "maxProperties", "have at least {} properties")}
+_SIZES: dict[type, tuple[str, str, str]] = {
+    str: ("minLength", "maxLength", "be at least {} chars long"),
+    list: ("minItems", "maxItems", "have at least {} items"),
+    dict: ("minProperties", "maxProperties", "have at least {} properties")}
 _OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _FORMATS = {
     "date-time": r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[-+]\d\d:\d\d)", "date": r"\d{4}-\d\d-\d\d",

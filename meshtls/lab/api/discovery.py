@@ -15,7 +15,7 @@ VERSION = {"major": "1", "minor": "36", "gitVersion": "v1.36.2+meshtls-lab", "gi
            "gitTreeState": "clean",
            "buildDate": "2026-06-01T00:00:00Z", "goVersion": "none", "compiler": "none", "platform": "linux/amd64",
            "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1", "minCompatibilityMinor": "35"}
-_VERBS = {"log": ["get"], "finalize": ["update"], **dict.fromkeys(("binding", "eviction", "token"), ["create"])}
+_VERBS = {"log": ["get"], "finalize": ["update"], **{key: ["create"] for key in ("binding", "eviction", "token")}}
 _KINDS = {"binding": ("", "v1", "Binding"), "eviction": ("policy", "v1", "Eviction"),
           "token": ("authentication.k8s.io", "v1", "TokenRequest"), "scale": ("autoscaling", "v1", "Scale")}
 """Of subresources: what may be done where that is not reading and writing, and the kind where it is another."""
@@ -70,7 +70,7 @@ def _entry(one: Resource, version: str) -> Object:
              "verbs": _VERBS.get(sub, ["get", "patch", "update"])} for sub in one.subresources]
     found = {"resource": one.plural, "responseKind": _kind(*own), "scope": "Namespaced" if one.namespaced else "Cluster",
              "singularResource": one.singular, "verbs": one.verbs}
-    more = {"shortNames": list(one.short), "categories": list(one.categories), "subresources": subs}
+    more: Object = {"shortNames": list(one.short), "categories": list(one.categories), "subresources": subs}
     return {**found, **{key: value for key, value in more.items() if value}}
 
 
@@ -93,9 +93,9 @@ def _resource_list(registry: Registry, name: str, version: str) -> Object:
     for one in _of(registry, name, version):
         entry = _entry(one, version)
         if one.plural != "bindings":
+            known = {key: entry[key] for key in ("verbs", "shortNames", "categories") if key in entry}
             listed.append({"name": one.plural, "singularName": one.singular, "namespaced": one.namespaced,
-                           "kind": one.kind, **{key: entry[key] for key in ("verbs", "shortNames", "categories")
-                                                if key in entry}})
+                           "kind": one.kind, **known})
         for sub in entry.get("subresources", ()):
             kind = sub["responseKind"]
             foreign = kind if (kind["group"], kind["version"]) != (one.group, version) else {"kind": kind["kind"]}

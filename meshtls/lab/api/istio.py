@@ -208,7 +208,7 @@ class _Reader:
         bare, least, most, key = re.findall(r"^(.*?)(?:#(\d*)-(\d*))?(?:@(\w+))?$", text)[0]
         node = self._bare(bare, owner)
         names = _LIMITS.get(node["type"], ("minimum", "maximum")) if "type" in node else ("", "")
-        limits = {name: int(value) for name, value in zip(names, (least, most), strict=True) if value}
+        limits: dict[str, Any] = {name: int(value) for name, value in zip(names, (least, most), strict=True) if value}
         if key:
             limits |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
         rules = {"x-rules": [owner, *node.get("x-rules", ())]} if owner in RULES else {}

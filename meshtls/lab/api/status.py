@@ -9,7 +9,6 @@ from typing import Any
 
 from meshtls.lab.api.field import FieldError
 
-
 _BARE = {"", "BadRequest", "Unauthorized", "InternalError", "RequestEntityTooLarge"}
 """Reasons whose Status has no details unless there are some."""
 

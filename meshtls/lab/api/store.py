@@ -217,7 +217,7 @@ class Store:
 
     def marked(self, resource: str, obj: dict[str, Any], grace_s: int | None = None) -> dict[str, Any]:
         """What `delete` makes of an object before it goes."""
-        marked = clone(obj)
+        marked: dict[str, Any] = clone(obj)
         metadata = marked["metadata"]
         grace = self._grace(resource, obj, grace_s)
         if "deletionTimestamp" in metadata:

@@ -7,8 +7,8 @@ process by `inject`.
 import asyncio
 import base64
 import json
-import ssl
 import socket
+import ssl
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any

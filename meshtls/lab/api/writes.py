@@ -60,6 +60,7 @@ class Options(msgspec.Struct):
 class Writes:
     def __init__(self, store: Store, registry: Registry, admission: Admission, rbac: authz.Rbac) -> None:
         self._store, self._registry, self._admission, self._rbac = store, registry, admission, rbac
+        self._running: set[asyncio.Future[None]] = set()
 
     def read(self, body: bytes, target: Target, options: Options) -> Object:
         """A request's object, of the right kind and with known fields only."""
@@ -156,8 +157,8 @@ class Writes:
         """A patched object with known fields only; complaints name the patch."""
         given = made.get("apiVersion"), made.get("kind")
         if target.resource.custom and given != (target.api_version, target.resource.kind):
-            key, value, wanted = next((one for one in (("apiVersion", given[0], target.api_version),
-                                                       ("kind", given[1], target.resource.kind)) if one[1] != one[2]))
+            key, value, wanted = next(one for one in (("apiVersion", given[0], target.api_version),
+                                                       ("kind", given[1], target.resource.kind)) if one[1] != one[2])
             raise status.invalid(str(given[1]), target.resource.group, target.name,
                                  [invalid(key, value, f"must be {wanted}")])
         try:
@@ -281,7 +282,8 @@ class Writes:
                 raise status.conflict(qualified, target.name,
                                       f"the {word} in the precondition ({condition[key]}) does not match the {word} in "
                                       f"record ({old['metadata'][key]}). {tail}")
-        policy = wishes.get("propagationPolicy") or {True: "Orphan", False: "Background"}.get(wishes.get("orphanDependents"))
+        policy = wishes.get("propagationPolicy") or {True: "Orphan", False: "Background", None: ""}[
+            wishes.get("orphanDependents")]
         if kind == "Job" and not resource.custom and not policy:
             options.warnings.append("child pods are preserved by default when jobs are deleted; set "
                                     "propagationPolicy=Background to remove them or set propagationPolicy=Orphan to "
@@ -299,9 +301,9 @@ class Writes:
             self._store.mutate(resource.name, target.namespace, target.name,
                                lambda obj: obj["metadata"].setdefault("finalizers", []).append(finalizer))
         self._store.delete(resource.name, target.namespace, target.name, wishes.get("gracePeriodSeconds"))
-        left = self._store.get(resource.name, target.namespace, target.name)
-        if left is not None and left["metadata"]["uid"] == old["metadata"]["uid"]:
-            return left, False
+        still = self._store.get(resource.name, target.namespace, target.name)
+        if still is not None and still["metadata"]["uid"] == old["metadata"]["uid"]:
+            return still, False
         gone = clone(old)
         if kind == "Namespace":
             gone.setdefault("status", {})["phase"] = "Terminating"
@@ -333,7 +335,9 @@ class Writes:
                 done(await self.create(target, clone(obj), options))
             except status.ApiError as error:
                 done(error)
-        asyncio.ensure_future(run())
+        task = asyncio.ensure_future(run())
+        self._running.add(task)  # the loop itself holds a task weakly
+        task.add_done_callback(self._running.discard)
 
     def _warn(self, resource: Resource, obj: Object, options: Options) -> None:
         options.warnings += warn.of(resource, obj)
