@@ -77,40 +77,31 @@ def find(value: Any, path: str) -> Any:
 
 
 def _pod(pod: Object, now: float) -> Object:
+    """As kubectl counts: init containers come first; those that restart always are containers like the others."""
     spec, status = pod.get("spec") or {}, pod.get("status") or {}
     reason = status.get("reason") or status.get("phase") or "Unknown"
-    sidecars = {one["name"] for one in spec.get("initContainers") or () if one.get("restartPolicy") == "Always"}
-    total = len(spec.get("containers") or ()) + len(sidecars)
-    restarts, sidecar_restarts, ready, last = 0, 0, 0, ""
-    initializing = False
-    if any(gate for gate in spec.get("schedulingGates") or ()) and reason == "Pending":
+    if spec.get("schedulingGates") and reason == "Pending":
         reason = "SchedulingGated"
-    for place, held in enumerate(status.get("initContainerStatuses") or ()):
-        restarts += held.get("restartCount", 0)
-        if held["name"] in sidecars:
-            sidecar_restarts += held.get("restartCount", 0)
-        last = max(last, ((held.get("lastState") or {}).get("terminated") or {}).get("finishedAt") or "")
+    sidecars = {one["name"] for one in spec.get("initContainers") or () if one.get("restartPolicy") == "Always"}
+    initial, others = status.get("initContainerStatuses") or [], status.get("containerStatuses") or []
+    ready, running = 0, False
+    for place, held in enumerate(initial):
         state = held.get("state") or {}
-        if "terminated" in state and state["terminated"].get("exitCode") == 0:
+        ended, waits = state.get("terminated"), (state.get("waiting") or {}).get("reason")
+        if ended is not None and ended.get("exitCode") == 0:
             continue
         if held["name"] in sidecars and held.get("started"):
             ready += bool(held.get("ready"))
             continue
-        if "terminated" in state:
-            reason = "Init:" + _ended(state["terminated"])
-        elif state.get("waiting", {}).get("reason") not in (None, "", "PodInitializing"):
-            reason = "Init:" + state["waiting"]["reason"]
-        else:
-            reason = f"Init:{place}/{len(spec.get('initContainers') or ())}"
-        initializing = True
+        reason = "Init:" + (_ended(ended) if ended is not None else waits if waits not in (None, "", "PodInitializing")
+                            else f"{place}/{len(spec.get('initContainers') or ())}")
+        counted = initial[:place + 1]
         break
-    if not initializing:
-        restarts, running = sidecar_restarts, False
-        for held in reversed(status.get("containerStatuses") or ()):
-            restarts += held.get("restartCount", 0)
-            last = max(last, ((held.get("lastState") or {}).get("terminated") or {}).get("finishedAt") or "")
+    else:
+        counted = [*(one for one in initial if one["name"] in sidecars), *others]
+        for held in reversed(others):
             state = held.get("state") or {}
-            if state.get("waiting", {}).get("reason"):
+            if (state.get("waiting") or {}).get("reason"):
                 reason = state["waiting"]["reason"]
             elif "terminated" in state:
                 reason = _ended(state["terminated"])
@@ -118,18 +109,19 @@ def _pod(pod: Object, now: float) -> Object:
                 running = True
                 ready += 1
         if reason == "Completed" and running:
-            fine = any(item.get("type") == "Ready" and item.get("status") == "True" for item in status.get("conditions")
-                       or ())
+            fine = find(pod, 'status.conditions[?(@.type=="Ready")].status') == "True"
             reason = "Running" if fine else "NotReady"
     if pod["metadata"].get("deletionTimestamp"):
         if status.get("reason") == "NodeLost":
             reason = "Unknown"
         elif status.get("phase") not in ("Succeeded", "Failed"):
             reason = "Terminating"
-    gates = [gate["conditionType"] for gate in spec.get("readinessGates") or ()]
-    met = sum(any(item["type"] == gate and item["status"] == "True" for item in status.get("conditions") or ())
-              for gate in gates)
-    return {"ready": f"{ready}/{total}", "status": reason, "gates": f"{met}/{len(gates)}" if gates else "",
+    restarts = sum(one.get("restartCount", 0) for one in counted)
+    last = max((find(one, "lastState.terminated.finishedAt") or "" for one in counted), default="")
+    held_true = {one["type"] for one in status.get("conditions") or () if one["status"] == "True"}
+    gates = [gate["conditionType"] in held_true for gate in spec.get("readinessGates") or ()]
+    return {"ready": f"{ready}/{len(spec.get('containers') or ()) + len(sidecars)}", "status": reason,
+            "gates": f"{sum(gates)}/{len(gates)}" if gates else "",
             "restarts": f"{restarts} ({age(last, now)} ago)" if restarts and last else str(restarts)}
 
 
