@@ -52,23 +52,36 @@ def age(text: str | None, now: float) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _steps(path: str) -> list[tuple[str, str, str, str]]:
-    return [(name.replace("\\.", "."), index, key, wanted) for name, index, key, wanted in _STEP.findall(path)]
+def getter(path: str) -> Callable[[Any], list[Any]]:
+    """Reads the values at a JSONPath of the form .a.b[0].c, [*] and [?(@.x=="y")] included; nulls count as absent."""
+    steps = [(name.replace("\\.", "."), index, key, wanted) for name, index, key, wanted in _STEP.findall(path)]
+    plain = [name for name, index, key, _ in steps if not index and not key]
 
+    def get(value: Any) -> list[Any]:
+        try:
+            for name in plain:
+                value = value.get(name)
+        except AttributeError:
+            return []
+        return [] if value is None else [value]
 
-def every(value: Any, path: str) -> list[Any]:
-    """The values at a JSONPath of the form .a.b[0].c, [*] and [?(@.x=="y")] included; nulls count as absent."""
-    found = [value]
-    for name, index, key, wanted in _steps(path):
-        if name:
-            found = [one.get(name) for one in found if isinstance(one, dict)]
-        else:
+    def walk(value: Any) -> list[Any]:
+        found = [value]
+        for name, index, key, wanted in steps:
+            if name:
+                found = [one[name] for one in found if isinstance(one, dict) and one.get(name) is not None]
+                continue
             lists = [one for one in found if isinstance(one, list)]
             if key:
                 found = [item for one in lists for item in one if str(find(item, key)) == wanted]
             else:
                 found = [item for one in lists for item in (one if index == "*" else one[int(index):int(index) + 1])]
-    return [one for one in found if one is not None]
+        return [one for one in found if one is not None]
+    return get if len(plain) == len(steps) else walk
+
+
+def every(value: Any, path: str) -> list[Any]:
+    return getter(path)(value)
 
 
 def find(value: Any, path: str) -> Any:

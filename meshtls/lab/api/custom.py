@@ -4,7 +4,7 @@ Messages are those of the API server's OpenAPI validator. Rules (x-kubernetes-va
 are not asked when a value is absent, unknown, of the wrong type or too large; one more error then says so.
 """
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -29,19 +29,17 @@ _FORMATS = {
     "email": r"[^@\s]+@[^@\s]+", "byte": r"[A-Za-z0-9+/\r\n]*={0,2}"}
 
 
-def children(node: Node, value: Any, path: str, mapped: str = "{}.{}") -> Iterator[tuple[Node, Any, Any, str]]:
+def children(node: Node, value: Any, path: str, mapped: str = ".{}") -> Sequence[tuple[Node, Any, Any, str]]:
     """What a value holds of which the schema speaks: the part's schema, its key, itself and its path; `mapped` makes the
     paths of a map's values."""
     if isinstance(value, dict):
         known, others = node.get("properties") or {}, node.get("additionalProperties")
-        for key, item in value.items():
-            if key in known:
-                yield known[key], key, item, _join(path, key)
-            elif isinstance(others, dict):
-                yield others, key, item, mapped.format(path, key)
-    elif isinstance(value, list):
-        for place, item in enumerate(value):
-            yield node.get("items") or {}, place, item, f"{path}[{place}]"
+        return [(known[key], key, item, f"{path}.{key}" if path else key) if key in known else
+                (others, key, item, path + mapped.format(key))
+                for key, item in value.items() if key in known or isinstance(others, dict)]
+    if isinstance(value, list):
+        return [(node.get("items") or {}, place, item, f"{path}[{place}]") for place, item in enumerate(value)]
+    return ()
 
 
 def apply_defaults(node: Node, value: Any) -> None:
@@ -177,7 +175,7 @@ def _rules(node: Node, value: Any, old: Any, path: str) -> Iterator[FieldError]:
             at = _join(path, rule["fieldPath"].lstrip(".")) if rule.get("fieldPath") else path
             yield {"FieldValueRequired": required(at, verdict), "FieldValueForbidden": forbidden(at, verdict),
                    "FieldValueDuplicate": duplicate(at, told)}.get(rule.get("reason"), invalid(at, told, verdict))
-    for child, key, item, at in children(node, value, path, "{}[{}]"):
+    for child, key, item, at in children(node, value, path, "[{}]"):
         if key != "metadata":
             yield from _rules(child, item, old.get(key) if isinstance(old, dict) else None, at)
 

@@ -50,15 +50,15 @@ class Form(msgspec.Struct, frozen=True):
 
 def single(obj: Object, target: Target, form: Form) -> Object:
     """One object in the asked version and form."""
-    versioned = {"kind": target.resource.kind, "apiVersion": target.api_version,
-                 **{key: value for key, value in obj.items() if key not in ("kind", "apiVersion")}}
     if form.kind == "Table":
-        found = table.render(target.resource, target.version, [versioned], time.time(), include=form.include)
-        found["metadata"] = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
-        return found
+        return as_list([obj], target, form, {"resourceVersion": obj["metadata"].get("resourceVersion", "")})
     if form.kind:
         return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
-    return versioned
+    return {"kind": target.resource.kind, "apiVersion": target.api_version, **_bare(obj)}
+
+
+def _bare(obj: Object) -> Object:
+    return {key: value for key, value in obj.items() if key not in ("kind", "apiVersion")}
 
 
 def matcher(query: Mapping[str, str], resource: Resource) -> Match | None:
@@ -99,22 +99,15 @@ def listed(store: Store, target: Target, query: Mapping[str, str], form: Form) -
 
 
 def as_list(found: list[Object], target: Target, form: Form, metadata: Object) -> Object:
-    resource = target.resource
+    resource, plain = target.resource, Form()
     if form.kind == "Table":
-        rows = [{"kind": resource.kind, "apiVersion": target.api_version, **obj}
-                for obj in found] if form.include == "Object" else found
+        rows = [single(obj, target, plain) for obj in found] if form.include == "Object" else found
         return {**table.render(resource, target.version, rows, time.time(), include=form.include), "metadata": metadata}
+    items = [single(obj, target, form) if form.kind or resource.custom else _bare(obj) for obj in found]
     if form.kind:
-        items = [{"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
-                 for obj in found]
         return {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
                 "items": items}
-    if resource.custom:
-        items = [{**obj, "apiVersion": target.api_version, "kind": resource.kind} for obj in found]
-    else:
-        items = [{key: value for key, value in obj.items() if key not in ("apiVersion", "kind")} for obj in found]
-    if resource.custom:
-        metadata = {"continue": "", **metadata}
+    metadata = {"continue": "", **metadata} if resource.custom else metadata
     return {"kind": resource.list_kind, "apiVersion": target.api_version, "metadata": metadata, "items": items}
 
 

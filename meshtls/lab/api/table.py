@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from meshtls.lab.api.cells import FACTS, age, every, find
+from meshtls.lab.api.cells import FACTS, age, find, getter
 from meshtls.lab.api.resources import Resource
 
 Object = dict[str, Any]
@@ -142,9 +142,12 @@ def _placeholder(text: str) -> Cell:
     assert found is not None, text
     word, paths, otherwise = found[1], found[2].split(), found[3]
     default = int(otherwise) if otherwise and otherwise.isdigit() else otherwise
+    getters = [getter(path) for path in paths]
 
     def cell(obj: Object, now: float) -> Any:
-        values = [value for path in paths for value in every(obj, path) if value != ""]
+        values = getters[0](obj) if len(getters) == 1 else [value for get in getters for value in get(obj)]
+        if values == [""]:
+            values = []
         if not values and default is not None:
             return default
         if word:
