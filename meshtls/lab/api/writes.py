@@ -23,8 +23,7 @@ from meshtls.lab.api.store import Missing, Stale, Store, clone, wanted
 
 Object = dict[str, Any]
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
-_RBAC_GUARDED = {f"{plural}.{authz.RBAC}" for plural in ("roles", "clusterroles", "rolebindings",
-                                                         "clusterrolebindings")}
+_RBAC_GUARDED = {f"{plural}.{authz.RBAC}" for plural in ("roles", "clusterroles", "rolebindings", "clusterrolebindings")}
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -39,6 +38,11 @@ class Target(msgspec.Struct, frozen=True):
     @property
     def api_version(self) -> str:
         return self.resource.api_version(self.version)
+
+    @property
+    def node(self) -> Object:
+        """The schema of the kind."""
+        return schema.of(self.resource, self.version)
 
 
 class Options(msgspec.Struct):
@@ -72,7 +76,7 @@ class Writes:
 
     def own(self, target: Target, obj: Object, options: Options, old: Object | None = None) -> None:
         """Write the requester into an object as the owner of what is new in it."""
-        apply.updated(schema.of(target.resource, target.version), old, obj, options.manager, target.api_version,
+        apply.updated(target.node, old, obj, options.manager, target.api_version,
                       target.subresource, self._store.now(), strategy.reset(target.resource, target.subresource))
 
     async def write(self, verb: str, target: Target, body: bytes, options: Options) -> tuple[Object, bool]:
@@ -106,8 +110,7 @@ class Writes:
     async def replace(self, target: Target, obj: Object, options: Options) -> tuple[Object, bool]:
         """The changed object, and whether it was created (some kinds are)."""
         metadata, resource = obj.setdefault("metadata", {}), target.resource
-        fit_name(metadata, target)
-        _fit_namespace(metadata, target)
+        _fit(metadata, target)
         old = self._store.get(resource.name, target.namespace, target.name)
         if old is None and resource.kind in strategy.MADE_BY_PUT and not target.subresource:
             return await self.create(target, obj, options), True
@@ -134,16 +137,13 @@ class Writes:
         for attempt in range(5):
             old = self.held(target)
             current = {**old, "apiVersion": target.api_version, "kind": target.resource.kind}
-            if kind == patch.STRATEGIC:
-                made = patch.strategic(schema.of(target.resource, target.version), current, change)
-            else:
-                made = patch.merge(current, change) if kind == patch.MERGE else patch.json_patch(current, change)
+            made = (patch.strategic(target.node, current, change) if kind == patch.STRATEGIC else
+                    patch.merge(current, change) if kind == patch.MERGE else patch.json_patch(current, change))
             obj = self._reshaped(target, made, change if kind == patch.STRATEGIC else None, options)
             if not obj.setdefault("metadata", {}).get("name"):
                 raise status.bad_request(f"the name of the object ({target.name} based on URL) was undeterminable: name "
                                          "must be provided")
-            fit_name(obj["metadata"], target)
-            _fit_namespace(obj["metadata"], target)
+            _fit(obj["metadata"], target)
             named = isinstance(change, dict) and (change.get("metadata") or {}).get("resourceVersion")
             try:
                 return await self._change(target, old, obj, options, "PatchOptions"), False
@@ -190,9 +190,8 @@ class Writes:
         if isinstance(given, dict):
             if given.get("managedFields") is not None:
                 raise status.bad_request("metadata.managedFields must be nil")
-            fit_name(given, target)
-            _fit_namespace(given, target)
-        if faults := list(apply.faults(schema.of(target.resource, target.version), config)):
+            _fit(given, target)
+        if faults := list(apply.faults(target.node, config)):
             group, _, version = target.api_version.rpartition("/")
             told = faults[0] if len(faults) == 1 else "errors:\n" + "\n".join(f"  {fault}" for fault in faults)
             raise status.ApiError(500, "", f"failed to create typed patch object ({space}/{target.name}; "
@@ -201,12 +200,11 @@ class Writes:
         old = self._store.get(target.resource.name, target.namespace, target.name)
         if old is None and target.subresource:
             raise status.not_found(target.resource.name, target.name)
-        node = schema.of(target.resource, target.version)
         live = {**old, "apiVersion": target.api_version} if old is not None else None
         config = {key: value for key, value in shaped.items() if target.subresource != "status" or key != "spec"}
         if not target.subresource and "status" in target.resource.subresources:
             config.pop("status", None)
-        made = apply.applied(node, live, config, options.manager, target.api_version, options.force, self._store.now(),
+        made = apply.applied(target.node, live, config, options.manager, target.api_version, options.force, self._store.now(),
                              target.subresource, strategy.reset(target.resource, target.subresource))
         made, _ = decode.shape(made, target.resource, target.version)
         if old is None:
@@ -259,7 +257,9 @@ class Writes:
         request.name = obj["metadata"].get("name", "")
         if errors:
             raise status.invalid(resource.kind, resource.group, request.name, errors)
-        self._warn(resource, obj, options)
+        options.warnings += warn.of(resource, obj)
+        if owners := obj["metadata"].get("ownerReferences"):
+            obj["metadata"]["ownerReferences"] = list({one.get("uid"): one for one in reversed(owners)}.values())[::-1]
         if resource.name in _RBAC_GUARDED and (old is None or _granted(obj) != _granted(old)):
             authz.check_escalation(self._rbac, options.user, resource.name, obj, target.namespace)
         await self._admission.validate(request)
@@ -339,12 +339,6 @@ class Writes:
         self._running.add(task)  # the loop itself holds a task weakly
         task.add_done_callback(self._running.discard)
 
-    def _warn(self, resource: Resource, obj: Object, options: Options) -> None:
-        options.warnings += warn.of(resource, obj)
-        owners = obj["metadata"].get("ownerReferences") or []
-        if owners:
-            obj["metadata"]["ownerReferences"] = list({owner.get("uid"): owner for owner in reversed(owners)}.values())[::-1]
-
     def held(self, target: Target) -> Object:
         found = self._store.get(target.resource.name, target.namespace, target.name)
         if found is None:
@@ -353,7 +347,7 @@ class Writes:
 
     def _fill(self, target: Target, obj: Object) -> None:
         if target.resource.custom:
-            custom.apply_defaults(schema.of(target.resource, target.version), obj)
+            custom.apply_defaults(target.node, obj)
         else:
             defaults.apply(target.resource, target.version, obj)
 
@@ -363,16 +357,14 @@ class Writes:
             return []
         if not resource.custom:
             return validate.errors(resource, target.version, obj, old)
-        found = list(validate.metadata(resource, obj, old))
-        return found + custom.validate(schema.of(resource, target.version), obj, old,
-                                       "status" if target.subresource == "status" else "", tuple(found))
+        found, only = list(validate.metadata(resource, obj, old)), "status" if target.subresource == "status" else ""
+        return found + custom.validate(target.node, obj, old, only, tuple(found))
 
     def _request(self, target: Target, operation: str, obj: Object | None, old: Object | None, options: Options,
                  told: Object) -> Request:
         name = target.name or ((obj or {}).get("metadata") or {}).get("name", "")
         return Request(target.resource, target.version, target.subresource, operation, target.namespace, name,
-                       options.user, obj, old, told,
-                       options.dry_run, options.warnings)
+                       options.user, obj, old, told, options.dry_run, options.warnings)
 
 
 def _granted(obj: Object) -> Any:
@@ -391,6 +383,11 @@ def fit_name(metadata: Object, target: Target) -> None:
     name = metadata.setdefault("name", target.name)
     if name != target.name:
         raise status.bad_request(f"the name of the object ({name}) does not match the name on the URL ({target.name})")
+
+
+def _fit(metadata: Object, target: Target) -> None:
+    fit_name(metadata, target)
+    _fit_namespace(metadata, target)
 
 
 def _fit_namespace(metadata: Object, target: Target) -> None:
