@@ -1,8 +1,9 @@
 """The translation's resources for a proxy that has no network of its own (the lab's loopback mode). Pure: resources in, resources out.
 
-What interception does in a network namespace is said in Envoy's own words: the inbound listener has a socket for each captured port of the
-pod's address, and tells the ORIGINAL_DST clusters where the application is; the outbound one hears the destination in a PROXY header. Chains,
-TLS, routes and logs stay as they are. Nothing carries a mark, which would need a privilege.
+What interception does in a network namespace is said in Envoy's own words: there is an inbound listener for each captured port on the pod's
+address, with the chains of that port, which tells the ORIGINAL_DST clusters where the application is; the outbound one hears the destination in
+a PROXY header. Chains, TLS, routes and logs stay as they are. Nothing carries a mark, which would need a privilege, and no listener's addresses
+ever change: where ports cannot be shared (SO_REUSEPORT, Linux alone), Envoy refuses that.
 """
 
 from collections.abc import Callable
@@ -28,27 +29,28 @@ class Place(msgspec.Struct, frozen=True):
     opened: frozenset[int] = frozenset()
     captured: Callable[[int], bool] = lambda _: True
 
-    def listener(self, listener: Json) -> Json:
-        """A listener on the pod's addresses."""
+    def listeners(self, listener: Json) -> list[Json]:
+        """What becomes of a listener on the pod's addresses."""
         if listener.get("bind_to_port") is False:
-            return listener
+            return [listener]
+        listener = listener | {"enable_reuse_port": False}
         if listener["name"] == "virtualOutbound":
-            return listener | {
-                "address": envoy.address(self.local, envoy.OUTBOUND_PORT),
-                "listener_filters": [PROXY_PROTOCOL],
-            }
+            return [listener | {"address": envoy.address(self.local, envoy.OUTBOUND_PORT), "listener_filters": [PROXY_PROTOCOL]}]
         if listener["name"] != "virtualInbound":
             address = listener["address"]["socket_address"]
             own = address["address"] == self.ip or not address["address"].startswith("127.")
             ip = self.ip if own else self.local
-            return listener | {"address": envoy.address(ip, address["port_value"])}
+            return [listener | {"address": envoy.address(ip, address["port_value"])}]
         named = {chain["filter_chain_match"].get("destination_port", 0) for chain in listener["filter_chains"]}
         ports = sorted(p for p in {*self.ports, *self.opened, *named} - {0, envoy.INBOUND_PORT} if self.captured(p))
-        return listener | {
-            "address": envoy.address(self.local, envoy.INBOUND_PORT),
-            "additional_addresses": [{"address": envoy.address(self.ip, port)} for port in ports],
-            "listener_filters": [self._original(), *(f for f in listener["listener_filters"] if f != ORIGINAL_DST)],
-        }
+        own = self._inbound(listener, "virtualInbound", self.local, envoy.INBOUND_PORT)
+        return [own, *(self._inbound(listener, f"virtualInbound-{port}", self.ip, port) for port in ports)]
+
+    def _inbound(self, listener: Json, name: str, ip: str, port: int) -> Json:
+        """The inbound listener for one port."""
+        chains = [c for c in listener["filter_chains"] if c["filter_chain_match"].get("destination_port", port) == port]
+        filters = [self._original(), *(f for f in listener["listener_filters"] if f != ORIGINAL_DST)]
+        return listener | {"name": name, "address": envoy.address(ip, port), "filter_chains": chains, "listener_filters": filters}
 
     def _original(self) -> Json:
         """In place of what interception leaves in the kernel: where ORIGINAL_DST clusters connect to."""
@@ -62,9 +64,8 @@ class Place(msgspec.Struct, frozen=True):
     def cluster(self, cluster: Json) -> Json:
         """A cluster whose sockets are unmarked, and which finds the pod's own application."""
         out = dict(cluster)
-        source = out.pop("upstream_bind_config", {}).get("source_address")
-        if source:
-            out["upstream_bind_config"] = {"source_address": source}
+        if out.pop("upstream_bind_config", {}).get("source_address"):
+            out["upstream_bind_config"] = {"source_address": envoy.address(self.local, 0)["socket_address"]}
         if out["name"].startswith("inbound|") and "load_assignment" in out:
             groups = out["load_assignment"]["endpoints"]
             mine = [{"lb_endpoints": [self._endpoint(e) for e in group["lb_endpoints"]]} for group in groups]
@@ -84,9 +85,9 @@ def configuration(place: Place, found: Configuration) -> Configuration:
     """What a proxy is told, for this place. Of a pod's place only the opened ports change."""
     more = "".join(f"-{port}" for port in sorted(place.opened))
 
-    def changed(answer: Answer, change: Callable[[Json], Json]) -> Answer:
-        bodies = (msgspec.json.encode(change(msgspec.json.decode(body))) for body in answer.resources)
+    def changed(answer: Answer, change: Callable[[Json], list[Json]]) -> Answer:
+        bodies = (msgspec.json.encode(each) for body in answer.resources for each in change(msgspec.json.decode(body)))
         return Answer(answer.version + more, tuple(bodies))
 
-    clusters, listeners = changed(found.clusters, place.cluster), changed(found.listeners, place.listener)
+    clusters, listeners = changed(found.clusters, lambda each: [place.cluster(each)]), changed(found.listeners, place.listeners)
     return msgspec.structs.replace(found, clusters=clusters, listeners=listeners)
