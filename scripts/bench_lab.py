@@ -6,6 +6,7 @@ until a new plaintext connection is refused, seen from a pod beside, median of t
 use the machine too, the processor seconds tell more than the time.
 """
 import base64
+import contextlib
 import json
 import os
 import statistics
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from meshtls.cluster.client import Client
@@ -123,25 +125,15 @@ def switch(lab: Lab, client: Client) -> tuple[float, float]:
 def _processor_s(lab: Lab) -> dict[str, float]:
     """Processor seconds used by the lab's own process, its runner (the start of containers), the proxies and the containers, so far."""
     found = state.load(lab.name)
-    children: dict[int, list[tuple[int, str, list[str]]]] = {}
-    for place in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            head, _, tail = place.read_text().rpartition(")")
-        except OSError:
-            continue  # it has ended
-        number, _, name = head.partition(" (")
-        children.setdefault(int(tail.split()[1]), []).append((int(number), name, tail.split()))
+    assert found is not None
     out = dict.fromkeys(("lab", "runner", "proxies", "containers"), 0.0)
-
-    def add(kind: str, fields: list[str], *, ended: bool = False) -> None:
-        out[kind] += sum(int(value) for value in fields[11:15 if ended else 13]) / os.sysconf("SC_CLK_TCK")
-
-    for each in (one for ones in children.values() for one in ones if found and one[0] == found.pid):
-        add("lab", each[2])
-    for runner in children.get(found.pid if found else 0, []):
-        add("runner", runner[2], ended=True)
-        for _, name, fields in children.get(runner[0], []):
-            add("proxies" if name == "envoy" else "containers", fields)
+    process = psutil.Process(found.pid)
+    out["lab"] = sum(process.cpu_times()[:2])
+    for runner in process.children():
+        out["runner"] += sum(runner.cpu_times()[:4])
+        for child in runner.children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                out["proxies" if child.name() == "envoy" else "containers"] += sum(child.cpu_times()[:2])
     return out
 
 

@@ -18,7 +18,7 @@ wanted=$("$python" -c 'import hashlib, sys; print(sys.version_info[:2], hashlib.
 if [ "$(cat "$venv/.installed" 2>/dev/null)" != "$wanted" ]; then
     echo "setting up $venv (once)..." >&2
     "$python" -m venv "$venv" || { echo "cannot make a virtual environment: install the python3-venv package" >&2; exit 2; }
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -e "$here[lab,test]" >&2
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -e "${here}[lab,test]" >&2
     echo "$wanted" >"$venv/.installed"
 fi
 exec 9>&-

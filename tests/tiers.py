@@ -5,10 +5,17 @@ MESHTLS_REQUIRE_TIERS="lab,browser" a run in which one of these has no passed te
 """
 
 import collections
+import contextlib
 import os
+import platform
 
 import pytest
 
+from meshtls.errors import LabError
+from meshtls.lab import addresses
+from meshtls.lab.node import images
+
+LABS = 3
 TIERS = ("default", "lab", "browser", "cluster")
 
 
@@ -21,6 +28,10 @@ class Tiers:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
             self.tier[item.nodeid] = next((t for t in TIERS[1:] if item.get_closest_marker(t)), "default")
+        in_a_lab = [item for item in items if self.tier[item.nodeid] == "lab"]
+        why = no_lab() if in_a_lab else ""
+        for item in in_a_lab if why else ():
+            item.add_marker(pytest.mark.skip(reason=why))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         tier = self.tier.get(report.nodeid, "default")
@@ -57,6 +68,18 @@ class Tiers:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self.missing() and session.exitstatus == 0:
             session.exitstatus = 1
+
+
+def no_lab() -> str:
+    """Why this system cannot have as many labs as some tests have at once, not even in loopback mode; "" where it can."""
+    with contextlib.ExitStack() as held:
+        try:
+            images.envoy()
+            for _ in range(LABS):
+                held.enter_context(addresses.claim().line)
+        except LabError as error:
+            return f"{platform.system().replace('Darwin', 'macOS')}: {error}"
+    return ""
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -22,17 +22,17 @@ def launch(name: str, *, port: int = 0, nodes: int = 1, mode: str = "", settings
            owned: bool = False) -> tuple[state.State, int]:
     """Start a lab and wait until its API answers. Returns its state, and with `owned` a descriptor: the lab ends when it is closed. Without a `mode`,
     loopback where namespaces are refused. Raises LabError."""
-    if sys.platform != "linux":
-        raise LabError("the lab needs Linux", "run it in a Linux virtual machine or container")
+    if not hasattr(os, "fork"):
+        raise LabError("the lab needs Linux or macOS", "run it in a Linux virtual machine or container")
     if state.alive(state.load(name)):
         raise LabError(f"lab {name!r} is up already", f"use it, take it down (meshtls lab down --name {name}), or choose another --name")
     state.clear(name)
     refused = world.refused() if mode != state.LOOPBACK else ""
     if refused and mode == state.NAMESPACES:
         raise LabError(f"this machine refuses namespaces: {refused}",
-                       "allow user namespaces (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns=0), or run as root")
+                       "leave out --mode; or, on Linux, allow user namespaces (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns=0), or run as root")
     mode = mode or (state.LOOPBACK if refused else state.NAMESPACES)
-    mark = f"{name}-{secrets.token_hex(8)}" if mode == state.LOOPBACK else ""
+    mark = f"{name}-{secrets.token_hex(8)}"
     folder = state.make(name)
     hear, report = os.pipe()
     owner, held = os.pipe() if owned else (-1, -1)
@@ -60,7 +60,7 @@ def launch(name: str, *, port: int = 0, nodes: int = 1, mode: str = "", settings
 def _environment(mark: str) -> dict[str, str]:
     """Ours, without what would change how containers and Envoys run."""
     return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME", state.MARK)} | {
-        "PYTHONPATH": str(Path(__file__).parents[2])} | ({state.MARK: mark} if mark else {})
+        "PYTHONPATH": str(Path(__file__).parents[2]), state.MARK: mark}
 
 
 def _log(folder: Path) -> Any:

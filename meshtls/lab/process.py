@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from meshtls.errors import LabError, MeshtlsError
-from meshtls.lab import state
+from meshtls.lab import addresses, state
 from meshtls.lab.node import linux, runner, world
 
 
@@ -58,24 +58,31 @@ def _run(wish: argparse.Namespace) -> None:
     alone = wish.mode == state.LOOPBACK
     if os.fork() if alone else world.enter():
         os._exit(0)
-    pid = int(os.readlink("/proc/self"))  # still the host's /proc, so the host's number
-    started = state.start_time(pid)
+    claim = addresses.claim() if alone else None
+    pid = os.getpid() if alone else int(os.readlink("/proc/self"))  # still the host's /proc, so the host's number
+    added = claim.block if claim and claim.missing else 0
+    found = state.State(name=wish.name, pid=pid, server="", mode=wish.mode, mark=os.environ[state.MARK], added=added)
     if alone:
         os.chdir(folder / "run")
     else:
         world.settle(str(folder / "run"))
-    state.save(state.State(name=wish.name, pid=pid, started=started, server="", mode=wish.mode, mark=state.mark()))
+    state.save(found)
     os.makedirs("pods", exist_ok=True)
     _, control = runner.start(isolated=not alone)
     from meshtls.lab.supervisor import Supervisor
 
-    supervisor = Supervisor(folder, wish, control, listener, rootless, (pid, started))
+    supervisor = Supervisor(folder, wish, control, listener, rootless, found, claim)
     try:
+        if added:
+            addresses.add(added)
         asyncio.run(supervisor.run(lambda message: _report(wish.report, message)))
     finally:
         if not alone:
             os.chdir("/")
             linux.umount(str(folder / "run"))
+        if claim:
+            claim.line.close()
+            addresses.remove(added)
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 

@@ -3,9 +3,10 @@
     $XDG_RUNTIME_DIR/meshtls/lab/<name>/   (or $XDG_STATE_HOME, or ~/.local/state)
         state.json   kubeconfig   lab.log   api.crt ...   run/ (the mount point of the lab's own memory file system)
 
-A lab is alive while the process with the recorded id *and* start time is: ids are used again, start times are not.
+A lab is alive while the process with the recorded id has the recorded mark in its environment: ids are used again, marks are not.
 """
 import base64
+import contextlib
 import os
 import re
 import shutil
@@ -15,9 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import psutil
 import yaml
 
 from meshtls.errors import InputError, LabError
+from meshtls.lab import addresses
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 NAMESPACES, LOOPBACK = "namespaces", "loopback"
@@ -25,15 +28,15 @@ MARK = "MESHTLS_LAB"
 
 
 class State(msgspec.Struct, frozen=True):
-    """What is known of a lab from outside. `started` is the process's start time in clock ticks since boot; `mark` is in the
-    environment of every process of a loopback lab, which no namespace ends with it."""
+    """What is known of a lab from outside. `mark` is in the environment of its process, and of every process of a loopback lab, which no
+    namespace ends with it; `added` is the block of addresses that it put on the loopback interface (0: none)."""
 
     name: str
     pid: int
-    started: int
     server: str
     mode: str
-    mark: str = ""
+    mark: str
+    added: int = 0
 
 
 def base() -> Path:
@@ -96,17 +99,17 @@ def load(name: str) -> State | None:
         return None
 
 
-def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 if there is none or it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return 0 if fields[0] in ("Z", "X") else int(fields[19])
-
-
 def alive(state: State | None) -> bool:
-    return state is not None and start_time(state.pid) == state.started != 0
+    return state is not None and _process(state.pid, state.mark) is not None
+
+
+def _process(pid: int, mark: str) -> psutil.Process | None:
+    """The process with this id if it has this mark; None if there is none, if it is another user's or about to end."""
+    try:
+        process = psutil.Process(pid)
+        return process if process.environ().get(MARK) == mark else None
+    except (psutil.Error, OSError):
+        return None
 
 
 def names() -> Iterator[str]:
@@ -118,20 +121,9 @@ def names() -> Iterator[str]:
     yield from found
 
 
-def mark() -> str:
-    """This process's own mark; "" without one."""
-    return os.environ.get(MARK, "")
-
-
 def marked(mark: str) -> Iterator[int]:
     """Processes of ours with this mark in their environment: what a killed loopback lab left."""
-    wanted = f"{MARK}={mark}".encode()
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if int(entry.name) != os.getpid() and wanted in (entry / "environ").read_bytes().split(b"\0"):
-                yield int(entry.name)
-        except OSError:
-            continue
+    yield from (pid for pid in psutil.pids() if pid != os.getpid() and _process(pid, mark))
 
 
 def clear(name: str, patience_s: float = 5.0) -> bool:
@@ -139,33 +131,42 @@ def clear(name: str, patience_s: float = 5.0) -> bool:
     path, state = directory(name), load(name)
     if not path.exists():
         return False
-    if state is not None and alive(state):
-        _end(state.pid, state.started, patience_s)
-    for pid in list(marked(state.mark)) if state is not None and state.mark else ():
-        _kill(pid, signal.SIGKILL)
+    if state is not None:
+        _end(state, patience_s)
+        for pid in list(marked(state.mark)) if state.mode == LOOPBACK else ():
+            _kill(pid, signal.SIGKILL)
+        addresses.remove(state.added)
     shutil.rmtree(path, ignore_errors=True)
     if path.exists():
-        raise LabError(f"cannot remove {path}", "remove it yourself")
+        raise LabError(f"cannot remove {path}", "remove it yourself, as the user who started the lab")
     return True
 
 
-def _end(pid: int, started: int, patience_s: float) -> None:
-    _kill(pid, signal.SIGTERM)
-    until = time.monotonic() + patience_s
-    killed = False
-    while start_time(pid) == started:
-        if time.monotonic() > until:
-            if killed:
-                raise LabError(f"process {pid} does not end", "see what it does: ps -fp " + str(pid))
-            _kill(pid, signal.SIGKILL)
-            killed, until = True, time.monotonic() + patience_s
-        time.sleep(0.005)
+def _end(state: State, patience_s: float) -> None:
+    process = _process(state.pid, state.mark)
+    if process is None:
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        until = time.monotonic() + patience_s
+        if _runs(process):
+            _kill(state.pid, number)
+        while _runs(process):
+            if time.monotonic() > until:
+                break
+            time.sleep(0.005)
+        else:
+            return
+    raise LabError(f"process {state.pid} does not end", f"see what it does: ps -fp {state.pid}")
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Until nothing of it is left but its exit code: its environment goes before its sockets do."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _kill(pid: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
-    except PermissionError as error:
-        raise LabError(f"process {pid} belongs to somebody else", "run as the user who started the lab") from error

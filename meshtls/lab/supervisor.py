@@ -14,10 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from cryptography import x509
 
 from meshtls.errors import LabError
-from meshtls.lab import istio, state
+from meshtls.lab import addresses, istio, state
 from meshtls.lab.api.app import Api
 from meshtls.lab.api.identity import ADMIN, Tokens
 from meshtls.lab.api.store import Store
@@ -32,6 +33,7 @@ from meshtls.lab.node.runtime import Runtime
 from meshtls.lab.node.xds import Xds
 
 Obj = dict[str, Any]
+OPEN_FILES = 10240  # macOS gives no limit and takes no more than this
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 PLURALS = {"Namespace": "namespaces", "ConfigMap": "configmaps", "Service": "services",
            "MutatingWebhookConfiguration": "mutatingwebhookconfigurations.admissionregistration.k8s.io"}
@@ -40,14 +42,14 @@ PLURALS = {"Namespace": "namespaces", "ConfigMap": "configmaps", "Service": "ser
 
 class Supervisor:
     def __init__(self, folder: Path, wish: argparse.Namespace, control: socket.socket, listener: socket.socket, rootless: bool,
-                 process: tuple[int, int]) -> None:
+                 found: state.State, claim: addresses.Claim | None) -> None:
         self._folder, self._wish, self._control, self._listener = folder, wish, control, listener
-        self._rootless, self._process = rootless, process
+        self._rootless, self._found, self._claim = rootless, found, claim
 
     async def run(self, report: Callable[[Obj], None]) -> None:
         """Serve until told to stop. `report` hears one message, when the lab is ready."""
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES if most == resource.RLIM_INFINITY else most, most))
         gc.freeze()
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -67,13 +69,13 @@ class Supervisor:
         tokens = Tokens(store, {token: ADMIN})
         xds = Xds()
         await xds.serve("xds.sock")
-        alone = self._wish.mode == state.LOOPBACK
-        network, runtime = Loopback(self._wish.nodes) if alone else Network(self._wish.nodes), Runtime(self._control)
+        network = Loopback(self._wish.nodes, self._claim) if self._claim else Network(self._wish.nodes)
+        runtime = Runtime(self._control)
         names = [f"lab-{number}" for number in range(1, self._wish.nodes + 1)]
         plane = Plane(store, authority, xds, names[0], network.fit)
         if isinstance(network, Loopback):
             network.changed = plane.again
-        node = Node(store, network, runtime, plane, tokens, images.envoy(), names=names, rootless=self._rootless and not alone)
+        node = Node(store, network, runtime, plane, tokens, images.envoy(), names=names, rootless=self._rootless and not self._claim)
         api = Api(store, tokens=tokens, inject=lambda pod, namespace: istio.inject(pod, namespace, plane.world), log_source=node,
                   dial=_dialer(store, network))
         controllers = Controllers(store, authority.root_pem, names, api_ca_pem=(self._folder / "ca.crt").read_text())
@@ -100,8 +102,7 @@ class Supervisor:
         await asyncio.wait_for(node.stop(), 5)
 
     def _ready(self, report: Callable[[Obj], None], server: str) -> None:
-        pid, started = self._process
-        state.save(state.State(name=self._wish.name, pid=pid, started=started, server=server, mode=self._wish.mode, mark=state.mark()))
+        state.save(msgspec.structs.replace(self._found, server=server))
         report({"ready": server})
 
     def _certificates(self, authority: Authority, now: datetime.datetime) -> tuple[str, str]:

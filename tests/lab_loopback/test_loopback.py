@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -75,7 +76,7 @@ with urllib.request.urlopen(request, context=context, timeout=5) as answer:
     version = json.load(answer)["gitVersion"]
 with open("/data/kept", "w") as file, tempfile.NamedTemporaryFile(prefix="mine-") as own:
     file.write(" ".join(name for name in os.listdir("/tmp")))
-print(json.dumps([version, open("/data/kept").read(), os.listdir("/tmp"), os.environ["POD"]]), flush=True)
+print(json.dumps([version, open("/data/kept").read(), os.listdir("/tmp"), os.environ["POD"], open(os.path.realpath(secrets + "namespace")).read()]), flush=True)
 """
     container = {
         "name": "app", "image": "python:3", "command": ["python3", "-c", program], "volumeMounts": [{"name": "data", "mountPath": "/data"}],
@@ -90,10 +91,49 @@ print(json.dumps([version, open("/data/kept").read(), os.listdir("/tmp"), os.env
         said = list(client.logs("legacy", "teller", "app"))
     assert pod["status"]["phase"] == "Succeeded", said[-3:]
 
-    version, during, after, address = json.loads(said[-1])
+    version, during, after, address, namespace = json.loads(said[-1])
+    assert namespace == "legacy"
     assert version.startswith("v1.")
     assert during.startswith("mine-") and " " not in during and not after
     assert address == pod["status"]["podIP"] and address.startswith("127.")
+
+
+OPENER = """
+import socketserver, threading
+class Echo(socketserver.StreamRequestHandler):
+    def handle(self):
+        for line in self.rfile:
+            if line == b"open 7002\\n":
+                threading.Thread(target=socketserver.ThreadingTCPServer(("", 7002), Echo).serve_forever).start()
+            self.wfile.write(line)
+socketserver.ThreadingTCPServer(("", 7001), Echo).serve_forever()
+"""
+
+
+def test_a_port_that_a_program_opens_later_gets_a_listener_and_the_others_keep_their_connections(shop: Lab) -> None:
+    container = {"name": "app", "image": "python:3", "command": ["python3", "-c", OPENER]}
+    shop.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "opener", "namespace": "shop"}, "spec": {"containers": [container]}})
+    shop.wait()
+    with shop.client() as client:
+        ip = client.get("Pod", "opener", "shop")["status"]["podIP"]
+
+    def called(port: int) -> socket.socket | None:
+        """A connection to this port on which a line comes back."""
+        try:
+            connection = socket.create_connection((ip, port), timeout=5)
+        except ConnectionRefusedError:
+            return None
+        return connection if said(connection, b"is it you, application?\n") else connection.close()
+
+    def said(connection: socket.socket, line: bytes) -> bool:
+        connection.sendall(line)
+        return connection.recv(100) == line
+
+    with until(lambda: called(7001)) as kept:
+        assert called(7002) is None
+        assert said(kept, b"open 7002\n")
+        with until(lambda: called(7002)):
+            assert said(kept, b"and you are there still?\n")
 
 
 def test_two_labs_side_by_side_and_nothing_after_kill_and_down(shop: Lab) -> None:
@@ -131,6 +171,7 @@ def _none_left() -> None:
         pathlib.Path(f"/proc/sys/user/max_{name}_namespaces").write_text("0")
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/ns"), reason="macOS: it has no namespaces that could be refused")
 @pytest.mark.parametrize(("refusal", "said"), [(_no_namespaces, "not permitted"), (_none_left, "No space left")])
 def test_where_namespaces_are_refused_the_lab_says_what_is_lost(refusal: Callable[[], None], said: str) -> None:
     name = f"refused-{os.getpid()}"

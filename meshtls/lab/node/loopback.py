@@ -1,10 +1,11 @@
 """Pods on this machine's own loopback, where network namespaces are refused: the `Network` of a loopback lab, with less fidelity.
 
-A lab takes three neighbouring blocks of 127.0.0.0/8: pods, their applications behind the proxies, their 127.0.0.1s (see shim.py for what a
-program does with them, and istio/loopback.py for its proxy). A socket on the first block's LAB address keeps the blocks from other labs; it
-answers what a kernel and a DNS server would: where a Service's address leads now, and names.
+A pod takes three neighbouring addresses of the lab's block (see ../addresses.py): its own, its applications' behind the proxy, its 127.0.0.1
+(see shim.py for what a program does with them, and istio/loopback.py for its proxy). The socket that keeps the block from other labs answers
+what a kernel and a DNS server would: where a Service's address leads now, and names.
 """
 import asyncio
+import collections
 import errno
 import json
 import os
@@ -16,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from meshtls.errors import LabError
+from meshtls.lab.addresses import EACH, Claim
 from meshtls.lab.api.store import Store
 from meshtls.lab.istio.discovery import Configuration
 from meshtls.lab.istio.interception import Interception, interception
@@ -27,8 +28,6 @@ from meshtls.lab.node.nft import Chain
 from meshtls.lab.node.runtime import Spec, host_python
 
 Obj = dict[str, Any]
-BLOCKS = range(64, 250, 3)
-LAB_PORT = 15053
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -43,7 +42,7 @@ class Question(msgspec.Struct, frozen=True):
 
 
 def lowest_port() -> int:
-    """The first port that this process may bind."""
+    """The first port that this process may bind on such an address. (macOS lets everybody have the lower ones on all addresses, but not on one.)"""
     if os.geteuid() == 0:
         return 1
     try:
@@ -85,6 +84,7 @@ class LoopbackNet(PodNet):
             paths.append(("/tmp", f"{self.run}/tmp/{self.ip}"))
             os.makedirs(paths[-1][1], exist_ok=True)
         temporary = dict(paths)["/tmp"]
+        paths += [(real, source) for target, source in paths if (real := os.path.realpath(target)) != target]  # /tmp and /var may be links
         paths.insert(0, (self.run, self.run))  # what is in place already stays, even where all of it is below /tmp
         resolv = [line.split() for line in files["/etc/resolv.conf"].splitlines()]
         outbound = None if wish.mode == "NONE" or spec.uid == wish.uid or spec.gid == wish.gid else {
@@ -101,6 +101,10 @@ class LoopbackNet(PodNet):
         return msgspec.structs.replace(spec, root=None, cwd=cwd, env=env, paths=tuple(paths))
 
 
+def _dotted(number: int) -> str:
+    return socket.inet_ntoa(number.to_bytes(4, "big"))
+
+
 def _block(ip: str) -> str:
     return ".".join(ip.split(".")[:2]) + "."
 
@@ -110,36 +114,25 @@ def _inbound(wish: Interception) -> Obj | None:
 
 
 class Loopback:
-    """In place of `Network`. Raises LabError when no block is free."""
+    """In place of `Network`."""
 
-    def __init__(self, nodes: int = 1) -> None:
-        self._lowest, self._next, self._store = lowest_port(), 0, None
+    def __init__(self, nodes: int, claim: Claim) -> None:
+        self._lowest = lowest_port()
+        self._store: Store | None = None
         self._api: tuple[str, int] = ("", 0)
         self._opened: dict[str, frozenset[int]] = {}
         self.changed: Callable[[], None] = lambda: None
-        self._first, self._socket = self._claim()
-        self.lab = self._socket.getsockname()
-        self.node_ips = [f"127.{self._first}.0.{number}" for number in range(1, nodes + 1)]
-
-    @staticmethod
-    def _claim() -> tuple[int, socket.socket]:
-        for first in random.sample(BLOCKS, len(BLOCKS)):
-            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            sock.setblocking(False)
-            try:
-                sock.bind((f"127.{first}.0.100", LAB_PORT))
-                return first, sock
-            except OSError as error:
-                sock.close()
-                if error.errno != errno.EADDRINUSE:
-                    raise LabError(f"addresses of 127.0.0.0/8 cannot be used: {error.strerror}", "the lab needs Linux's loopback interface, up") from error
-        raise LabError(f"no block of addresses is free for a lab, or UDP port {LAB_PORT} is taken", "end another lab: meshtls lab down --all")
+        self._line, self.lab = claim.line, claim.line.getsockname()
+        claim.line.setblocking(False)
+        first = shim.number(f"127.{claim.block}.0.1")
+        self._free = collections.deque(_dotted(first + EACH * number) for number in range(claim.pods))  # longest free first
+        self.node_ips = [self._free.popleft() for _ in range(nodes)]
 
     # pods
 
-    def _place(self, low: str, wish: Interception, pod: Obj) -> Place:
-        """Addresses of the pod whose last two numbers are `low`. Without interception its application is at the pod's own address."""
-        ip, behind, local = (f"127.{self._first + n}.{low}" for n in range(3))
+    def _place(self, ip: str, wish: Interception, pod: Obj) -> Place:
+        """The addresses of the pod at `ip`. Without interception its application is at the pod's own address."""
+        behind, local = (_dotted(shim.number(ip) + n) for n in (1, 2))
         ports = tuple(p["containerPort"] for c in pod["spec"]["containers"] for p in c.get("ports") or [] if p.get("protocol", "TCP") == "TCP")
         inbound, lowest = _inbound(wish), self._lowest
         return Place(ip, behind if inbound else ip, local, ports, self._opened.get(ip, frozenset()), lambda port: port >= lowest and shim.captured(inbound, port))
@@ -147,19 +140,20 @@ class Loopback:
     def host(self, node: int = 0) -> PodNet:
         """What a hostNetwork pod gets: the node's address."""
         none = Interception("NONE")
-        return LoopbackNet(self._place(f"0.{node + 1}", none, {"spec": {"containers": []}}), none, self.lab, host=True)
+        return LoopbackNet(self._place(self.node_ips[node], none, {"spec": {"containers": []}}), none, self.lab, host=True)
 
     async def add(self, pod: Obj) -> PodNet:
         """A new pod's addresses. Raises OSError."""
-        self._next += 1
-        if self._next >= 250 * 250:
+        if not self._free:
             raise OSError(errno.ENOSPC, "no address is left in this lab")
         wish = interception(pod)
-        return LoopbackNet(self._place(f"{1 + self._next // 250}.{1 + self._next % 250}", wish, pod), wish, self.lab)
+        return LoopbackNet(self._place(self._free.popleft(), wish, pod), wish, self.lab)
 
     async def remove(self, net: PodNet) -> None:
-        """Nothing is left of an address."""
+        """Its addresses may be used again."""
         self._opened.pop(net.ip, None)
+        if not net.host:
+            self._free.append(net.ip)
 
     async def rules(self, table: str, chains: Sequence[Chain], pod: PodNet | None = None) -> None:
         """There is no kernel to be told; a pod's containers are, from now on."""
@@ -177,7 +171,6 @@ class Loopback:
     def _from(self, ip: str) -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_IP, shim.IP_BIND_ADDRESS_NO_PORT, 1)
         sock.bind((ip, 0))
         return sock
 
@@ -188,7 +181,7 @@ class Loopback:
     def fit(self, pod: Obj, found: Configuration) -> Configuration:
         """A proxy's configuration, for its pod's addresses."""
         ip = (pod.get("status") or {}).get("podIP") or ""
-        return configuration(self._place(ip.split(".", 2)[2], interception(pod), pod), found)
+        return configuration(self._place(ip, interception(pod), pod), found)
 
     # what a kernel and a DNS server would answer
 
@@ -200,7 +193,7 @@ class Loopback:
         os.makedirs("bin", exist_ok=True)
         for name in ("python", "python3"):
             os.symlink(host_python()[1], f"bin/{name}")
-        await asyncio.get_running_loop().create_datagram_endpoint(lambda: _Line(self), sock=self._socket)
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: _Line(self), sock=self._line)
 
     def api(self, listener: socket.socket) -> list[socket.socket]:
         """The API's address in the cluster leads to its listener."""

@@ -1,15 +1,18 @@
 """The runner: a small single-threaded child of the lab that starts, signals and collects every process the lab runs.
 
-It is forked before the lab has threads or heavy modules, so that forking again is cheap and safe. It speaks over one socket, a datagram
-of JSON each way; a request may carry descriptors:
+It is forked before the lab has threads or heavy modules, so that forking again is cheap and safe. It speaks over one socket, a line of JSON
+each way; descriptors come before their request:
 
-    {"id"} + [spec file, output, netns]        start a process -> {"id", "pid"} or {"id", "failed": text}; later {"id", "exit": status}
-    {"id", "of"} + [spec file, output]         the same inside the running container `of`
+    {"id", "spec", "fds"} + [output, netns]    start a process -> {"id", "pid"} or {"id", "failed": text}; later {"id", "exit": status}
+    {"id", "spec", "fds", "of"} + [output]     the same inside the running container `of`
     {"kill": id, "signal": number}
+
+When the lab is gone, whatever ended it, the runner ends what it has started and itself.
 
 A container gets its own PID and mount namespaces, so that its first process is PID 1 (a SIGTERM without a handler does nothing, as in a
 real pod) and ending it ends everything in it. `exit` is what os.waitstatus_to_exitcode says: negative for a signal.
 """
+import contextlib
 import json
 import os
 import re
@@ -28,24 +31,22 @@ MARK = "MESHTLS_LAB"
 
 def start(isolated: bool) -> tuple[int, socket.socket]:
     """Fork the runner. Returns its pid and the lab's end of the socket; `isolated` is False where namespaces are refused."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    parent = os.getpid()
+    ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid:
         theirs.close()
         return pid, ours
     ours.close()
     try:
-        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() in (parent, 0):
-            Runner(theirs, isolated).serve()
+        Runner(theirs, isolated).serve()
     finally:
         os._exit(1)
 
 
 class Runner:
     def __init__(self, control: socket.socket, isolated: bool) -> None:
-        self._control = control
+        self._control, self._text = control, b""
+        self._fds: list[int] = []
         self._isolated = isolated
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if isolated else -1
         self._pids: dict[int, int] = {}  # pid -> id
@@ -56,7 +57,8 @@ class Runner:
 
     def serve(self) -> None:
         os.makedirs(self._root, exist_ok=True)
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -67,7 +69,9 @@ class Runner:
             ready = [key.fileobj for key, _ in self._chooser.select()]
             for fileobj in ready:
                 if fileobj is self._control:
-                    if not self._request():
+                    if not self._hear():
+                        for pid in self._pids:
+                            self._signal(pid, signal.SIGKILL)
                         return
                 elif fileobj == reader:
                     os.read(reader, 4096)
@@ -75,27 +79,30 @@ class Runner:
                     self._started(fileobj)
             self._collect()
 
-    def _request(self) -> bool:
-        data, fds, _, _ = socket.recv_fds(self._control, 1 << 16, 4)
-        if not data:
-            return False
-        request = json.loads(data)
+    def _hear(self) -> bool:
+        data, fds, _, _ = socket.recv_fds(self._control, 1 << 16, 16)
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        self._fds += fds
+        *lines, self._text = (self._text + data).split(b"\n")
+        for line in lines:
+            self._request(json.loads(line))
+        return bool(data)
+
+    def _request(self, request: dict[str, Any]) -> None:
         if "kill" in request:
             pid = self._ids.get(request["kill"])
             if pid:
                 self._signal(pid, request["signal"])
-            return True
-        with os.fdopen(fds[0], "rb") as file:
-            file.seek(0)
-            spec = json.load(file)
+            return
+        fds, self._fds = self._fds[:request["fds"]], self._fds[request["fds"]:]
         try:
-            self._spawn(request, spec, fds[1], fds[2] if len(fds) > 2 else -1)
+            self._spawn(request, request["spec"], fds[0], fds[1] if len(fds) > 1 else -1)
         except OSError as error:
             self._say({"id": request["id"], "failed": str(error)})
         finally:
-            for fd in fds[1:]:
+            for fd in fds:
                 os.close(fd)
-        return True
 
     def _signal(self, pid: int, number: int) -> None:
         """SIGKILL ends all of a container: its PID namespace does it, or else its process group."""
@@ -104,11 +111,11 @@ class Runner:
                 os.killpg(pid, number)
             else:
                 os.kill(pid, number)
-        except ProcessLookupError:
-            pass
+        except (ProcessLookupError, PermissionError):
+            pass  # some systems answer so for a group whose last processes have ended
 
     def _spawn(self, request: dict[str, Any], spec: dict[str, Any], output: int, netns: int) -> None:
-        reader, writer = os.pipe2(os.O_CLOEXEC)
+        reader, writer = os.pipe()
         target = self._ids.get(request["of"]) if "of" in request else None
         entering = os.pidfd_open(target) if target and self._isolated else -1
         try:
@@ -158,18 +165,14 @@ class Runner:
                 self._say({"id": number, "exit": os.waitstatus_to_exitcode(status)})
 
     def _say(self, answer: dict[str, Any]) -> None:
-        try:
-            self._control.send(json.dumps(answer).encode())
-        except OSError:
-            os._exit(1)
+        with contextlib.suppress(OSError):  # the lab is gone: the next thing heard is its end
+            self._control.sendall(json.dumps(answer).encode() + b"\n")
 
     def _child(self, spec: dict[str, Any], output: int, netns: int, entering: int, failures: int) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
                 signal.signal(number, signal.SIG_DFL)
-            if not self._isolated:
-                linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
             os.setsid()
             null = os.open("/dev/null", os.O_RDONLY)
             for source, target in ((null, 0), (output, 1), (output, 2)):

@@ -76,7 +76,7 @@ class Runtime:
     """Speaks to the runner. If the runner is gone, every process counts as killed."""
 
     def __init__(self, control: socket.socket) -> None:
-        self._control = control
+        self._control, self._text = control, b""
         control.setblocking(False)
         self._running: dict[int, Process] = {}
         self._next = 0
@@ -86,15 +86,13 @@ class Runtime:
     async def start(self, spec: Spec, netns: int = -1, inside: Process | None = None) -> Process:
         """Start a process in a pod's network or inside a running container. Raises StartFailed."""
         self._next += 1
-        output, writer = os.pipe2(os.O_CLOEXEC)
+        output, writer = os.pipe()
         process = self._running[self._next] = Process(self, self._next, output)
         try:
-            with os.fdopen(writer, "wb"), os.fdopen(os.memfd_create("spec", os.MFD_CLOEXEC), "wb") as file:
-                file.write(msgspec.json.encode(spec))
-                file.flush()
-                request: dict[str, Any] = {"id": process.number} | ({"of": inside.number} if inside else {})
-                self.send(request, [file.fileno(), writer] + ([netns] if netns >= 0 else []))
-            await process.started
+            with os.fdopen(writer, "wb"):
+                fds = [writer] + ([netns] if netns >= 0 else [])
+                self.send({"id": process.number, "spec": spec, "fds": len(fds)} | ({"of": inside.number} if inside else {}), fds)
+                await process.started
         except BaseException:
             process.signal(signal.SIGKILL)  # where nobody waits for it any more
             self._running.pop(process.number, None)
@@ -105,7 +103,9 @@ class Runtime:
     def send(self, request: dict[str, Any], fds: list[int]) -> None:
         self._control.setblocking(True)  # the runner reads at once; a full socket buffer must not lose a request
         try:
-            socket.send_fds(self._control, [json.dumps(request).encode()], fds)
+            if fds:
+                socket.send_fds(self._control, [b" "], fds)
+            self._control.sendall(msgspec.json.encode(request) + b"\n")
         finally:
             self._control.setblocking(False)
 
@@ -120,16 +120,20 @@ class Runtime:
                 for process in list(self._running.values()):
                     self._ended(process, -9)
                 return
-            answer = json.loads(data)
-            found = self._running.get(answer["id"])
-            if found is None or (found.started.done() and "exit" not in answer):
-                continue
-            if "failed" in answer:
-                found.started.set_exception(StartFailed(answer["failed"]))
-            elif "pid" in answer:
-                found.started.set_result(None)
-            else:
-                self._ended(found, answer["exit"])
+            *lines, self._text = (self._text + data).split(b"\n")
+            for line in lines:
+                self._answer(json.loads(line))
+
+    def _answer(self, answer: dict[str, Any]) -> None:
+        found = self._running.get(answer["id"])
+        if found is None or (found.started.done() and "exit" not in answer):
+            return
+        if "failed" in answer:
+            found.started.set_exception(StartFailed(answer["failed"]))
+        elif "pid" in answer:
+            found.started.set_result(None)
+        else:
+            self._ended(found, answer["exit"])
 
     def _ended(self, process: Process, status: int) -> None:
         self._running.pop(process.number, None)

@@ -24,7 +24,6 @@ from typing import Any, NoReturn
 
 VARIABLE = "MESHTLS_LOOPBACK"
 NOT_CAPTURED = (15008, 15020, 15021, 15090)
-IP_BIND_ADDRESS_NO_PORT = 24
 FILES = ("open", "stat", "lstat", "listdir", "scandir", "access", "readlink", "mkdir", "rmdir", "unlink", "remove", "rename", "replace",
          "chmod", "utime", "truncate")
 ASK_S, ASKS = 1.0, 5
@@ -83,26 +82,30 @@ class Pod:
                     return said
         raise TimeoutError(errno.ETIMEDOUT, "the lab does not answer")
 
+    def within(self, ip: str) -> bool:
+        """Whether a call to this address stays in the pod: its 127.0.0.0/8, and what stands for it."""
+        return ip in ("", "0.0.0.0") or ip.startswith("127.") and not ip.startswith(self.block)
+
     def listens(self, ip: str, port: int, stream: bool) -> str:
         """The address to bind in place of `ip`."""
         if ip in ("", "0.0.0.0", self.ip):
             return self.app if stream and captured(self.inbound, port) else self.ip
-        return self.local if ip.startswith("127.") and not ip.startswith(self.block) else ip
+        return self.local if self.within(ip) else ip
 
-    def route(self, ip: str, port: int, stream: bool) -> tuple[list[Address], bool]:
-        """Where a connection goes: addresses to try in turn, and whether the first is the proxy. Raises OSError."""
-        if ip == self.ip:
-            return [(self.listens(ip, port, stream), port)], False
-        if ip in ("", "0.0.0.0") or (ip.startswith("127.") and not ip.startswith(self.block)):
-            return [(self.local, port), (self.listens("", port, stream), port)], False
+    def route(self, ip: str, port: int, stream: bool) -> tuple[Address, bool]:
+        """Where a connection goes, and whether that is the proxy. Raises OSError."""
+        if self.within(ip) and _taken(self.local, port, stream):
+            return (self.local, port), False
+        if ip == self.ip or self.within(ip):
+            return (self.listens("", port, stream), port), False
         if stream and proxied(self.outbound, ip, port):
-            return [(self.local, self.proxy_port)], True
+            return (self.local, self.proxy_port), True
         if ip.startswith(self.block):
-            return [(ip, port)], False
+            return (ip, port), False
         said = self.ask(ip=ip, port=port, protocol="TCP" if stream else "UDP")
         if "errno" in said:
             raise OSError(said["errno"], os.strerror(said["errno"]))
-        return [(said["ip"], said["port"])], False
+        return (said["ip"], said["port"]), False
 
     def resolve(self, name: str) -> list[str]:
         """IPv4 addresses of a name; [] if there is none."""
@@ -150,30 +153,18 @@ class Pod:
         wanted = self.four(sock, address)
         if wanted is None:
             return _Socket.connect(sock, address)  # type: ignore[no-any-return]
-        targets, proxy = self.route(*wanted, sock.type == socket.SOCK_STREAM)
-        local = targets[0][0] == self.local and not proxy
+        target, proxy = self.route(*wanted, sock.type == socket.SOCK_STREAM)
         with suppress(OSError):  # bound already: then that is what it wants
-            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-            _Socket.bind(sock, self.shown(sock, (self.local if local else self.ip, 0)))
-        if not (proxy or local):
-            return _Socket.connect(sock, self.shown(sock, targets[0]))  # type: ignore[no-any-return]
+            _Socket.bind(sock, self.shown(sock, (self.local if self.within(wanted[0]) and not proxy else self.ip, 0)))
+        if not proxy:
+            return _Socket.connect(sock, self.shown(sock, target))  # type: ignore[no-any-return]
         patience = sock.gettimeout()
         sock.settimeout(LOCAL_S)  # answered at once by the kernel: also a socket that never waits may wait for it
         try:
-            for target in targets[:-1]:
-                with suppress(ConnectionRefusedError):
-                    return self._reach(sock, target)
-            self._reach(sock, targets[-1])
-            if proxy:
-                sock.sendall(header(sock.getsockname()[:2], wanted))
+            _Socket.connect(sock, self.shown(sock, target))
+            sock.sendall(header(sock.getsockname()[:2], wanted))
         finally:
             sock.settimeout(patience)
-
-    def _reach(self, sock: socket.socket, target: Address) -> None:
-        try:
-            _Socket.connect(sock, self.shown(sock, target))
-        except ConnectionAbortedError:  # what the kernel says once of an attempt before
-            _Socket.connect(sock, self.shown(sock, target))
 
     def connect_ex(self, sock: socket.socket, address: Any) -> int:
         try:
@@ -229,6 +220,18 @@ def _numeric(text: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _taken(ip: str, port: int, stream: bool) -> bool:
+    """Whether a program listens there. Found by binding: not every kernel lets a socket that was refused once connect again."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM) as sock:
+        if stream:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has been closed does not count
+        try:
+            _Socket.bind(sock, (ip, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def install(pod: Pod) -> None:
