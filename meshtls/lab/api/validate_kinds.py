@@ -96,7 +96,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             lambda rule: rule["nonResourceURLs"] and (rule["apiGroups"] or rule["resources"]))),
     **dict.fromkeys(("V1RoleBinding", "V1ClusterRoleBinding"), (
         bad("roleRef", "cannot change roleRef", lambda one: one.old and one.old.get("roleRef") != one["roleRef"]),)),
-    "V1RoleRef": (_role_ref,),
+    "V1RoleRef": (_role_ref, needs("name")),
     "RbacV1Subject": (needs("namespace", when=lambda one: one["kind"] == "ServiceAccount" and not one["namespace"]),),
     "V1Namespace": (_namespace,), "CoreV1Event": (_event,),
     "V1PodDisruptionBudgetSpec": (
