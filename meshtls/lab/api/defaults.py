@@ -1,4 +1,5 @@
-"""What the API server fills in: for each structure a table of plain values, and a function where it depends.
+"""What the API server fills in: for each structure a table of plain values, those that hold sometimes, and a function
+where the value itself depends.
 
 A value is filled in where there is nothing, null or an empty text; a structure before those inside it. Only defaults of
 the type itself stand here; what admission adds to pods (service account, tolerations) stands in `admission`.
@@ -40,7 +41,7 @@ PLAIN: dict[str, Object] = {
     "V1CronJobSpec": {"concurrencyPolicy": "Allow", "suspend": False, "successfulJobsHistoryLimit": 3,
                       "failedJobsHistoryLimit": 1},
     "V1ServiceSpec": {"type": "ClusterIP", "sessionAffinity": "None"},
-    "V1ServicePort": {"protocol": "TCP"}, "V1ClientIPConfig": {"timeoutSeconds": 10800},
+    "V1ServicePort": {"protocol": "TCP"},
     "V1Secret": {"type": "Opaque"}, "V1NetworkPolicyPort": {"protocol": "TCP"},
     "V1RoleRef": {"apiGroup": "rbac.authorization.k8s.io"},
     "V1MutatingWebhook": {**_HOOK, "reinvocationPolicy": "Never"}, "V1ValidatingWebhook": _HOOK,
@@ -57,16 +58,56 @@ PLAIN: dict[str, Object] = {
     "V1PriorityClass": {"preemptionPolicy": "PreemptLowerPriority"}}
 
 
-_ROLLING: dict[str, Object] = {
-    "V1DeploymentStrategy": {"maxUnavailable": "25%", "maxSurge": "25%"},
-    "V1StatefulSetUpdateStrategy": {"partition": 0},
-    "V1DaemonSetUpdateStrategy": {"maxUnavailable": 1, "maxSurge": 0}}
+def _in(model: str) -> Callable[[Part], bool]:
+    return lambda part: part.above is not None and part.above.model == model
+
+
+def _typed(*kinds: str) -> Callable[[Part], bool]:
+    return lambda part: part["type"] in kinds
+
+
+def _rolls(part: Part) -> bool:
+    return part.above is not None and part.above["type"] == "RollingUpdate"
+
+
+def _sticky(part: Part) -> bool:
+    return bool(part.within("V1ServiceSpec").get("sessionAffinity") == "ClientIP")
+
+
+_Rows = tuple[tuple[Callable[[Part], Any], Object], ...]
+_ROLLING: _Rows = ((_typed("RollingUpdate"), {"rollingUpdate": {}}),)
+SOMETIMES: dict[str, _Rows] = {
+    "V1PodSpec": ((_in("V1Pod"), {"enableServiceLinks": True}),),
+    "V1Volume": ((lambda volume: not set(volume.value) - {"name"}, {"emptyDir": {}}),),
+    "V1DeploymentStrategy": _ROLLING, "V1StatefulSetUpdateStrategy": _ROLLING, "V1DaemonSetUpdateStrategy": _ROLLING,
+    "V1RollingUpdateDeployment": ((_rolls, {"maxUnavailable": "25%", "maxSurge": "25%"}),),
+    "V1RollingUpdateStatefulSetStrategy": ((_rolls, {"partition": 0}),),
+    "V1RollingUpdateDaemonSet": ((_rolls, {"maxUnavailable": 1, "maxSurge": 0}),),
+    "V1PersistentVolumeClaim": ((_in("V1StatefulSetSpec"), {
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "status": {"phase": "Pending"}}),),
+    "V1JobSpec": (
+        (lambda job: _in("V1Job")(job) and not {"completions", "parallelism"} & set(job.value), {"completions": 1}),
+        (_in("V1Job"), {"parallelism": 1, "backoffLimit": 6, "completionMode": "NonIndexed", "suspend": False,
+                        "manualSelector": False, "podReplacementPolicy": "TerminatingOrFailed"})),
+    "V1ServiceSpec": (
+        (_sticky, {"sessionAffinityConfig": {}}),
+        (lambda service: service["type"] != "ExternalName", {"internalTrafficPolicy": "Cluster"}),
+        (_typed("NodePort", "LoadBalancer"), {"externalTrafficPolicy": "Cluster"}),
+        (_typed("LoadBalancer"), {"allocateLoadBalancerNodePorts": True})),
+    "V1SessionAffinityConfig": ((_sticky, {"clientIP": {}}),),
+    "V1ClientIPConfig": ((_sticky, {"timeoutSeconds": 10800}),),
+    "V1NetworkPolicySpec": ((lambda policy: policy["egress"], {"policyTypes": ["Ingress", "Egress"]}),
+                            (lambda policy: not policy["egress"], {"policyTypes": ["Ingress"]})),
+    "RbacV1Subject": ((lambda one: one["kind"] in ("User", "Group"), {"apiGroup": "rbac.authorization.k8s.io"}),)}
 
 
 def apply(resource: Resource, version: str, obj: Object) -> None:
     """Defaults of a built-in kind, on every write, in place."""
     for part in walk(schema.of(resource, version), obj):
         _set(part.value, PLAIN.get(part.model, {}))
+        for when, values in SOMETIMES.get(part.model, ()):
+            if when(part):
+                _set(part.value, values)
         if part.model in DEPENDENT:
             DEPENDENT[part.model](part)
 
@@ -75,10 +116,6 @@ def _set(holder: Object, values: Object) -> None:
     for key, value in values.items():
         if holder.get(key) in (None, ""):
             holder[key] = clone(value)
-
-
-def _pod(part: Part) -> None:
-    _set(part.value["spec"], {"enableServiceLinks": True})
 
 
 def _pod_spec(part: Part) -> None:
@@ -97,24 +134,8 @@ def _container(part: Part) -> None:
 
 
 def _container_port(part: Part) -> None:
-    pod = part.above.above if part.above else None
-    if pod and pod.value.get("hostNetwork") and "containerPort" in part.value:
+    if part.within("V1PodSpec").get("hostNetwork") and "containerPort" in part.value:
         _set(part.value, {"hostPort": part.value["containerPort"]})
-
-
-def _volume(part: Part) -> None:
-    if not set(part.value) - {"name"}:
-        part.value["emptyDir"] = {}
-
-
-def _rolling(part: Part) -> None:
-    if part.value["type"] == "RollingUpdate":
-        _set(part.value.setdefault("rollingUpdate", {}), _ROLLING[part.model])
-
-
-def _statefulset(part: Part) -> None:
-    for claim in part["volumeClaimTemplates"] or ():
-        _set(claim, {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "status": {"phase": "Pending"}})
 
 
 def _daemonset(part: Part) -> None:
@@ -122,27 +143,10 @@ def _daemonset(part: Part) -> None:
     annotations.setdefault("deprecated.daemonset.template.generation", str(part.value["metadata"].get("generation", 0)))
 
 
-def _job(part: Part) -> None:
-    spec = part.value["spec"]
-    if "completions" not in spec and "parallelism" not in spec:
-        spec["completions"] = 1
-    _set(spec, {"parallelism": 1, "backoffLimit": 6, "completionMode": "NonIndexed", "suspend": False,
-                "manualSelector": False, "podReplacementPolicy": "TerminatingOrFailed"})
-
-
 def _replication_controller(part: Part) -> None:
     if labels := part["spec.template.metadata.labels"]:
         _set(part.value["spec"], {"selector": labels})
         _set(part.value.setdefault("metadata", {}), {"labels": labels})
-
-
-def _service(part: Part) -> None:
-    spec, outside = part.value, part.value["type"] in ("NodePort", "LoadBalancer")
-    if spec["sessionAffinity"] == "ClientIP":
-        spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {})
-    _set(spec, {**({"internalTrafficPolicy": "Cluster"} if spec["type"] != "ExternalName" else {}),
-                **({"externalTrafficPolicy": "Cluster"} if outside else {}),
-                **({"allocateLoadBalancerNodePorts": True} if spec["type"] == "LoadBalancer" else {})})
 
 
 def _service_port(part: Part) -> None:
@@ -162,15 +166,6 @@ def _namespace(part: Part) -> None:
         metadata.setdefault("labels", {})["kubernetes.io/metadata.name"] = metadata["name"]
 
 
-def _network_policy(part: Part) -> None:
-    _set(part.value, {"policyTypes": ["Ingress", "Egress"] if part.value.get("egress") else ["Ingress"]})
-
-
-def _subject(part: Part) -> None:
-    if part.value.get("kind") in ("User", "Group"):
-        _set(part.value, {"apiGroup": "rbac.authorization.k8s.io"})
-
-
 def _definition(part: Part) -> None:
     names = part.value["names"]
     if names.get("kind"):
@@ -178,12 +173,10 @@ def _definition(part: Part) -> None:
 
 
 DEPENDENT: dict[str, Callable[[Part], None]] = {
-    "V1Pod": _pod, "V1PodSpec": _pod_spec, "V1Container": _container, "V1EphemeralContainer": _container,
-    "V1ContainerPort": _container_port, "V1Volume": _volume, "V1DeploymentStrategy": _rolling,
-    "V1StatefulSetUpdateStrategy": _rolling, "V1DaemonSetUpdateStrategy": _rolling, "V1StatefulSetSpec": _statefulset,
-    "V1DaemonSet": _daemonset, "V1Job": _job, "V1ReplicationController": _replication_controller,
-    "V1ServiceSpec": _service, "V1ServicePort": _service_port, "V1Secret": _secret, "V1Namespace": _namespace,
-    "V1NetworkPolicySpec": _network_policy, "RbacV1Subject": _subject, "V1CustomResourceDefinitionSpec": _definition}
+    "V1PodSpec": _pod_spec, "V1Container": _container, "V1EphemeralContainer": _container,
+    "V1ContainerPort": _container_port, "V1DaemonSet": _daemonset, "V1ReplicationController": _replication_controller,
+    "V1ServicePort": _service_port, "V1Secret": _secret, "V1Namespace": _namespace,
+    "V1CustomResourceDefinitionSpec": _definition}
 
 
 def quality_of_service(spec: Object) -> str:

@@ -101,7 +101,7 @@ def _schema(node: Object, path: str, root: bool = False) -> Iterator[FieldError]
         yield FieldError(f"{path}.default", "FieldValueTypeInvalid", given,
                          f' in body must be of type {kind}: "{given}"')
     for key, child in (node.get("properties") or {}).items():
-        yield from _schema(child, f"{path}.properties[{key}]")
+        yield from _schema(child or {}, f"{path}.properties[{key}]")
     for key in ("items", "additionalProperties"):
         if isinstance(node.get(key), dict):
             yield from _schema(node[key], f"{path}.{key}")
