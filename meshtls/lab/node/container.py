@@ -165,6 +165,7 @@ class Container(Record):
         while True:
             try:
                 spec = self._spec = await worker.spec(self)
+                log = self._new_log()
                 break
             except (Problem, OSError) as problem:
                 self.waits("CreateContainerConfigError", str(problem))
@@ -172,11 +173,6 @@ class Container(Record):
                 worker.sync()
             await asyncio.sleep(RETRY_S)
         self.id = f"lab://{worker.number}-{self.name}-{self.restarts}"
-        for old in self.logs[:-1]:
-            old.remove()
-        os.makedirs(f"{worker.home}/logs", exist_ok=True)
-        log = Log(f"{worker.home}/logs/{self.name}.{self.restarts}")
-        self.logs = [*self.logs[-1:], log]
         assert worker.net is not None
         try:
             process = self._process = await worker.node.runtime.start(spec, worker.net.netns)
@@ -207,6 +203,14 @@ class Container(Record):
         self.ends(code, "Error" if code else "Completed", worker.node.store.now())
         worker.sync()
         return code
+
+    def _new_log(self) -> Log:
+        folder = f"{self._worker.home}/logs"
+        os.makedirs(folder, exist_ok=True)
+        for old in self.logs[:-1]:
+            old.remove()
+        self.logs = [*self.logs[-1:], Log(f"{folder}/{self.name}.{self.restarts}")]
+        return self.logs[-1]
 
     def _in_task(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work))
