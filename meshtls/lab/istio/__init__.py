@@ -28,7 +28,6 @@ Known differences from Istio: no gateways, no HTTP_PROXY egress listeners, no En
 authorization, no outlier detection, no locality.
 """
 
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -97,8 +96,8 @@ def _outbound_listeners(proxy: Proxy) -> list[Json]:
 
 
 def _outbound_clusters(proxy: Proxy) -> list[Json]:
-    make = partial(_clusters.outbound, proxy.world, proxy.scope, labels(proxy.pod))
-    return proxy.world.once(("clusters", *_seen(proxy)), make)
+    world, scope = proxy.world, proxy.scope
+    return world.once(("clusters", *_seen(proxy)), _clusters.outbound, world, scope, labels(proxy.pod))
 
 
 def _seen(proxy: Proxy) -> tuple[Any, ...]:

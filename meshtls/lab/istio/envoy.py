@@ -72,10 +72,10 @@ ADS: Json = {  # endpoints: one stream for all clusters of a proxy
 VERSIONS = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
 
 
-def _sans(matchers: list[Json]) -> Json:
-    """Names that a certificate may have: SPIFFE names are URIs."""
-    kinds = ("URI" if m.get("exact", "spiffe://").startswith("spiffe://") else "DNS" for m in matchers)
-    return {"match_typed_subject_alt_names": [{"san_type": k, "matcher": m} for k, m in zip(kinds, matchers, strict=True)]}
+def _san(matcher: Json) -> Json:
+    """A name that a certificate may have: SPIFFE names are URIs."""
+    kind = "URI" if matcher.get("exact", "spiffe://").startswith("spiffe://") else "DNS"
+    return {"san_type": kind, "matcher": matcher}
 
 
 def _tls(side: str, common: Json, **fields: Any) -> Json:
@@ -91,7 +91,7 @@ def _mesh(alpn: list[str], names: list[Json], **params: Any) -> Json:
         "tls_params": VERSIONS | params,
         "tls_certificate_sds_secret_configs": [own],
         "combined_validation_context": {
-            "default_validation_context": _sans(names),
+            "default_validation_context": {"match_typed_subject_alt_names": [_san(n) for n in names]},
             "validation_context_sds_secret_config": ca,
         },
     }
@@ -122,9 +122,9 @@ def plain_tls(settings: Json, sans: list[str], h2: bool) -> Json:
         chain, key = ({"filename": settings.get(f)} for f in ("clientCertificate", "privateKey"))
         common["tls_certificates"] = [{"certificate_chain": chain, "private_key": key}]
     if not settings.get("insecureSkipVerify"):
-        names = [{"exact": s} for s in settings.get("subjectAltNames") or sans]
+        names = [_san({"exact": s}) for s in settings.get("subjectAltNames") or sans]
         trusted = {"trusted_ca": {"filename": settings.get("caCertificates") or certifi.where()}}
-        common["validation_context"] = trusted | (_sans(names) if names else {})
+        common["validation_context"] = trusted | ({"match_typed_subject_alt_names": names} if names else {})
     return _tls("Upstream", common, sni=settings.get("sni") or None)
 
 

@@ -28,11 +28,10 @@ def compact(value: Any) -> str:
 def _handlers(container: Obj) -> Iterator[tuple[Obj, str, str]]:
     """(probe or hook, its kind, the agent's path for it)."""
     name, hooks = container["name"], container.get("lifecycle") or {}
-    found: list[tuple[Obj | None, str, tuple[str, ...]]] = []
-    found += [(container.get(field), f"/app-health/{name}/{path}", KINDS) for field, path in PROBES]
-    found += [(hooks.get(field), f"/app-lifecycle/{name}/{path}", KINDS[:2]) for field, path in HOOKS]
-    for handler, path, kinds in found:
-        kind = next((k for k in kinds if k in (handler or {})), None)
+    found = [(container.get(field), f"/app-health/{name}/{path}") for field, path in PROBES]
+    found += [(hooks.get(field), f"/app-lifecycle/{name}/{path}") for field, path in HOOKS]
+    for handler, path in found:
+        kind = next((k for k in KINDS if k in (handler or {})), None)
         if handler is not None and kind:
             yield handler, kind, path
 

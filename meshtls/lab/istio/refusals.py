@@ -31,22 +31,19 @@ def _ranges(text: str) -> bool:
     return not text or all(fine(part) for part in text.split(","))
 
 
+READINESS = [f"readiness.{STATUS}{n}" for n in ("initialDelaySeconds", "periodSeconds", "failureThreshold")]
+RESOURCES = [SIDECAR + n for n in ("proxyCPU", "proxyMemory", "proxyCPULimit", "proxyMemoryLimit")]
 CHECKS: dict[str, Callable[[str], object]] = {
     SIDECAR + "interceptionMode": lambda v: v in ("REDIRECT", "TPROXY", "NONE"),
     STATUS + "port": lambda v: number(1 << 16, v.strip()),
-    f"readiness.{STATUS}initialDelaySeconds": lambda v: number(1 << 32, v),
-    f"readiness.{STATUS}periodSeconds": lambda v: number(1 << 32, v),
-    f"readiness.{STATUS}failureThreshold": lambda v: number(1 << 32, v),
     TRAFFIC + "includeOutboundIPRanges": lambda v: v == "*" or _ranges(v),
     TRAFFIC + "excludeOutboundIPRanges": _ranges,
     TRAFFIC + "includeInboundPorts": lambda v: v == "*" or _ports(v),
     TRAFFIC + "excludeInboundPorts": _ports,
     TRAFFIC + "excludeOutboundPorts": _ports,
     "prometheus.istio.io/merge-metrics": lambda v: v in BOOLEANS,
-    SIDECAR + "proxyCPU": QUANTITY.fullmatch,
-    SIDECAR + "proxyMemory": QUANTITY.fullmatch,
-    SIDECAR + "proxyCPULimit": QUANTITY.fullmatch,
-    SIDECAR + "proxyMemoryLimit": QUANTITY.fullmatch,
+    **dict.fromkeys(READINESS, lambda v: number(1 << 32, v)),
+    **dict.fromkeys(RESOURCES, QUANTITY.fullmatch),
 }
 
 

@@ -62,8 +62,9 @@ def _catch_all(scope: Scope) -> Json:
 
 
 def _virtual_hosts(proxy: Proxy, port: int) -> list[Json]:
-    """BuildSidecarOutboundVirtualHosts."""
-    listener = proxy.scope.listener_for(port)
+    """BuildSidecarOutboundVirtualHosts; the first egress listener for the port says what may be named
+    (GetEgressListenerForRDS)."""
+    listener = next((e for e in proxy.scope.listeners if e.port in (0, port)), None)
     if listener is None:
         return []
     services = {s.hostname.lower(): s for s in listener.services if s.port(port)}

@@ -8,6 +8,7 @@ exported. Proxies under the same Sidecar in the same namespace share one Scope.
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from itertools import chain
+from typing import TypeVar
 
 import msgspec
 
@@ -16,6 +17,7 @@ from meshtls.lab.istio.objects import DOMAIN, Obj, Port, Service, at, labels, na
 from meshtls.lab.istio.virtualservice import VirtualService, virtual_services
 from meshtls.lab.istio.world import World
 
+Seen = TypeVar("Seen", Service, VirtualService)
 IMPORT_ALL: Obj = {"hosts": ["*/*"]}
 
 
@@ -98,17 +100,15 @@ class Scope:
                 return rule.body
         return found
 
-    def listener_for(self, port: int) -> Listener | None:
-        """The egress listener whose services routes on this port may name (GetEgressListenerForRDS)."""
-        return next((e for e in self.listeners if e.port in (0, port)), None)
-
     def _choose(self, host: str) -> Service | None:
         """A destination's service: in the own namespace, else a visible Kubernetes one, else the oldest visible."""
         candidates = self.world.by_hostname.get(host, {})
         if self.namespace in candidates:
             return candidates[self.namespace]
-        seen = [s for s in candidates.values() if hosts.exported(s.export_to, s.namespace, self.namespace)]
-        return min(seen, key=lambda s: (not s.kubernetes, s.created), default=None)
+        return min(self._visible(candidates.values()), key=lambda s: (not s.kubernetes, s.created), default=None)
+
+    def _visible(self, items: Iterable[Seen]) -> list[Seen]:
+        return [i for i in items if hosts.exported(i.export_to, i.namespace, self.namespace)]
 
     def _listener(self, declared: Obj) -> Listener:
         wanted, excluded = _hosts(declared.get("hosts") or [], self.namespace)
@@ -119,12 +119,11 @@ class Scope:
             return any(fits(host, w) for w in named) and not any(hosts.subset_of(host, x) for x in barred)
 
         services = []
-        for service in self.world.exported_to(self.namespace):
+        for service in sorted(self._visible(self.world.services), key=lambda s: "*" in s.export_to):
             ports = tuple(p for p in service.ports if p.number == port)[:1] if port else service.ports
             if (ports or not port) and imported(service.hostname, service.namespace, hosts.subset_of):
                 services.append(_cut(service, ports))
-        # SelectVirtualServices: private ones, then those exported here by name, then the public ones.
-        visible = [v for v in virtual_services(self.world) if hosts.exported(v.export_to, v.namespace, self.namespace)]
+        visible = self._visible(virtual_services(self.world))  # private ones first, then those exported here by name
         visible.sort(key=lambda v: ("*" in v.export_to, v.namespace != self.namespace and "*" not in v.export_to))
         virtual = tuple(v for v in visible if any(imported(h, v.namespace, hosts.matches) for h in v.hosts))
         by_host = {h: v for v in reversed(virtual) for h in v.hosts}
@@ -135,10 +134,11 @@ def scope(world: World, pod: Obj) -> Scope:
     """The Scope of a pod's proxy."""
     namespace, root = namespace_of(pod), world.root_namespace
     sidecars = sorted(world.kind("Sidecar"), key=lambda s: spec(s).get("workloadSelector") is None)
-    own = (s for s in sidecars if namespace_of(s) == namespace and hosts.labels_match(at(s, "spec", "workloadSelector", "labels"), labels(pod)))
+    at_home = (s for s in sidecars if namespace_of(s) == namespace)
+    own = (s for s in at_home if hosts.labels_match(at(spec(s), "workloadSelector", "labels"), labels(pod)))
     wide = (s for s in sidecars if namespace_of(s) == root and spec(s).get("workloadSelector") is None)
     chosen = next(chain(own, wide), None)
-    return world.once(("scope", namespace, id(chosen)), lambda: Scope(world, namespace, chosen))
+    return world.once(("scope", namespace, id(chosen)), Scope, world, namespace, chosen)
 
 
 def _cut(service: Service, ports: tuple[Port, ...]) -> Service:

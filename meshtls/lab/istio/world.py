@@ -207,11 +207,6 @@ class World:
                 table[end].append(alias)
         return dict(table)
 
-    def exported_to(self, namespace: str) -> list[Service]:
-        """The services that a namespace sees: those exported to it by name first, then the public ones."""
-        seen = [s for s in self.services if hosts.exported(s.export_to, s.namespace, namespace)]
-        return sorted(seen, key=lambda s: "*" in s.export_to)
-
     @remembered
     def endpoints(self, service: Service, number: int) -> tuple[Endpoint, ...]:
         """The endpoints of a service port, those that are not ready among them."""
