@@ -313,12 +313,14 @@ def _moved(client: "Client", journal: "Journal") -> str:
 
 def _soak(mesh: "Mesh", asked: float | None, found: "Plan", draft: "Draft") -> float:
     """How long stages are watched, in seconds; says what a change does to connections, and what a short soak does not see."""
+    from meshtls.migrate import drain
+
     drain_s = DRAIN_S
-    for config in mesh.configs.values():
+    for text in drain.durations(mesh, found.namespace):
         with contextlib.suppress(ValueError):
-            drain_s = max(drain_s, duration(config.default_config.drain_duration))
+            drain_s = max(drain_s, duration(text))
     soak_s = drain_s + 15 if asked is None else asked
-    notes = [f"every stage ends the open connections into its workloads within {drain_s:g} s, those over mTLS too"]
+    notes = [*drain.notes(mesh, found.namespace, drain_s)]
     if soak_s < drain_s:
         notes.append(f"a soak of {soak_s:g} s ends before that: it judges new connections only")
     draft.facts += [("note", note) for note in notes]
