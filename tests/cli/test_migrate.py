@@ -10,10 +10,10 @@ import pytest
 
 from meshtls.cli.main import main
 from meshtls.cluster.client import Client
-from tests.lone_api import Standalone, standalone
 from meshtls.migrate.journal import Outcome, State, begin
 from meshtls.migrate.plan import Plan, Stage
 from meshtls.migrate.store import Store
+from tests.lone_api import Standalone, standalone
 
 Ask = Callable[..., tuple[int, str]]
 STRICT = {"mtls": {"mode": "STRICT"}}

@@ -8,8 +8,8 @@ import pytest
 
 from meshtls.errors import GateError, InputError
 from meshtls.guard.admission import Achieved, Allowance, achieved, admission
-from tests.lone_api import standalone
 from meshtls.sources import load
+from tests.lone_api import standalone
 
 KEPT = Achieved(
     "shop",

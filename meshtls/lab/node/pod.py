@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshtls.lab import istio
 from meshtls.lab.api.store import clone
+from meshtls.lab.istio.metrics import istio_metrics
 from meshtls.lab.node import images, rules, status
 from meshtls.lab.node.agent import Agent
 from meshtls.lab.node.container import RETRY_S, Container, container_spec, proxy_spec
@@ -145,7 +146,7 @@ class Worker:
         self.proxy = self.node.plane.add(pod)
         if self.agent is None:
             self.agent = Agent(pod, self.net, self.node.network, f"{self.home}/admin.sock",
-                               lambda text: istio.istio_metrics(text, self.node.plane.world, self.pod_now()))
+                               lambda text: istio_metrics(text, self.node.plane.world, self.pod_now()))
             await self.agent.start()
         return proxy_spec(pod, self.node, self.net, self.home)
 
