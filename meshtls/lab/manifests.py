@@ -116,7 +116,7 @@ def _why(status: Obj) -> str:
         if waiting := container.get("state", {}).get("waiting"):
             return f"container {container['name']} waits: {waiting.get('reason', '')} {waiting.get('message', '')}".rstrip()
     unsaid = (one["message"] for one in status.get("conditions") or () if one["status"] == "False" and one.get("message"))
-    return next(unsaid, status.get("phase", "not scheduled yet"))
+    return str(next(unsaid, status.get("phase", "not scheduled yet")))
 
 
 def wait(client: Client, timeout_s: float) -> None:

@@ -147,7 +147,7 @@ def _dialer(store: Store, network: Network | Loopback) -> Any:
         service = store.get("services", namespace, name)
         if service is None:
             raise LookupError(f'service "{name}" not found')
-        ip = (service.get("spec") or {}).get("clusterIP")
+        ip: str = service["spec"].get("clusterIP") or ""
         try:
             return await network.dial(ip, port)
         except OSError as error:

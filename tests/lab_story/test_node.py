@@ -167,7 +167,7 @@ signal.pause()
         virtual = client.get("Service", "web", "bare")["spec"]["clusterIP"]
         lab.apply(pod("asker", "bare", container(program, *names)))
         found = until(lambda: told(client, "bare", "asker"))[0]
-    assert found == {**dict.fromkeys(names[:3], [virtual]), **dict.fromkeys(names[3:5], [address]), "alias.bare": [virtual], "kubernetes.default": found["kubernetes.default"],
+    assert found == {**{name: [virtual] for name in names[:3]}, **{name: [address] for name in names[3:5]}, "alias.bare": [virtual], "kubernetes.default": found["kubernetes.default"],
                      "nobody.bare": "gaierror"}  # fmt: skip
     assert len(found["kubernetes.default"]) == 1
 

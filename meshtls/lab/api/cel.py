@@ -43,12 +43,13 @@ def _program(expression: str) -> Any:
 
 def evaluate(expression: str, variables: dict[str, Any]) -> Any:
     """The expression's value as plain JSON. Raises CelError, also for what the expression cannot find."""
-    import celpy
+    from celpy.adapter import CELJSONEncoder, json_to_cel
+    from celpy.evaluation import CELEvalError
     program = _program(expression)
     try:
-        value = program.evaluate({name: celpy.json_to_cel(value) for name, value in variables.items()})
-        return json.loads(json.dumps(value, cls=celpy.CELJSONEncoder))
-    except celpy.CELEvalError as error:
+        value = program.evaluate({name: json_to_cel(value) for name, value in variables.items()})
+        return json.loads(json.dumps(value, cls=CELJSONEncoder))
+    except CELEvalError as error:
         raise CelError(str(error.args[0]) if error.args else "evaluation failed") from error
     except (TypeError, ValueError, KeyError) as error:
         raise CelError(str(error)) from error

@@ -33,7 +33,8 @@ def children(node: Node, value: Any, path: str, mapped: str = ".{}") -> Sequence
     """What a value holds of which the schema speaks: the part's schema, its key, itself and its path; `mapped` makes the
     paths of a map's values."""
     if isinstance(value, dict):
-        known, others = node.get("properties") or {}, node.get("additionalProperties")
+        known: Node = node.get("properties") or {}
+        others: Any = node.get("additionalProperties")
         return [(known[key], key, item, f"{path}.{key}" if path else key) if key in known else
                 (others, key, item, path + mapped.format(key))
                 for key, item in value.items() if key in known or isinstance(others, dict)]

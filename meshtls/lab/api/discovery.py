@@ -93,12 +93,12 @@ def _resource_list(registry: Registry, name: str, version: str) -> Object:
     for one in _of(registry, name, version):
         entry = _entry(one, version)
         if one.plural != "bindings":
-            known = {key: entry[key] for key in ("verbs", "shortNames", "categories") if key in entry}
+            known: Object = {key: entry[key] for key in ("verbs", "shortNames", "categories") if key in entry}
             listed.append({"name": one.plural, "singularName": one.singular, "namespaced": one.namespaced,
                            "kind": one.kind, **known})
         for sub in entry.get("subresources", ()):
             kind = sub["responseKind"]
-            foreign = kind if (kind["group"], kind["version"]) != (one.group, version) else {"kind": kind["kind"]}
+            foreign: Object = kind if (kind["group"], kind["version"]) != (one.group, version) else {"kind": kind["kind"]}
             listed.append({"name": f"{one.plural}/{sub['subresource']}", "singularName": "",
                            "namespaced": one.namespaced, **foreign, "verbs": sub["verbs"]})
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": f"{name}/{version}" if name else version,

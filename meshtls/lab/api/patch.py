@@ -66,8 +66,10 @@ def shown(value: Any) -> str:
         return "map[" + " ".join(f"{key}:{shown(item)}" for key, item in sorted(value.items())) + "]"
     if isinstance(value, list):
         return "[" + " ".join(map(shown, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return {True: "true", False: "false"}.get(value, "<nil>")
+    if value is None:
+        return "<nil>"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return str(value)
 
 
@@ -88,7 +90,7 @@ def strategic(node: dict[str, Any], current: dict[str, Any], patch: Any) -> dict
 def _object(node: dict[str, Any], current: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
     directive = patch.pop("$patch", "merge")
     if directive == "replace":
-        return _plain(patch)
+        return dict(_plain(patch))
     if directive == "delete":
         return {}
     if directive != "merge":
@@ -125,7 +127,7 @@ def _list(node: dict[str, Any], current: list[Any], patch: list[Any], order: lis
         if node.get("x-kubernetes-list-type") == "set":
             merged = current + [item for item in patch if item not in current]
             return _ordered(current, merged, order, lambda item: item)
-        return _plain(patch)
+        return list(_plain(patch))
     key = keys[0]
     if any(isinstance(item, dict) and item.get("$patch") == "replace" for item in patch):
         return [_plain(item) for item in patch if set(item) - {"$patch"}]

@@ -33,7 +33,7 @@ def reset(resource: Resource, subresource: str) -> Callable[[tuple[str, ...]], b
     """Tells of a field's path whether a write this way leaves the field as it was."""
     if subresource == "status" and resource.custom:
         return lambda path: path[0] != "f:status"
-    kept = {("f:status",)} if not subresource and "status" in resource.subresources else set()
+    kept: set[tuple[str, ...]] = {("f:status",)} if not subresource and "status" in resource.subresources else set()
     if subresource == "status":
         kept = {("f:spec",), ("f:metadata", "f:labels" if resource.kind == "Deployment" else "f:ownerReferences")}
     return lambda path: any(path[:len(one)] == one for one in kept)

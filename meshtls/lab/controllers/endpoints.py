@@ -1,6 +1,8 @@
 """EndpointSlices of every Service with a selector, brought to what `slices` says. A Service without a selector is
 left to its owner."""
 
+from functools import partial
+
 from meshtls.lab.api.store import Event
 from meshtls.lab.controllers import slices
 from meshtls.lab.controllers.controller import Controller
@@ -41,7 +43,7 @@ class EndpointSlices(Controller):
         }
         for wanted in slices.build(service, self.store.list("pods", namespace, selector)):
             stale.discard(name_of(wanted))
-            if self.store.mutate(RESOURCE, *key_of(wanted), lambda obj, new=wanted: _copy(new, obj)) is None:
+            if self.store.mutate(RESOURCE, *key_of(wanted), partial(_copy, wanted)) is None:
                 self.store.create(RESOURCE, wanted)
         for old in stale:
             self.store.delete(RESOURCE, namespace, old)

@@ -91,7 +91,8 @@ class Injection:
 
         def own(template: Obj) -> Obj:
             over = given.get(template["name"], {})
-            return overlaid(template, {k: v for k, v in over.items() if (k, v) != ("image", "auto")}, MERGE_KEYS)
+            laid: Obj = overlaid(template, {k: v for k, v in over.items() if (k, v) != ("image", "auto")}, MERGE_KEYS)
+            return laid
 
         proxy = own(self._proxy(apps, [p for c in body["containers"] for p in c.get("ports") or []]))
         self._network(proxy)

@@ -68,7 +68,7 @@ class Node:
         self._next = 0
         self._services = Coalesced(self._write_services)
         self._policies = Coalesced(self._write_policies)
-        self._unsubscribe = lambda: None
+        self._unsubscribe: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
         """Take in what the store holds, and follow it."""

@@ -65,7 +65,10 @@ class Pod:
     """The pod that this program runs in, as the lab describes it."""
 
     def __init__(self, place: dict[str, Any]) -> None:
-        self.ip, self.app, self.local, self.block = place["ip"], place["app"], place["local"], place["block"]
+        self.ip: str = place["ip"]
+        self.app: str = place["app"]
+        self.local: str = place["local"]
+        self.block: str = place["block"]
         self.inbound, self.outbound, self.proxy_port = place["inbound"], place["outbound"], place["proxy_port"]
         self.lab, self.search, self.hosts, self.hostname = tuple(place["lab"]), place["search"], place["hosts"], place["hostname"]
         self.paths = [(mount, source) for mount, source in place["paths"]]
@@ -245,7 +248,7 @@ def install(pod: Pod) -> None:
         setattr(os, name, pod.through(getattr(os, name)))
     for name in ("load_cert_chain", "load_verify_locations"):
         setattr(ssl.SSLContext, name, pod.through(getattr(ssl.SSLContext, name)))
-    builtins.open = io.open = pod.through(io.open)  # type: ignore[assignment]
+    builtins.open = io.open = pod.through(io.open)
 
 
 def _method(function: Callable[[socket.socket, Any], Any]) -> Callable[[socket.socket, Any], Any]:
