@@ -1,5 +1,6 @@
 """A migration that is disturbed on real Envoys: killed, interrupted, hung up, met by a second run, edited by somebody else."""
 
+import functools
 import json
 import os
 import pathlib
@@ -48,7 +49,9 @@ def created(lab: Lab) -> list[str]:
 def started(lab: Lab, *args: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "meshtls.cli.main", "migrate", *args]
     environment = {**os.environ, "KUBECONFIG": lab.kubeconfig}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    # under nohup the tests, and all that they start, would not hear of a hang-up
+    heed = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed)
 
 
 def apply(lab: Lab, until: str, *more: str, soak: str = "60s") -> tuple[subprocess.Popen[str], list[str]]:
