@@ -50,7 +50,7 @@ PLAIN: dict[str, Object] = {
     "V1ValidatingAdmissionPolicySpec": {"failurePolicy": "Fail"},
     "V1CustomResourceDefinitionSpec": {"conversion": {"strategy": "None"}},
     "DiscoveryV1EndpointPort": {"name": "", "protocol": "TCP"}, "CoreV1EndpointPort": {"protocol": "TCP"},
-    "V1PersistentVolumeClaimSpec": {"volumeMode": "Filesystem"},
+    "V1PersistentVolumeClaimSpec": {"volumeMode": "Filesystem"}, "V1PersistentVolumeClaimStatus": {"phase": "Pending"},
     "V1PersistentVolumeSpec": {"persistentVolumeReclaimPolicy": "Retain", "volumeMode": "Filesystem"},
     "V2HorizontalPodAutoscalerSpec": {"minReplicas": 1, "metrics": [{"type": "Resource", "resource": {
         "name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]},
@@ -84,7 +84,7 @@ SOMETIMES: dict[str, _Rows] = {
     "V1RollingUpdateStatefulSetStrategy": ((_rolls, {"partition": 0}),),
     "V1RollingUpdateDaemonSet": ((_rolls, {"maxUnavailable": 1, "maxSurge": 0}),),
     "V1PersistentVolumeClaim": ((_in("V1StatefulSetSpec"), {
-        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "status": {"phase": "Pending"}}),),
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "status": {}}),),
     "V1JobSpec": (
         (lambda job: _in("V1Job")(job) and not {"completions", "parallelism"} & set(job.value), {"completions": 1}),
         (_in("V1Job"), {"parallelism": 1, "backoffLimit": 6, "completionMode": "NonIndexed", "suspend": False,

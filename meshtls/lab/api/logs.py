@@ -1,5 +1,6 @@
 """pods/log: which container is meant and whether it can have a log; the lines come from the node's LogSource."""
 import datetime
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
@@ -8,6 +9,9 @@ from meshtls.lab.api.field import forbidden, invalid
 from meshtls.lab.api.store import Store
 
 Object = dict[str, Any]
+_TIME = (("2006", r"\d{4}"), ("-", "-"), ("01", r"\d\d"), ("-", "-"), ("02", r"\d\d"), ("T", "T"), ("15", r"\d\d"), (":", ":"),
+         ("04", r"\d\d"), (":", ":"), ("05", r"\d\d(\.\d+)?"), ("Z07:00", r"Z|[+-]\d\d:\d\d"))
+"""Go's words for the parts of a time, and their forms."""
 
 
 class LogSource(Protocol):
@@ -38,12 +42,21 @@ def options(query: Mapping[str, str], pod: str) -> Object:
             datetime.datetime.fromisoformat(found["since_time"].replace("Z", "+00:00"))
         except ValueError:
             raise status.bad_request(f'parsing time "{found["since_time"]}" as "2006-01-02T15:04:05Z07:00": cannot '
-                                     'parse') from None
+                                     f'parse {_unread(found["since_time"])}') from None
     if "stream" in query:
         wrong.append(forbidden("stream", "may not be specified"))
     if wrong:
         raise status.invalid("PodLogOptions", "", pod, wrong)
     return found
+
+
+def _unread(text: str) -> str:
+    """What of a time cannot be read, and as what."""
+    for layout, form in _TIME:
+        if (match := re.match(form, text)) is None:
+            return f'"{text}" as "{layout}"'
+        text = text[match.end():]
+    return '"" as "Z07:00"'
 
 
 def container(store: Store, pod: Object, asked: str, previous: bool) -> str:
@@ -54,10 +67,8 @@ def container(store: Store, pod: Object, asked: str, previous: bool) -> str:
     others = [one["name"] for one in spec.get("ephemeralContainers") or ()]
     if not asked:
         if len(regular) + len(initial) + len(others) > 1:
-            told = f"a container name must be specified for pod {name}, choose one of: [{' '.join(regular)}]"
-            if initial:
-                told += f" or one of the init containers: [{' '.join(initial)}]"
-            raise status.bad_request(told)
+            raise status.bad_request(f"a container name must be specified for pod {name}, choose one of: "
+                                     f"[{' '.join([*initial, *regular, *others])}]")
         asked = regular[0]
     if asked not in [*regular, *initial, *others]:
         raise status.bad_request(f"container {asked} is not valid for pod {name}")

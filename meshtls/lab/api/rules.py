@@ -87,5 +87,8 @@ UNIQUE = {"V1Volume.name", "V1ContainerPort.name", "V1ServicePort.name", "Discov
 
 OPTIONAL = {"V1ServicePort.port", "V1ContainerPort.containerPort", "V1DeploymentSpec.template", "V1JobSpec.template",
             "V1Probe.port", "V1PolicyRule.verbs", "V1PodSpec.containers", "V1GRPCAction.port",
-            "V1LimitRangeSpec.limits", "V1DaemonSetSpec.selector", "V1RoleRef.kind", "V1RoleRef.name", "V1Endpoint.addresses"}
+            "V1LimitRangeSpec.limits", "V1DaemonSetSpec.selector", "V1RoleRef.kind", "V1RoleRef.name", "V1Endpoint.addresses",
+            "V1ConfigMapKeySelector.key", "V1SecretKeySelector.key",
+            *(f"V1{kind}Webhook.{key}" for kind in ("Mutating", "Validating")
+              for key in ("admissionReviewVersions", "sideEffects"))}
 """Required by the model, but judged in other words below (or filled in)."""

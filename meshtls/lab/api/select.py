@@ -141,7 +141,7 @@ def selected(selector: Object | None, held: Labels) -> bool:
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "Pod": ("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
-            "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName"),
+            "spec.host", "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName"),
     "Event": ("involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
               "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason",
               "reportingComponent", "source", "type"), "Namespace": ("status.phase", "name"), "Node": ("spec.unschedulable",),
@@ -177,8 +177,7 @@ def fields(text: str, kind: str, custom: bool = False) -> Match | None:
 def _value(obj: Any, name: str) -> str:
     if name == "source":
         return str((obj.get("source") or {}).get("component") or obj.get("reportingComponent") or "")
-    if name == "name":
-        name = "metadata.name"
+    name = {"name": "metadata.name", "spec.host": "spec.nodeName"}.get(name, name)
     if name == "status.successful":
         return str((obj.get("status") or {}).get("succeeded", 0))
     found = find(obj, name)

@@ -97,7 +97,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
     **dict.fromkeys(("V1RoleBinding", "V1ClusterRoleBinding"), (
         bad("roleRef", "cannot change roleRef", lambda one: one.old and one.old.get("roleRef") != one["roleRef"]),)),
     "V1RoleRef": (_role_ref, needs("name")),
-    "RbacV1Subject": (needs("namespace", when=lambda one: one["kind"] == "ServiceAccount" and not one["namespace"]),),
+    "RbacV1Subject": (needs("namespace", when=lambda one: (
+        one["kind"] == "ServiceAccount" and not one["namespace"] and one.above is not None
+        and one.above.model == "V1ClusterRoleBinding")),),
     "V1Namespace": (_namespace,), "CoreV1Event": (_event,),
     "V1PodDisruptionBudgetSpec": (
         bad("", "minAvailable and maxUnavailable cannot be both set",

@@ -16,7 +16,8 @@ def _load_balancer_ranges(part: Part) -> Iterator[FieldError]:
 
 def _addresses_kept(part: Part) -> bool:
     before = part.old or {}
-    return bool(before.get("type") == part["type"] == "ClusterIP" and before.get("clusterIP") != part["clusterIP"])
+    inside = "ExternalName" not in (before.get("type"), part["type"])
+    return bool(part.old and inside and before.get("clusterIP") != part["clusterIP"])
 
 
 def _node_port(part: Part) -> Iterator[FieldError]:
