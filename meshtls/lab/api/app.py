@@ -17,7 +17,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from meshtls.lab.api import answers, authz, discovery, istio, logs, patch, protobuf, reads, select, status, subresources, watch
+from meshtls.lab.api import answers, authz, discovery, istio, logs, patch, protobuf, reads, select, status, subresources, warn, watch
 from meshtls.lab.api.admission import Admission
 from meshtls.lab.api.authz import Attributes, Rbac
 from meshtls.lab.api.field import forbidden, invalid, quote, required, too_long, unsupported
@@ -93,8 +93,11 @@ class Api:
     async def _answer(self, request: HttpRequest) -> Response:
         path = request.url.path
         if path.rstrip("/") in _PUBLIC:
-            return answers.plain(discovery.VERSION, request) if path.startswith("/version") else Response(
-                "ok", media_type="text/plain")
+            if not path.startswith("/version"):
+                return Response("ok", media_type="text/plain")
+            if request.method != "GET":
+                raise status.not_allowed()
+            return answers.plain(discovery.VERSION, request)
         user = self._who(request)
         parts = [unquote(part) for part in path.split("/") if part]
         if len(parts) >= 3 and parts[0] == "api" or len(parts) >= 4 and parts[0] == "apis":
@@ -134,8 +137,6 @@ class Api:
         core = parts[0] == "api"
         group, version, rest = ("", parts[1], parts[2:]) if core else (parts[1], parts[2], parts[3:])
         known, custom = ["v1"] if core else self.registry.groups().get(group, []), self.registry.is_custom(group)
-        if version not in known:
-            raise status.unknown_resource() if known and not custom else status.no_such_path()
         namespace = ""
         if rest[0] == "namespaces" and len(rest) >= 3 and not (core and rest[2] in ("status", "finalize")):
             namespace, rest = rest[1], rest[2:]
@@ -145,6 +146,8 @@ class Api:
         named = name or (select.named(query.get("fieldSelector", "")) if verb in ("list", "watch") else "")
         self.rbac.permit(user, Attributes(verb, group, plural, subresource,
                                           name if core and plural == "namespaces" else namespace, named))
+        if version not in known:
+            raise status.unknown_resource() if known and not custom else status.no_such_path()
         if resource is None and custom:
             raise status.no_such_path()
         if resource is None or len(rest) > 3 or (subresource and subresource not in resource.subresources) or (
@@ -195,6 +198,7 @@ class Api:
     async def _delete(self, verb: str, target: Target, user: User, request: HttpRequest, form: Form) -> Response:
         options = _options(request, user, "DeleteOptions")
         wishes = subresources.delete_options(await request.body(), request.query_params, options)
+        options.warnings += warn.of_deletion(target.resource, wishes)
         if verb == "deletecollection":
             matches = reads.matcher(request.query_params, target.resource) or (lambda obj: True)
             gone = await self.writes.delete_all(target, matches, wishes, options)

@@ -5,7 +5,8 @@ paths. Laws (Kubernetes' server-side apply):
   1. An update gives its manager every field that it changed or added; all others lose those.
   2. An apply owns exactly the fields of its configuration; what it owned before, leaves out now and nobody else owns is
      removed.
-  3. An apply that would change a field that another manager owns is a conflict, unless forced: then the other loses it.
+  3. An object whose owners were taken off has none until the next apply; all that is there belongs to the time before.
+  4. An apply that would change a field that another manager owns is a conflict, unless forced: then the other loses it.
 """
 import json
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ _UNTRACKED = {("f:metadata",), ("f:apiVersion",), ("f:kind",)} | {("f:metadata",
     "deletionTimestamp", "deletionGracePeriodSeconds")}
 """What nobody owns."""
 _NOTHING = object()
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -239,7 +241,10 @@ def updated(node: dict[str, Any], old: Object | None, new: Object, manager: str,
     """Write the owners into `new` after an update or create by `manager` (in place). `reset` tells the fields that
     this way of writing does not change."""
     given = (new.get("metadata") or {}).get("managedFields")
-    held = _managers(new if given is not None else (old or {}))
+    held = _managers(new if given else (old or {}))
+    if old is not None and not held:
+        _write(new, [])
+        return
     gained, removed = _changed(node, old, new, reset)
     for one in held:
         one.paths -= gained | removed
@@ -252,11 +257,13 @@ def updated(node: dict[str, Any], old: Object | None, new: Object, manager: str,
 
 
 def applied(node: dict[str, Any], live: Object | None, config: Object, manager: str, api_version: str, force: bool,
-            now: str, subresource: str = "", reset: Reset = lambda path: False) -> Object:
-    """The object after a server-side apply. Raises ApiError 409 naming every conflict."""
+            now: str, subresource: str = "", reset: Reset = lambda path: False, said: str = "") -> Object:
+    """The object after a server-side apply; `said` is the configuration as kubectl notes it. Raises ApiError 409 naming every conflict."""
     wanted = {path for path in owned(node, config) if not reset(path)}
     base: Object = clone(live) if live is not None else {}
     held = _managers(base)
+    if live is not None and not held:
+        held = [Manager("before-first-apply", "Update", api_version, "", _changed(node, None, live, reset)[0], now)]
     me = Manager(manager, "Apply", api_version, subresource, wanted, now)
     mine = next((one for one in held if one.same(me)), None)
     others = [one for one in held if one is not mine]
@@ -268,14 +275,39 @@ def applied(node: dict[str, Any], live: Object | None, config: Object, manager: 
                 _remove(result, path, schema.resolve(node))
     gained, removed = _changed(node, live, result, reset)
     clashes = [(one, sorted(one.paths & gained, key=_rank)) for one in others if one.paths & gained]
-    if clashes and not force:
+    known = _known(node, live, api_version) if clashes and manager == "kubectl" else set()
+    if (clashes := [(one, rest) for one, paths in clashes if (rest := [path for path in paths if path not in known])]) and not force:
         raise _conflict(clashes)
+    annotations = (result.get("metadata") or {}).get("annotations") or {}
+    if manager == "kubectl" and annotations.get(LAST_APPLIED):
+        annotations[LAST_APPLIED] = said
     for one in others:
         one.paths -= gained | removed
     if mine is not None and mine.paths == wanted and not gained:
         me.time = mine.time
     _write(result, [*others, me])
     return result
+
+
+def noted(config: Object) -> str:
+    """A configuration as kubectl's annotation holds it."""
+    metadata = {key: value for key, value in (config.get("metadata") or {}).items() if key != "managedFields"}
+    if metadata.get("annotations"):
+        metadata["annotations"] = {key: value for key, value in metadata["annotations"].items() if key != LAST_APPLIED}
+    text = json.dumps({**config, "metadata": metadata}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return "".join(f"\\u{ord(char):04x}" if char in "<>&" else char for char in text) + "\n"
+
+
+def _known(node: dict[str, Any], live: Object | None, api_version: str) -> set[Path]:
+    """Fields that kubectl's client-side apply has set, and that still have its values."""
+    try:
+        last = json.loads(((live or {}).get("metadata") or {}).get("annotations", {}).get(LAST_APPLIED, ""))
+    except ValueError:
+        return set()
+    if not isinstance(last, dict) or last.get("apiVersion") != api_version:
+        return set()
+    changes = compare(node, last, live or {})
+    return owned(node, last) - changes.added - changes.modified - changes.removed
 
 
 def _changed(node: dict[str, Any], old: Object | None, new: Object, reset: Reset) -> tuple[set[Path], set[Path]]:

@@ -50,8 +50,9 @@ def no_such_path() -> ApiError:
     return ApiError(404, "NotFound", "404 page not found", text="404 page not found\n")
 
 
-def already_exists(qualified: str, name: str) -> ApiError:
-    return ApiError(409, "AlreadyExists", f'{qualified} "{name}" already exists', details=_about(qualified, name))
+def already_exists(qualified: str, name: str, *, leaving: bool = False) -> ApiError:
+    told = "object is being deleted: " if leaving else ""
+    return ApiError(409, "AlreadyExists", f'{told}{qualified} "{name}" already exists', details=_about(qualified, name))
 
 
 def conflict(qualified: str, name: str, why: str) -> ApiError:

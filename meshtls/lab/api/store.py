@@ -226,8 +226,9 @@ class Store:
             metadata["deletionTimestamp"] = _later(self.now(), grace)
             if "generation" in metadata:
                 metadata["generation"] += 1
-        metadata["deletionGracePeriodSeconds"] = grace
-        if resource == "namespaces":
+        if resource != "namespaces":
+            metadata["deletionGracePeriodSeconds"] = grace
+        else:
             marked.setdefault("status", {})["phase"] = "Terminating"
         return marked
 

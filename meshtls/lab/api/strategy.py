@@ -154,6 +154,8 @@ def _service(spec: Object, before: Object) -> None:
         for key in keys if left in types and kind not in types else ():
             if spec.get(key) == before.get(key):
                 spec.pop(key, None)
+    if spec.get("clusterIP") and spec["clusterIP"] != before.get("clusterIP") and spec.get("clusterIPs") == before.get("clusterIPs"):
+        spec["clusterIPs"] = [spec["clusterIP"]]
     for key in _ADDRESSES if kind != "ExternalName" else ():
         if not spec.get(key) and key in before:
             spec[key] = clone(before[key])
@@ -172,6 +174,11 @@ def updated(resource: Resource, obj: Object, old: Object, subresource: str) -> O
         fixed = (*_OF_THE_SERVER, "ownerReferences", *(("labels",) if resource.kind == "Deployment" else ()))
         found["metadata"] = {**{key: value for key, value in given.items() if key not in fixed},
                              **{key: before[key] for key in fixed if key in before}}
+        return found
+    if subresource == "ephemeralcontainers":
+        found = {**clone(old), "metadata": {**clone(before), **{key: obj["metadata"][key] for key in (
+            "managedFields", "resourceVersion") if key in obj["metadata"]}}}
+        found["spec"]["ephemeralContainers"] = (obj.get("spec") or {}).get("ephemeralContainers") or []
         return found
     if subresource == "finalize":
         return {**clone(old),
@@ -195,11 +202,4 @@ def updated(resource: Resource, obj: Object, old: Object, subresource: str) -> O
         obj.setdefault("spec", {})["finalizers"] = clone((old.get("spec") or {}).get("finalizers") or [])
         if not obj["spec"]["finalizers"]:
             del obj["spec"]["finalizers"]
-    if resource.kind == "Job" and not resource.custom and "selector" in old["spec"]:
-        obj["spec"].setdefault("selector", clone(old["spec"]["selector"]))
-        labels = ((old["spec"].get("template") or {}).get("metadata") or {}).get("labels") or {}
-        held = obj["spec"].setdefault("template", {}).setdefault("metadata", {}).setdefault("labels", {})
-        for key in ("batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name", "controller-uid", "job-name"):
-            if key in labels:
-                held.setdefault(key, labels[key])
     return obj

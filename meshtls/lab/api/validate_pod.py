@@ -22,13 +22,15 @@ _LIMITED = "cannot set `allowPrivilegeEscalation` to false and "
 
 
 def _names(part: Part) -> Iterator[FieldError]:
-    """Containers and init containers share their names."""
+    """All containers share their names; an ephemeral one may name one of the others."""
     names: list[str] = []
-    for group in ("containers", "initContainers"):
+    for group in ("containers", "initContainers", "ephemeralContainers"):
         for place, container in enumerate(part[group] or ()):
-            name = container.get("name") or ""
+            name, whose = container.get("name") or "", container.get("targetContainerName") or ""
             if name and name in names:
                 yield duplicate(part.at(f"{group}[{place}].name"), name)
+            if whose and whose not in [one.get("name") for key in ("containers", "initContainers") for one in part[key] or ()]:
+                yield missing(part.at(f"{group}[{place}].targetContainerName"), whose)
             names.append(name)
 
 
@@ -167,7 +169,7 @@ def _but(held: Object, *keys: str) -> Object:
 
 
 def _fixed(spec: Object) -> Object:
-    found = _but(spec, "activeDeadlineSeconds", "tolerations", "schedulingGates", "ephemeralContainers", "serviceAccount")
+    found = _but(spec, "activeDeadlineSeconds", "tolerations", "schedulingGates", "serviceAccount")
     return {**found, **{group: [_but(container, "image") for container in found[group]]
                         for group in ("containers", "initContainers") if group in found}}
 
@@ -180,6 +182,18 @@ def _difference(before: Object, after: Object) -> str:
             name = json.dumps(key[:1].upper() + key[1:])
             lines += [f"- {name}: {json.dumps(before.get(key))},", f"+ {name}: {json.dumps(after.get(key))},"]
     return "\n".join(lines) + "\n"
+
+
+def ephemeral(pod: Object, old: Object) -> Iterator[FieldError]:
+    """What is wrong with a change of the containers that came later: none may change or go."""
+    after = {one.get("name"): one for one in pod["spec"].get("ephemeralContainers") or ()}
+    for one in old["spec"].get("ephemeralContainers") or ():
+        name = one["name"]
+        if name not in after:
+            yield forbidden("spec.ephemeralContainers", f"existing ephemeral containers {field.quote(name)} may not be removed\n")
+        elif one != after[name]:
+            yield forbidden("spec.ephemeralContainers", f"existing ephemeral containers {field.quote(name)} may not be changed\n"
+                            + _difference(one, after[name]))
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
@@ -236,6 +250,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
         bad("valueFrom", "may not be specified when `value` is not empty",
             lambda one: one["valueFrom"] and one["value"], value=lambda one: "")),
     "V1EnvFromSource": (_variables,),
+    **dict.fromkeys(("V1ConfigMapKeySelector", "V1SecretKeySelector"), (
+        each("name", field.subdomain_1123, blank=True), needs("key"), each("key", field.config_key))),
+    **dict.fromkeys(("V1ConfigMapEnvSource", "V1SecretEnvSource"), (each("name", field.subdomain_1123, blank=True),)),
     "V1VolumeMount": (
         bad("mountPath", "must be unique", lambda mount: (
             mount["mountPath"] in [other.get("mountPath") for other in mount.before])),

@@ -27,6 +27,14 @@ def of(resource: Resource, obj: Object) -> Iterator[str]:
             yield from WARNINGS[part.model](part)
 
 
+def of_deletion(resource: Resource, wishes: Object) -> Iterator[str]:
+    """Warnings about a wish to delete, whether or not there is such an object."""
+    told = wishes.get("propagationPolicy") is not None or wishes.get("orphanDependents") is not None
+    if resource.kind == "Job" and not resource.custom and not told:
+        yield ("child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or "
+               "set propagationPolicy=Orphan to suppress this warning")
+
+
 def _annotations(part: Part) -> Iterator[str]:
     for key in part["metadata.annotations"] or ():
         if key.startswith("container.apparmor.security.beta.kubernetes.io/"):

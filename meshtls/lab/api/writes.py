@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from meshtls.lab.api import apply, authz, custom, decode, defaults, patch, schema, status, strategy, validate, warn
+from meshtls.lab.api import apply, authz, custom, decode, defaults, patch, schema, status, strategy, validate, validate_pod, warn
 from meshtls.lab.api.admission import Admission
 from meshtls.lab.api.field import FieldError, invalid
 from meshtls.lab.api.identity import User
@@ -103,13 +103,14 @@ class Writes:
                 invalid("kind", obj.get("kind"), f"must be {resource.kind}")])
         obj = await self._judged(target, obj, None, options, "CreateOptions", applied)
         name = obj["metadata"]["name"]
-        if self._store.get(resource.name, target.namespace, name) is not None:
-            raise status.already_exists(resource.name, name)
+        if (there := self._store.get(resource.name, target.namespace, name)) is not None:
+            raise status.already_exists(resource.name, name, leaving="deletionTimestamp" in there["metadata"])
         return obj if options.dry_run else self._store.create(resource.name, obj)
 
     async def replace(self, target: Target, obj: Object, options: Options) -> tuple[Object, bool]:
         """The changed object, and whether it was created (some kinds are)."""
         metadata, resource = obj.setdefault("metadata", {}), target.resource
+        _named(metadata, target)
         _fit(metadata, target)
         old = self._store.get(resource.name, target.namespace, target.name)
         if old is None and resource.kind in strategy.MADE_BY_PUT and not target.subresource:
@@ -140,9 +141,7 @@ class Writes:
             made = (patch.strategic(target.node, current, change) if kind == patch.STRATEGIC else
                     patch.merge(current, change) if kind == patch.MERGE else patch.json_patch(current, change))
             obj = self._reshaped(target, made, change if kind == patch.STRATEGIC else None, options)
-            if not obj.setdefault("metadata", {}).get("name"):
-                raise status.bad_request(f"the name of the object ({target.name} based on URL) was undeterminable: name "
-                                         "must be provided")
+            _named(obj.setdefault("metadata", {}), target)
             _fit(obj["metadata"], target)
             named = isinstance(change, dict) and (change.get("metadata") or {}).get("resourceVersion")
             try:
@@ -185,7 +184,7 @@ class Writes:
                                      "apiVersion and kind are required")
         config = msgspec.json.decode(msgspec.json.encode(config))
         decode.check_kind(config, target.resource, target.version, self._registry)
-        given = config.setdefault("metadata", {})
+        as_given, given = clone(config), config.setdefault("metadata", {})
         space = given.get("namespace") or "" if isinstance(given, dict) else ""
         if isinstance(given, dict):
             if given.get("managedFields") is not None:
@@ -205,7 +204,7 @@ class Writes:
         if not target.subresource and "status" in target.resource.subresources:
             config.pop("status", None)
         made = apply.applied(target.node, live, config, options.manager, target.api_version, options.force, self._store.now(),
-                             target.subresource, strategy.reset(target.resource, target.subresource))
+                             target.subresource, strategy.reset(target.resource, target.subresource), apply.noted(as_given))
         made, _ = decode.shape(made, target.resource, target.version)
         if old is None:
             made.update(apiVersion=target.api_version, kind=target.resource.kind)
@@ -284,20 +283,20 @@ class Writes:
                                       f"record ({old['metadata'][key]}). {tail}")
         policy = wishes.get("propagationPolicy") or {True: "Orphan", False: "Background", None: ""}[
             wishes.get("orphanDependents")]
-        if kind == "Job" and not resource.custom and not policy:
-            options.warnings.append("child pods are preserved by default when jobs are deleted; set "
-                                    "propagationPolicy=Background to remove them or set propagationPolicy=Orphan to "
-                                    "suppress this warning")
         request = self._request(target, "DELETE", None, old, options, {**options.told("DeleteOptions"), **wishes})
         await self._admission.mutate(request)
         await self._admission.validate(request)
-        if options.dry_run:
-            left = self._store.marked(resource.name, old, wishes.get("gracePeriodSeconds"))
-            return left, not left["metadata"].get("finalizers") and kind != "Namespace"
         if not policy and not resource.custom and kind in ("Job", "ReplicationController"):
             policy = "Orphan"  # they leave their pods behind unless told otherwise
         finalizer = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(policy or "")
-        if finalizer and finalizer not in (old["metadata"].get("finalizers") or ()):
+        added = [finalizer] if finalizer and finalizer not in (old["metadata"].get("finalizers") or ()) else []
+        if options.dry_run:
+            left = clone(self._store.marked(resource.name, old, wishes.get("gracePeriodSeconds")))
+            if held := [*(left["metadata"].get("finalizers") or ()), *added]:
+                left["metadata"]["finalizers"] = held
+            gone = not held and kind != "Namespace"
+            return clone(old) if gone and kind != "Pod" else left, gone
+        if added:
             self._store.mutate(resource.name, target.namespace, target.name,
                                lambda obj: obj["metadata"].setdefault("finalizers", []).append(finalizer))
         self._store.delete(resource.name, target.namespace, target.name, wishes.get("gracePeriodSeconds"))
@@ -307,6 +306,8 @@ class Writes:
         gone = clone(old)
         if kind == "Namespace":
             gone.setdefault("status", {})["phase"] = "Terminating"
+        if kind == "Pod" and not resource.custom:
+            gone = clone(self._store.marked(resource.name, old, 0))
         return gone, True
 
     async def delete_all(self, target: Target, matches: Match, wishes: Object, options: Options) -> list[Object]:
@@ -355,6 +356,9 @@ class Writes:
         resource = target.resource
         if target.subresource == "status" and not resource.custom:
             return []
+        if target.subresource == "ephemeralcontainers" and old is not None:
+            return list(validate_pod.ephemeral(obj, old)) or validate.errors(
+                resource, target.version, obj, {**old, "spec": obj["spec"]})
         if not resource.custom:
             return validate.errors(resource, target.version, obj, old)
         found, only = list(validate.metadata(resource, obj, old)), "status" if target.subresource == "status" else ""
@@ -377,6 +381,11 @@ def _other_uid(target: Target, uid: str, old: Object) -> str:
     return (f"StorageError: invalid object, Code: 4, Key: /registry/{group}{target.resource.plural}/{space}{target.name}, "
             f"ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object "
             f"meta: {old['metadata']['uid']}")
+
+
+def _named(metadata: Object, target: Target) -> None:
+    if not metadata.get("name"):
+        raise status.bad_request(f"the name of the object ({target.name} based on URL) was undeterminable: name must be provided")
 
 
 def fit_name(metadata: Object, target: Target) -> None:
