@@ -1,5 +1,6 @@
 """The lab's API answers as a recorded kube-apiserver 1.36.2 did, wording included: tests/data/apiserver.yaml, and
-apiserver-more.yaml on what it fills in, refuses, warns of and whom it makes the owner of a field."""
+apiserver-more.yaml on what it fills in, refuses, warns of and whom it makes the owner of a field; apiserver-kubectl.yaml on
+kubectl's verbs where they meet what others did before."""
 from pathlib import Path
 
 import httpx
@@ -13,7 +14,8 @@ OTHER_WORDS = {"pod-immutable"}
 it."""
 
 
-@pytest.mark.parametrize(("file", "count"), [("apiserver.yaml", 126), ("apiserver-more.yaml", 308)])
+@pytest.mark.parametrize(("file", "count"), [("apiserver.yaml", 126), ("apiserver-more.yaml", 308),
+                                              ("apiserver-kubectl.yaml", 37)])
 def test_every_recorded_answer_comes_out_the_same(http: httpx.Client, file: str, count: int) -> None:
     """All cases in order, since later ones build on earlier ones."""
     cases = yaml.safe_load((DATA / file).read_text())

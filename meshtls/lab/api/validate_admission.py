@@ -113,8 +113,8 @@ WEBHOOK: tuple[Rule, ...] = (
         hook["admissionReviewVersions"] and not {"v1", "v1beta1"} & set(hook["admissionReviewVersions"]))),
     bad("timeoutSeconds", "the timeout value must be between 1 and 30 seconds",
         lambda hook: not 1 <= hook.value.get("timeoutSeconds", 10) <= 30),
-    needs("admissionReviewVersions", "must specify one of v1, v1beta1"),
     needs("sideEffects", "must specify one of None, NoneOnDryRun"),
+    needs("admissionReviewVersions", "must specify one of v1, v1beta1"),
     needs("clientConfig", "exactly one of url or service is required",
           lambda hook: (hook["clientConfig.url"] is None) == (hook["clientConfig.service"] is None)))
 
