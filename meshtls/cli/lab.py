@@ -48,17 +48,21 @@ def _fill(name: str, kubeconfig: str, objects: list[dict[str, object]], wait_s: 
     from meshtls.cluster.client import Client
     from meshtls.errors import InputError, MeshtlsError
     from meshtls.lab import manifests, state
+    from meshtls.report.text import plural
 
     try:
         with Client.connect(kubeconfig=kubeconfig) as client:
             count = manifests.apply(client, objects)
-            click.echo(f"{count} objects applied", err=True)
+            click.echo(f"{plural(count, 'object')} applied", err=True)
             if wait_s is not None:
                 manifests.wait(client, wait_s)
-                click.echo(f"{len(client.list('Pod'))} pods ready", err=True)
+                click.echo(f"{plural(len(client.list('Pod')), 'pod')} ready", err=True)
     except MeshtlsError as error:
         if isinstance(error, InputError) or getattr(error, "status", None):
             state.clear(name)
+        raise
+    except KeyboardInterrupt:
+        click.echo(f"lab {name!r} stays up, perhaps without all of its objects (meshtls lab down --name {name})", err=True)
         raise
 
 
@@ -80,6 +84,7 @@ def status(name: str) -> None:
     from meshtls.cluster.client import Client
     from meshtls.errors import LabError
     from meshtls.lab import launch, manifests, state
+    from meshtls.report.text import plural
 
     found = state.load(name)
     if not state.alive(found):
@@ -89,7 +94,7 @@ def status(name: str) -> None:
     assert found is not None
     with Client.connect(kubeconfig=str(state.directory(name) / "kubeconfig"), timeout_s=5) as client:
         pods, waiting = client.list("Pod"), manifests.unready(client)
-    click.echo(f"lab {name!r}: {found.server}, process {found.pid}, {found.mode}; {len(pods)} pods, {len(waiting)} not ready")
+    click.echo(f"lab {name!r}: {found.server}, process {found.pid}, {found.mode}; {plural(len(pods), 'pod')}, {len(waiting)} not ready")
     for line in waiting:
         click.echo(f"  {line}")
     if found.mode == state.LOOPBACK:

@@ -386,6 +386,7 @@ def _ask(question: str, yes: bool) -> None:
     try:
         agreed = click.confirm(question, err=True)
     except click.exceptions.Abort:
+        click.echo(err=True)  # what follows begins on a line of its own
         raise KeyboardInterrupt from None
     if not agreed:
         click.echo("nothing was changed", err=True)

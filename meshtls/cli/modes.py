@@ -30,12 +30,15 @@ def modes(options: Options, paths: tuple[str, ...], overlay: tuple[str, ...]) ->
             named = {(w.namespace, w.label) for w in mesh.workloads if w.ref in refs}
             found = [m for m in found if (m.namespace, m.workload) in named]
         document = ModeList(items=tuple(found), notes=meshes.notes(mesh), absent=mesh.absent)
-        output.emit_document(document, options, lambda: _table(found, options.output == "wide"))
+        output.emit_document(document, options, lambda: _table(found, options.output == "wide", namespaces))
         meshes.told(options, mesh)
 
 
-def _table(found: list[Any], wide: bool) -> str:
+def _table(found: list[Any], wide: bool, namespaces: frozenset[str] | None) -> str:
     from meshtls.cli.meshes import columns
+
+    if not found:
+        return f"no workloads in {', '.join(sorted(namespaces))} (all namespaces: -A)\n" if namespaces else "no workloads\n"
 
     rows = []
     for each in found:
@@ -46,4 +49,4 @@ def _table(found: list[Any], wide: bool) -> str:
             row.append("; ".join(str(b) for b in each.shadowed) or "-")
         rows.append(row)
     head = ["NAMESPACE", "WORKLOAD", "DATA PLANE", "MODE", "PORTS" if wide else "OTHER PORTS", "BECAUSE"]
-    return columns(rows, [*head, "SHADOWED"] if wide else head) if rows else "no workloads\n"
+    return columns(rows, [*head, "SHADOWED"] if wide else head)

@@ -24,7 +24,7 @@ def predict(
     """Who can call whom, now or as it would be after a change.
 
     PATH is a manifest, a directory of them, a dump made by `meshtls dump`, or - for standard input. Without PATH the cluster
-    is read. With -n, calls from and to these namespaces are shown.
+    is read. With -n, calls from and to these namespaces are shown; a change is followed into all namespaces without it.
     """
     with output.stops(options.timeout_s):
         from meshtls import sources
@@ -33,6 +33,9 @@ def predict(
         from meshtls.policy.predict import groups
         from meshtls.policy.select import matches, selector
 
+        changed = bool(strict or overlay)
+        if changed and not options.namespaces:  # what breaks lives where the change is, not where the context points
+            options = msgspec.structs.replace(options, all_namespaces=True)
         before, namespaces = meshes.read(options, paths)
         after = sources.over(before, overlay) if overlay else before
         names = tuple(n.strip() for value in strict for n in value.split(",") if n.strip())
@@ -40,7 +43,6 @@ def predict(
             meshes.known(after, name)
         if names:
             after = change.strict(after, names)
-        changed = bool(strict or overlay)
         wanted = selector(options.selector)
         found = groups(
             after,

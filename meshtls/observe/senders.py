@@ -91,7 +91,7 @@ def finding(sender: Sender) -> Finding | None:
     where = f"{sender.server or sender.address} port {sender.port}"
     return Finding(
         code=said.code, severity=said.severity, subject=sender.client.ref or sender.server or f"Address/{sender.address}",
-        message=f"{sender.client} {said.words} to {where}: {sender.count} times, last at {sender.last}",
+        message=f"{sender.client} {said.words} to {where}: {'once, at' if sender.count == 1 else f'{sender.count} times, last at'} {sender.last}",
         because=(f"access log of {where}",) + ((f"for instance {sender.example}",) if sender.example else ()),
         fix=_FIX[sender.client.meshed] if sender.client.known and said.severity is Severity.ERROR else "",
         confidence=Confidence.MEASURED,

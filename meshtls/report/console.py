@@ -1,9 +1,11 @@
 """The report as a person reads it on a terminal, in a CI log or in a pager.
 
 Findings first, worst first, then the matrices, then what could not be asked, then one summary line. Colour never
-carries meaning alone. Without a terminal there is no escape sequence and no line longer than the width; without UTF-8
+carries meaning alone. Without a terminal there is no escape sequence and no line longer than the width but what is to be copied; without UTF-8
 there is no character outside ASCII. Width, colour and encoding are arguments: the environment is read by `cli.output`.
 """
+
+import re
 
 import msgspec
 
@@ -26,6 +28,8 @@ _COLOURS = {Severity.CRITICAL: "1;37;41", Severity.ERROR: "1;31", Severity.WARNI
 
 
 PLAIN = Style()
+
+_COMMAND = re.compile(r"(.*[:,]) ((?:kubectl|istioctl|meshtls) .*)")
 
 
 def render(report: Report, style: Style = PLAIN) -> str:
@@ -80,13 +84,22 @@ def _finding(f: Finding, style: Style) -> list[str]:
         lines += [f"  {'-' if index == 0 else ' '} {text}" for index, text in enumerate(bullet)]
     if f.fix:
         lines.append("  fix:")
-        lines += [f"    {text}" for text in safe(f.fix).rstrip("\n").split("\n")]
+        for text in safe(f.fix).rstrip("\n").split("\n"):
+            lines += _remedy(text, style.width)
     tail = [", ".join(f.catalogue)] if f.catalogue else []
     if f.confidence not in ("measured", "source"):
         tail.append(str(f.confidence))
     if tail:
         lines.append(paint(f"  [{'; '.join(tail)}]", "2", style))
     return lines
+
+
+def _remedy(text: str, width: int) -> list[str]:
+    """A line of a fix: prose in columns; manifests (they are short or indented) and commands whole, so they can be copied."""
+    if len(text) + 4 <= width or text.startswith(" "):
+        return [f"    {text}"]
+    prose, command = (match[1], match[2]) if (match := _COMMAND.fullmatch(text)) else (text, "")
+    return wrap(prose, width, "    ") + ([f"      {command}"] if command else [])
 
 
 def _unanswered(checks: tuple[Check, ...], style: Style) -> list[str]:

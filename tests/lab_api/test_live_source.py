@@ -89,6 +89,22 @@ def test_the_contexts_namespace_is_meant_where_none_is_named(shop: dict[str, str
     assert json.loads(run("modes", "--kubeconfig", shop["kubeconfig"], "-o", "json")[1])["items"] == []  # default is empty
 
 
+def test_what_a_change_breaks_is_told_wherever_the_context_points(shop: dict[str, str], tmp_path: Path) -> None:
+    """The context's namespace is `default`: what STRICT breaks in shop is no less of an answer."""
+    file = tmp_path / "strict.yaml"
+    file.write_text("apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default, namespace: shop}\nspec: {mtls: {mode: STRICT}}\n")
+    for change in (("--strict", "shop"), ("--apply", str(file))):
+        source = ("predict", *change, "--kubeconfig", shop["kubeconfig"], "-o", "json")
+        told, everywhere, elsewhere = (json.loads(run(*source, *scope)[1])["items"] for scope in ((), ("-A",), ("-n", "default")))
+
+        assert told == everywhere and "BREAKS" in {i["verdict"] for i in told}
+        assert elsewhere == []
+
+
+def test_an_empty_answer_says_which_namespace_was_meant(shop: dict[str, str]) -> None:
+    assert run("modes", "--kubeconfig", shop["kubeconfig"]) == (0, "no workloads in default (all namespaces: -A)\n")
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_an_unknown_namespace_is_an_error_on_both(shop: dict[str, str], verb: str) -> None:
     for source in (("--kubeconfig", shop["kubeconfig"]), (shop["dump"],)):

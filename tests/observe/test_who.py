@@ -81,6 +81,16 @@ def test_senders_count_and_name_both_ends() -> None:
     assert found is not None
     assert (found.code, found.subject) == ("MT601", "Deployment/legacy/billing")
     assert "Deployment/legacy/billing (pod billing-7c9-x, 10.0.0.9, on node n1) sends plaintext to Pod/payments/gateway port 8080" in found.message
+    assert found.message.endswith("port 8080: 2 times, last at 2026-06-01T00:00:02Z")
+
+
+def test_one_arrival_is_said_once() -> None:
+    group = Group(Directory(MESH))
+    group.add(usage("10.0.0.9", at="2026-06-01T00:00:02Z"))
+
+    found = finding(group.senders[0])
+
+    assert found is not None and found.message.endswith("port 8080: once, at 2026-06-01T00:00:02Z")
 
 
 def test_mtls_and_our_own_probes_are_no_findings() -> None:

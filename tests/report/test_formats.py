@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 
 import meshtls
-from meshtls.model.check import Report, Status
+from meshtls.model.check import Check, Report, Status
 from meshtls.report import FORMATS, console
 from tests.report.sample import HOSTILE, REPORT
 
@@ -51,6 +52,24 @@ def test_the_console_fits_its_width_and_stays_plain_without_a_terminal():
     assert text.isascii() and "\x1b" not in text
     long = [line for line in text.splitlines() if len(line) > 60 and " " in line.strip()]
     assert not [line for line in long if not line.startswith(("    ", "ERROR", "CRITICAL"))]
+
+
+def test_a_fix_is_wrapped_as_prose_and_what_is_to_be_copied_stays_whole():
+    command = "kubectl -n shop rollout restart deployment/" + "x" * 40
+    manifest = "spec:\n  " + "y: " + "z" * 80
+    fix = f"Let peers use names, prove it with meshtls probe, or keep the ports of the peers open until they do:\n{manifest}\nThen: {command}"
+    check = Check(id="MT1", title="t", status=Status.FAIL, findings=(msgspec.structs.replace(REPORT.checks[1].findings[0], fix=fix),))
+    lines = console.render(msgspec.structs.replace(REPORT, checks=(check,), matrices=())).split("\n")
+    at = lines.index("  fix:")
+
+    assert lines[at + 1:at + 7] == [
+        "    Let peers use names, prove it with meshtls probe, or keep the ports of the",
+        "    peers open until they do:",
+        "    spec:",
+        "      y: " + "z" * 80,
+        "    Then:",
+        "      " + command,
+    ]
 
 
 def test_colour_and_marks_come_only_where_they_are_allowed():
