@@ -10,7 +10,7 @@ from typing import Any
 
 from meshtls.lab.api import cel
 from meshtls.lab.api.field import OMITTED, FieldError, duplicate, forbidden, invalid, mistyped, required, shown, too_long, too_many, unsupported
-from meshtls.lab.api.istio_rules import RULES
+from meshtls.lab.api.istio_rules import RULES, CannotConvert
 from meshtls.lab.api.store import clone
 
 Node = dict[str, Any]
@@ -168,8 +168,11 @@ def _rules(node: Node, value: Any, old: Any, path: str) -> Iterator[FieldError]:
     told = OMITTED if isinstance(value, (dict, list)) else value
     for name in node.get("x-rules") or ():
         for holds, message in RULES[name]:
-            if not holds(value):
-                yield invalid(path, told, message)
+            try:
+                if not holds(value):
+                    yield invalid(path, told, message)
+            except CannotConvert as error:
+                yield invalid(path, _type_of(value), f"{error} evaluating rule: {message}")
     for rule in node.get("x-kubernetes-validations") or ():
         verdict = cel.rule(rule, value, old)
         if verdict is not None:

@@ -129,7 +129,10 @@ def shape(obj: dict[str, Any], resource: Resource, version: str, *,
     everything that a typed server writes though nobody gave it."""
     walker = _Walker(resource, version, whole)
     found = walker.object(schema.of(resource, version), obj, "", "" if resource.custom else resource.kind)
-    return found, walker.complaints
+    complaints = walker.complaints
+    if resource.custom:  # what is there twice is seen by the parser, before the schema
+        complaints.sort(key=lambda told: not told.startswith("duplicate "))
+    return found, complaints
 
 
 def judge(complaints: list[str], level: str, resource: Resource, version: str) -> list[str]:
@@ -161,7 +164,7 @@ class _Walker:
                     found[key] = self.value(child, value, at, struct, key)
                 elif value is not None:
                     kept = self.value(child, value, at, struct or self._resource.kind, key)
-                    if not zeros.left_out(key, kept, child, node):
+                    if not (self._whole and zeros.left_out(key, kept, child, node)):
                         found[key] = kept
             elif isinstance(inner, dict):
                 found[key] = self.value(inner, value, at, struct, key)

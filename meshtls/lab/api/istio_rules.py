@@ -8,6 +8,17 @@ from typing import Any
 Rule = tuple[Callable[[Any], bool], str]
 
 
+class CannotConvert(ValueError):
+    """A value that a rule cannot even judge."""
+
+
+def _duration(text: str) -> float:
+    found = duration_s(text)
+    if found is None:
+        raise CannotConvert("type conversion error from 'string' to 'google.protobuf.Duration'")
+    return found
+
+
 def duration_s(text: str) -> float | None:
     """Seconds of a Go duration ("1h2m", "100ms"), None when it is none."""
     units = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -104,7 +115,7 @@ _TABLE: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
     ("Endpoint.address", lambda text: not (_unix(text) and text.endswith("/")), "UDS may not be a dir"),
     ("Endpoint.ports", lambda ports: all(len(key) < 63 and re.match("^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$", key)
                                          for key in ports), "port name must be valid"),
-    ("d", lambda text: (duration_s(text) or 0) >= 0.001, "must be a valid duration greater than 1ms"))
+    ("d", lambda text: _duration(text) >= 0.001, "must be a valid duration greater than 1ms"))
 RULES: dict[str, list[Rule]] = {}
 for _owners, _holds, _message in _TABLE:
     for _owner in _owners.split():

@@ -17,6 +17,10 @@ _CHANGEABLE = ("pod updates may not change fields other than `spec.containers[*]
 _RESOURCES = {"cpu", "memory", "ephemeral-storage"}
 _SYSCTL = r"([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
 _HEADER = "[-A-Za-z0-9]+"
+_IN_ENV = ("metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP",
+           "status.hostIPs", "status.podIP", "status.podIPs")
+_IN_FILES = ("metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid")
+_POD_FIELDS = {*_IN_ENV, *_IN_FILES, "spec.restartPolicy", "spec.schedulerName", "spec.host", "status.phase"}
 _ONE = "may not have more than one field specified at a time"
 _LIMITED = "cannot set `allowPrivilegeEscalation` to false and "
 
@@ -89,6 +93,29 @@ def _variables(part: Part) -> Iterator[FieldError]:
     if len(given) != 1:
         yield invalid(part.path.rpartition("[")[0], "", _ONE if given
                       else "must specify one of: `configMapRef` or `secretRef`")
+
+
+def _own_field(known: tuple[str, ...], within: str = "") -> Rule:
+    """A reference to a field of the pod itself; told of the place up to `within`."""
+    def rule(part: Part) -> Iterator[FieldError]:
+        ref = part["valueFrom.fieldRef" if not within else "fieldRef"]
+        path = (ref or {}).get("fieldPath")
+        at = part.at("valueFrom.fieldRef") if not within else part.path.rpartition(within)[0] + ".fieldRef"
+        name, bracket, key = (path or "").partition("['")
+        if ref is None:
+            return
+        if not path:
+            yield field.required(f"{at}.fieldPath")
+        elif bracket and key.endswith("']"):
+            if name not in ("metadata.annotations", "metadata.labels"):
+                yield invalid(f"{at}.fieldPath", path, f"error converting fieldPath: field label does not support subscript: {path}")
+            else:
+                yield from field.told(at, key[:-2], field.qualified)
+        elif path not in _POD_FIELDS:
+            yield invalid(f"{at}.fieldPath", path, f"error converting fieldPath: field label not supported: {path}")
+        elif path not in known and path != "spec.host":
+            yield field.unsupported(f"{at}.fieldPath", path, known)
+    return rule
 
 
 def _probe(part: Part) -> Iterator[FieldError]:
@@ -229,7 +256,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "V1Volume": (lambda volume: _extra(volume, [key for key in volume.value if key != "name"], "volume"),),
     "V1SecretVolumeSource": (needs("secretName"),), "V1ConfigMapVolumeSource": (needs("name"),),
     "V1HostPathVolumeSource": (each("path", lambda text: _inside(text, relative=False)),),
-    "V1KeyToPath": (each("path", _inside),), "V1DownwardAPIVolumeFile": (each("path", _inside),),
+    "V1KeyToPath": (each("path", _inside),), "V1DownwardAPIVolumeFile": (
+        each("path", _inside), _own_field(_IN_FILES, ".items")),
     "V1EmptyDirVolumeSource": (never("sizeLimit", "SizeLimit field must be a valid resource quantity",
                                      lambda source: amount(source["sizeLimit"] or "0") < 0),),
     "V1Container": (
@@ -244,6 +272,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             port["containerPort"] and port.within("V1PodSpec").get("hostNetwork")
             and port["hostPort"] not in (None, port["containerPort"])))),
     "V1EnvVar": (
+        _own_field(_IN_ENV),
         bad("valueFrom", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or "
             "`fileKeyRef`", lambda one: one["valueFrom"] == {}, value=lambda one: ""),
         bad("valueFrom", _ONE, lambda one: len(one["valueFrom"] or ()) > 1, value=lambda one: ""),
