@@ -197,8 +197,8 @@ class Manager(msgspec.Struct):
         return msgspec.structs.astuple(self)[:4] == msgspec.structs.astuple(other)[:4]
 
     def entry(self) -> Object:
-        found = {"manager": self.name, "operation": self.operation, "apiVersion": self.api_version, "time": self.time,
-                 "fieldsType": "FieldsV1", "fieldsV1": encode(self.paths)}
+        found = {"manager": self.name, "operation": self.operation, "apiVersion": self.api_version,
+                 **({"time": self.time} if self.time else {}), "fieldsType": "FieldsV1", "fieldsV1": encode(self.paths)}
         return {**found, "subresource": self.subresource} if self.subresource else found
 
     def __str__(self) -> str:
@@ -274,6 +274,7 @@ def applied(node: dict[str, Any], live: Object | None, config: Object, manager: 
             if not any(other[:len(path)] == path for other in kept | wanted):
                 _remove(result, path, schema.resolve(node))
     gained, removed = _changed(node, live, result, reset)
+    changed = result != live
     clashes = [(one, sorted(one.paths & gained, key=_rank)) for one in others if one.paths & gained]
     known = _known(node, live, api_version) if clashes and manager == "kubectl" else set()
     if (clashes := [(one, rest) for one, paths in clashes if (rest := [path for path in paths if path not in known])]) and not force:
@@ -283,8 +284,8 @@ def applied(node: dict[str, Any], live: Object | None, config: Object, manager: 
         annotations[LAST_APPLIED] = said
     for one in others:
         one.paths -= gained | removed
-    if mine is not None and mine.paths == wanted and not gained:
-        me.time = mine.time
+    if not changed:
+        me.time = mine.time if mine is not None else ""
     _write(result, [*others, me])
     return result
 
