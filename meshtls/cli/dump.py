@@ -45,6 +45,6 @@ def dump(options: Options, file: str, pseudonyms: bool) -> None:
                 for piece in pieces:
                     target.write(piece)
         except OSError as error:
-            raise InputError(f"cannot write {file}: {error.strerror or error}") from error
+            raise InputError(f"cannot write {file}: {error.strerror or error}", "name a file in a folder you can write") from error
         count = sum(1 for _ in mesh.objects())
         click.echo(f"{count} objects written to {file}" + (f"; {len(mesh.absent)} kinds could not be read" if mesh.absent else ""), err=True)

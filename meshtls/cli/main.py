@@ -26,6 +26,9 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 
+CLOSED_PIPE = 141  # nobody reads on: what a shell makes of SIGPIPE
+
+
 class Verbs(click.Group):
     """The group that imports a verb when it is called."""
 
@@ -37,6 +40,13 @@ class Verbs(click.Group):
             return None
         command: click.Command = getattr(importlib.import_module(f"meshtls.cli.{VERBS[name][0]}"), name)
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # click would make it a 1, which says that there are findings
+            _silence()
+            raise click.exceptions.Exit(CLOSED_PIPE) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -73,7 +83,7 @@ def main() -> None:
         code = error.exit_code
     except BrokenPipeError:
         _silence()
-        code = 141
+        code = CLOSED_PIPE
     except OSError as error:
         _silence()
         with contextlib.suppress(OSError):

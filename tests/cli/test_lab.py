@@ -1,5 +1,8 @@
-"""`meshtls lab up` while it fills a lab that runs already."""
+"""`meshtls lab up` while it starts a lab and fills it: what is said, and what an interrupt does."""
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -26,3 +29,22 @@ def test_one_of_a_thing_is_said_as_one(monkeypatch: pytest.MonkeyPatch, capsys: 
         lab._fill("mine", api.kubeconfig, [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": "default"}}], None)
 
     assert capsys.readouterr().err == "1 object applied\n"
+
+
+INTERRUPTED_WHILE_IT_FORKS = """
+import os, signal
+from meshtls.lab.node import world
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
+try:
+    world.refused()
+except KeyboardInterrupt:
+    print("heard")
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/ns/net"), reason="nothing is tried where there are no Linux namespaces")
+def test_an_interrupt_while_namespaces_are_tried_is_heard() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_WHILE_IT_FORKS], capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.stdout, done.stderr, done.returncode) == ("heard\n", "", 0)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -147,3 +148,15 @@ def test_standard_output_gets_escapes_for_what_its_encoding_lacks(monkeypatch, c
     sys.stdout.flush()
 
     assert b"Pr\\xfcfung" in raw.getvalue()
+
+
+@pytest.mark.parametrize("verb", [["modes"], ["audit"], ["audit", "-o", "json"]])
+def test_a_reader_that_has_left_is_told_by_a_code_of_its_own(verb):
+    reader, writer = os.pipe()
+    os.close(reader)
+    shop = str(Path(__file__).parents[2] / "examples/shop")
+    done = subprocess.run([sys.executable, "-m", "meshtls.cli.main", *verb, shop], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(writer)
+
+    assert done.returncode == 141
+    assert "Traceback" not in done.stderr and "fault in meshtls" not in done.stderr

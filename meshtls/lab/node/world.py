@@ -5,6 +5,7 @@ kubelet's probes leave from it, and hostNetwork pods run in it. The host's netwo
 PID namespace, so that whatever ends it, also SIGKILL, ends everything it started.
 """
 import os
+import signal
 
 from meshtls.lab.node import linux, netlink
 
@@ -27,6 +28,7 @@ def refused() -> str:
     if not hasattr(os, "fork") or not os.path.exists("/proc/self/ns/net"):
         return "this system has no Linux namespaces"
     reader, writer = os.pipe()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # Python loses those that come while it forks
     child = os.fork()
     if child == 0:
         reason = ""
@@ -44,6 +46,7 @@ def refused() -> str:
             reason = str(error)
         os.write(writer, reason.encode())
         os._exit(0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         said = pipe.read().decode()
