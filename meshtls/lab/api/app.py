@@ -26,8 +26,9 @@ from meshtls.lab.api.reads import Form
 from meshtls.lab.api.resources import Registry, from_definition
 from meshtls.lab.api.store import Event, Store
 from meshtls.lab.api.strategy import RETURNED_WHEN_DELETED
+from meshtls.lab.api.target import Options, Target
 from meshtls.lab.api.webhooks import Dial, Inject, Webhooks
-from meshtls.lab.api.writes import Options, Target, Writes
+from meshtls.lab.api.writes import Writes
 
 Object = dict[str, Any]
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"

@@ -12,8 +12,8 @@ from meshtls.lab.api.field import forbidden, quote, unsupported
 from meshtls.lab.api.resources import Resource
 from meshtls.lab.api.select import Match
 from meshtls.lab.api.store import Store
+from meshtls.lab.api.target import Target
 from meshtls.lab.api.watch import Watch, version_of
-from meshtls.lab.api.writes import Target
 
 Object = dict[str, Any]
 WATCH_LIMIT_S = 1800.0

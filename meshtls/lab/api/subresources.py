@@ -12,7 +12,8 @@ from meshtls.lab.api.cells import find
 from meshtls.lab.api.field import invalid, quote, required, unsupported
 from meshtls.lab.api.identity import ISSUER, Tokens, User
 from meshtls.lab.api.store import Store
-from meshtls.lab.api.writes import Options, Target, Writes, fit_name
+from meshtls.lab.api.target import Options, Target, fit_name
+from meshtls.lab.api.writes import Writes
 
 Object = dict[str, Any]
 _DONE = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}

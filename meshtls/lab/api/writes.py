@@ -12,53 +12,19 @@ from typing import Any
 import msgspec
 import yaml
 
-from meshtls.lab.api import apply, authz, custom, decode, defaults, patch, schema, status, strategy, validate, validate_pod, warn
+from meshtls.lab.api import apply, authz, custom, decode, defaults, patch, status, strategy, validate, validate_pod, warn
 from meshtls.lab.api.admission import Admission
 from meshtls.lab.api.field import FieldError, invalid
 from meshtls.lab.api.identity import User
 from meshtls.lab.api.matching import Request
-from meshtls.lab.api.resources import Registry, Resource
+from meshtls.lab.api.resources import Registry
 from meshtls.lab.api.select import Match
 from meshtls.lab.api.store import Missing, Stale, Store, clone, wanted
+from meshtls.lab.api.target import Options, Target, fit, fit_namespace, named
 
 Object = dict[str, Any]
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _RBAC_GUARDED = {f"{plural}.{authz.RBAC}" for plural in ("roles", "clusterroles", "rolebindings", "clusterrolebindings")}
-
-
-class Target(msgspec.Struct, frozen=True):
-    """What a request is about."""
-
-    resource: Resource
-    version: str
-    namespace: str = ""
-    name: str = ""
-    subresource: str = ""
-
-    @property
-    def api_version(self) -> str:
-        return self.resource.api_version(self.version)
-
-    @property
-    def node(self) -> Object:
-        """The schema of the kind."""
-        return schema.of(self.resource, self.version)
-
-
-class Options(msgspec.Struct):
-    """How it is to be done; `warnings` collects what goes into Warning headers."""
-
-    user: User
-    manager: str = "unknown"
-    dry_run: bool = False
-    validation: str = "Warn"
-    force: bool = False
-    content_type: str = "application/json"
-    warnings: list[str] = []
-
-    def told(self, kind: str) -> Object:
-        return {"kind": kind, "apiVersion": "meta.k8s.io/v1", **({"dryRun": ["All"]} if self.dry_run else {}),
-                **({} if kind == "DeleteOptions" else {"fieldManager": self.manager})}
 
 
 class Writes:
@@ -91,7 +57,7 @@ class Writes:
         """Store a new object. Raises ApiError."""
         resource = target.resource
         metadata = obj.setdefault("metadata", {})
-        _fit_namespace(metadata, target)
+        fit_namespace(metadata, target)
         if metadata.pop("resourceVersion", None) and not options.dry_run:
             raise status.ApiError(500, "", "resourceVersion should not be set on objects to be created")
         for key in ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
@@ -110,8 +76,8 @@ class Writes:
     async def replace(self, target: Target, obj: Object, options: Options) -> tuple[Object, bool]:
         """The changed object, and whether it was created (some kinds are)."""
         metadata, resource = obj.setdefault("metadata", {}), target.resource
-        _named(metadata, target)
-        _fit(metadata, target)
+        named(metadata, target)
+        fit(metadata, target)
         old = self._store.get(resource.name, target.namespace, target.name)
         if old is None and resource.kind in strategy.MADE_BY_PUT and not target.subresource:
             return await self.create(target, obj, options), True
@@ -141,13 +107,13 @@ class Writes:
             made = (patch.strategic(target.node, current, change) if kind == patch.STRATEGIC else
                     patch.merge(current, change) if kind == patch.MERGE else patch.json_patch(current, change))
             obj = self._reshaped(target, made, change if kind == patch.STRATEGIC else None, options)
-            _named(obj.setdefault("metadata", {}), target)
-            _fit(obj["metadata"], target)
-            named = isinstance(change, dict) and (change.get("metadata") or {}).get("resourceVersion")
+            named(obj.setdefault("metadata", {}), target)
+            fit(obj["metadata"], target)
+            pinned = isinstance(change, dict) and (change.get("metadata") or {}).get("resourceVersion")
             try:
                 return await self._change(target, old, obj, options, "PatchOptions"), False
             except status.ApiError as error:
-                if error.reason != "Conflict" or named or attempt == 4 or self._store.get(
+                if error.reason != "Conflict" or pinned or attempt == 4 or self._store.get(
                         target.resource.name, target.namespace, target.name) is old:
                     raise
         raise AssertionError("unreachable")
@@ -189,7 +155,7 @@ class Writes:
         if isinstance(given, dict):
             if given.get("managedFields") is not None:
                 raise status.bad_request("metadata.managedFields must be nil")
-            _fit(given, target)
+            fit(given, target)
         if faults := list(apply.faults(target.node, config)):
             group, _, version = target.api_version.rpartition("/")
             told = faults[0] if len(faults) == 1 else "errors:\n" + "\n".join(f"  {fault}" for fault in faults)
@@ -381,29 +347,3 @@ def _other_uid(target: Target, uid: str, old: Object) -> str:
     return (f"StorageError: invalid object, Code: 4, Key: /registry/{group}{target.resource.plural}/{space}{target.name}, "
             f"ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object "
             f"meta: {old['metadata']['uid']}")
-
-
-def _named(metadata: Object, target: Target) -> None:
-    if not metadata.get("name"):
-        raise status.bad_request(f"the name of the object ({target.name} based on URL) was undeterminable: name must be provided")
-
-
-def fit_name(metadata: Object, target: Target) -> None:
-    name = metadata.setdefault("name", target.name)
-    if name != target.name:
-        raise status.bad_request(f"the name of the object ({name}) does not match the name on the URL ({target.name})")
-
-
-def _fit(metadata: Object, target: Target) -> None:
-    fit_name(metadata, target)
-    _fit_namespace(metadata, target)
-
-
-def _fit_namespace(metadata: Object, target: Target) -> None:
-    given = metadata.get("namespace") or ""
-    if given and given != target.namespace:
-        raise status.bad_request("the namespace of the provided object does not match the namespace sent on the "
-                                 "request")
-    metadata.pop("namespace", None)
-    if target.namespace:
-        metadata["namespace"] = target.namespace
