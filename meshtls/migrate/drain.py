@@ -30,7 +30,7 @@ def durations(mesh: Mesh, namespace: str) -> Iterator[str]:
 def notes(mesh: Mesh, namespace: str, drain_s: float) -> tuple[str, ...]:
     """What to say before the first change. `drain_s` is the longest of the durations, in seconds."""
     pods = [pod for pod in mesh.pods if pod.namespace == namespace]
-    ambient = [pod for pod in pods if pod.annotations.get("ambient.istio.io/redirection") == "enabled"]
-    sidecars = not ambient or any(c.name == "istio-proxy" for pod in pods for c in (*pod.spec.containers, *pod.spec.init_containers))
+    ambient = any(pod.captured for pod in pods)
+    sidecars = not ambient or any(pod.has_sidecar for pod in pods)
     return (*((f"every stage ends the open connections into its workloads within {drain_s:g} s, those over mTLS too",) if sidecars else ()),
             *((_AMBIENT,) if ambient else ()))  # fmt: skip

@@ -220,9 +220,6 @@ def injected(workload: Workload) -> bool:
     """Whether pods of it run with a sidecar, or captured by ztunnel; meshtls' own probes do not count."""
     return any(
         pod.status.phase == "Running" and pod.labels.get("app.kubernetes.io/managed-by") != "meshtls"
-        and (
-            pod.annotations.get("ambient.istio.io/redirection") == "enabled"
-            or any(c.name == "istio-proxy" for c in (*pod.spec.containers, *pod.spec.init_containers))
-        )
+        and (pod.captured or pod.has_sidecar)
         for pod in workload.pods
     )

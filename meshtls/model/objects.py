@@ -208,6 +208,16 @@ class Pod(Object, frozen=True):
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
 
+    @property
+    def has_sidecar(self) -> bool:
+        """Whether an Istio proxy runs in it, as a container or as a native sidecar."""
+        return any(c.name == "istio-proxy" for c in (*self.spec.containers, *self.spec.init_containers))
+
+    @property
+    def captured(self) -> bool:
+        """Whether ztunnel takes its traffic."""
+        return self.metadata.annotations.get("ambient.istio.io/redirection") == "enabled"
+
 
 class PodTemplate(Base, frozen=True):
     metadata: Metadata = Metadata()

@@ -52,7 +52,7 @@ def proxies_of(pods: Iterable[Pod], namespaces: Iterable[str]) -> tuple[Proxy, .
         for pod in pods
         if pod.namespace in wanted and pod.status.phase == "Running" and not pod.metadata.deletion_timestamp
         and pod.labels.get("app.kubernetes.io/managed-by") != "meshtls"
-        and any(c.name == "istio-proxy" for c in (*pod.spec.containers, *pod.spec.init_containers))
+        and pod.has_sidecar
     ))
 
 
@@ -62,8 +62,7 @@ def start(mesh: Mesh, namespaces: Iterable[str]) -> Heard:
     proxies = proxies_of(mesh.pods, namespaces)
     of_pod = mesh.workload_of_pod
     workload = {p: w.ref for p in proxies if (w := of_pod.get((p.namespace, p.pod)))}
-    captured = [pod for pod in mesh.pods if pod.namespace in namespaces
-                and pod.annotations.get("ambient.istio.io/redirection") == "enabled"]
+    captured = [pod for pod in mesh.pods if pod.namespace in namespaces and pod.captured]
     if captured:
         ztunnels = [pod for pod in mesh.pods if pod.labels.get("app") == "ztunnel" and pod.status.phase == "Running"]
         proxies += tuple(Proxy(pod.namespace, pod.name, "istio-proxy") for pod in ztunnels)

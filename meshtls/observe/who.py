@@ -112,5 +112,4 @@ class Directory:
 
 def has_proxy(pod: Pod) -> bool:
     """Whether a sidecar runs in the pod, or ztunnel takes its traffic."""
-    ambient = pod.annotations.get("ambient.istio.io/redirection") == "enabled"
-    return ambient or any(c.name == "istio-proxy" for c in (*pod.spec.containers, *pod.spec.init_containers))
+    return pod.captured or pod.has_sidecar

@@ -185,7 +185,7 @@ def targets(mesh: Mesh, namespaces: Sequence[str], mode_of: ModeOfPort) -> tuple
                     port=port,
                     mode=mode,
                     because=because,
-                    ambient=meta.annotations.get("ambient.istio.io/redirection") == "enabled" and not has_sidecar(pod),
+                    ambient=pod.captured and not pod.has_sidecar,
                 )
             )
     return found, skipped
@@ -229,7 +229,3 @@ def _ports(pod: Pod, services: Sequence[Service]) -> list[Port]:
         if number not in PROXY_PORTS
     ]
 
-
-def has_sidecar(pod: Pod) -> bool:
-    """Whether an Istio proxy runs in the pod, as a container or as a native sidecar."""
-    return any(c.name == "istio-proxy" for c in (*pod.spec.containers, *pod.spec.init_containers))

@@ -26,6 +26,20 @@ server = http.server.ThreadingHTTPServer(("", 8080), Handler)
 """
 SERVER = HTTP + "server.serve_forever()"
 
+# What a host on 8080 answers: the status, or the name of the error; for a program of its own to follow.
+ASKING = """
+import http.client
+def answer(host, timeout):
+    try:
+        connection = http.client.HTTPConnection(host, 8080, timeout=timeout)
+        connection.request("GET", "/")
+        status = connection.getresponse().status
+        connection.close()
+        return status
+    except (OSError, http.client.HTTPException) as error:
+        return type(error).__name__
+"""
+
 # HTTP on 8080; lines come back on 9000 and 9001.
 HTTP_AND_LINES = """
 import asyncio, os, signal

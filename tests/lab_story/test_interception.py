@@ -4,23 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 import scene
-from scene import SERVER, Json, container, pod, policy, service, told, until
+from scene import ASKING, SERVER, Json, container, pod, policy, service, told, until
 
 from meshtls.lab import Lab
 
 pytestmark = pytest.mark.lab
 # one request to each host, in one line
-ASK = """
-import http.client, json, signal, sys
-said = {}
-for host in sys.argv[1:]:
-    try:
-        connection = http.client.HTTPConnection(host, 8080, timeout=10)
-        connection.request("GET", "/")
-        said[host] = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        said[host] = type(error).__name__
-print(json.dumps(said), flush=True)
+ASK = ASKING + """
+import json, signal, sys
+print(json.dumps({host: answer(host, 10) for host in sys.argv[1:]}), flush=True)
 signal.pause()
 """
 THROUGH, PAST = 200, "ConnectionResetError"  # of the client's own proxy; a STRICT server resets who comes past it

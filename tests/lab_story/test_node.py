@@ -5,27 +5,18 @@ from collections.abc import Iterator
 import pytest
 import scene
 import trustme
-from scene import HEALTH, SERVER, Json, container, pod, policy, service, told, until
+from scene import ASKING, HEALTH, SERVER, Json, container, pod, policy, service, told, until
 
 from meshtls.cluster.client import Client
 from meshtls.lab import Lab, state
 
 pytestmark = pytest.mark.lab
 
-CALLER = """
-import http.client, json, os, signal, sys, time
+CALLER = ASKING + """
+import json, os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 while True:
-    said = {}
-    for host in sys.argv[1:]:
-        try:
-            connection = http.client.HTTPConnection(host, 8080, timeout=1)
-            connection.request("GET", "/")
-            said[host] = connection.getresponse().status
-            connection.close()
-        except (OSError, http.client.HTTPException) as error:
-            said[host] = type(error).__name__
-    print(json.dumps(said), flush=True)
+    print(json.dumps({host: answer(host, 1) for host in sys.argv[1:]}), flush=True)
     time.sleep(0.05)
 """
 HTTPS = """
