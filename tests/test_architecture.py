@@ -1,7 +1,7 @@
 """Who may import whom, and who may touch the world. A change here is argued in a decision record (docs/decisions).
 
     cli -> {lab, */run, sources} -> cluster
-    cli -> {audit, probe, observe, migrate, guard, report} -> policy -> model -> errors
+    cli -> {audit, expect, probe, observe, migrate, guard, report} -> policy -> model -> errors
 """
 
 import ast
@@ -17,6 +17,7 @@ HEADS = {
     "model": {"errors"},
     "policy": {"model", "errors"},
     "audit": {"policy", "model", "errors"},
+    "expect": {"policy", "model", "errors"},
     "probe": {"policy", "model", "errors", "pki"},
     "observe": {"policy", "model", "errors"},
     "migrate": {"policy", "model", "errors"},
@@ -35,7 +36,7 @@ EVERYWHERE = {"cli"}
 
 # what touches the world; heads import none of it
 WORLD = {"httpx", "subprocess", "socket", "kubernetes", "requests", "urllib.request", "asyncio", "threading", "signal", "tempfile", "shutil"}
-PURE = ("model", "policy", "audit", "report", "errors")
+PURE = ("model", "policy", "audit", "expect", "report", "errors")
 
 
 def _modules():

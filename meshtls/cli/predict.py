@@ -7,25 +7,36 @@ from typing import Any
 import click
 import msgspec
 
-from meshtls.cli import output
+from meshtls.cli import expect, output
 from meshtls.cli.options import Options, shared
 
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
-@shared("cluster", "scope", "output", "timeout")
+@shared("cluster", "scope", "output", "report", "timeout", "threshold")
 @click.option("--strict", "strict", multiple=True, metavar="NS", help="As if this namespace had gone STRICT; only what changes is shown.")
 @click.option("--apply", "overlay", multiple=True, metavar="FILE", help="As if these manifests were applied; only what changes is shown.")
 @click.option("--all", "everything", is_flag=True, help="With --strict or --apply: show what stays the same, too.")
 @click.option("--direct", is_flag=True, help="Also calls by pod address.")
+@expect.OPTION
 def predict(
-    options: Options, paths: tuple[str, ...], strict: tuple[str, ...], overlay: tuple[str, ...], everything: bool, direct: bool
+    options: Options, paths: tuple[str, ...], strict: tuple[str, ...], overlay: tuple[str, ...], everything: bool, direct: bool,
+    expected: tuple[str, ...],
 ) -> None:
     """Who can call whom, now or as it would be after a change.
 
     PATH is a manifest, a directory of them, a dump made by `meshtls dump`, or - for standard input. Without PATH the cluster
     is read. With -n, calls from and to these namespaces are shown; a change is followed into all namespaces without it.
+
+    With --expect a report says which expectations hold: it may be written to files (--report), and --fail-on decides about
+    the exit code. All that the file names is asked then, also in other namespaces than -n.
     """
+    names = tuple(n.strip() for value in strict for n in value.split(",") if n.strip())
+    if expected:
+        if everything or direct or options.selector:
+            raise click.UsageError("--expect excludes --all, --direct and -l: the file says what is asked")
+        expect.predicted(msgspec.structs.replace(options, all_namespaces=not options.namespaces), paths, overlay, names, expected)
+    expect.needed("reports", "fail_on", "show")
     with output.stops(options.timeout_s):
         from meshtls import sources
         from meshtls.cli import meshes
@@ -38,7 +49,6 @@ def predict(
             options = msgspec.structs.replace(options, all_namespaces=True)
         before, namespaces = meshes.read(options, paths)
         after = sources.over(before, overlay) if overlay else before
-        names = tuple(n.strip() for value in strict for n in value.split(",") if n.strip())
         for name in names:
             meshes.known(after, name)
         if names:

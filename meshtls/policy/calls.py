@@ -30,11 +30,15 @@ MIXED = "mixed"
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """What a class of clients meets on one port: `sends` is mtls, tls, plaintext, none or mixed."""
+    """What a class of clients meets on one port: `sends` is mtls, tls, plaintext, none or mixed.
+
+    `everywhere`: a call that BREAKS does so at every endpoint that it may end at.
+    """
 
     sends: str
     verdict: str
     because: tuple[Because, ...]
+    everywhere: bool = False
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -350,7 +354,7 @@ class Calls:
             return _nobody(host)
         sent = sends.pop() if len(sends) == 1 else MIXED
         verdict = BREAKS if BREAKS in verdicts else WORKS if verdicts == {WORKS} else UNKNOWN
-        return Outcome(sent, verdict, (*why, *breaks))
+        return Outcome(sent, verdict, (*why, *breaks), verdicts == {BREAKS})
 
 
 def _named_http(endpoints: Iterable[Endpoint]) -> bool:
@@ -377,6 +381,6 @@ def join(outcomes: list[Outcome]) -> Outcome:
     verdicts = {o.verdict for o in outcomes}
     verdict = BREAKS if BREAKS in verdicts else WORKS if verdicts == {WORKS} else UNKNOWN
     because = dict.fromkeys(b for o in outcomes for b in o.because)
-    return Outcome(sends.pop() if len(sends) == 1 else MIXED, verdict, tuple(because))
+    return Outcome(sends.pop() if len(sends) == 1 else MIXED, verdict, tuple(because), all(o.everywhere for o in outcomes))
 
 

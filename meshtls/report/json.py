@@ -114,9 +114,13 @@ def order(finding: Finding) -> tuple[object, ...]:
     return finding.severity.rank, finding.code, finding.subject, finding.path, finding.file, finding.line, finding.message
 
 
+# the codes that have a page of their own; all others are the audit's
+PAGES = {"MT5": "docs/probe.md#findings", "MT6": "docs/observe.md", "MT7": "docs/migrate.md", "MT8": "docs/expectations.md#findings"}
+
+
 def docs_link(code: str) -> str:
     """Where a code is explained."""
-    return f"{DOCS}#{code.lower()}"
+    return PAGES.get(code[:3], f"{DOCS}#{code.lower()}")
 
 
 def _finding(check: str, f: Finding) -> FindingItem:

@@ -18,13 +18,21 @@ from meshtls.report.text import safe
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS = {Severity.CRITICAL: "error", Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
+# codes that many checks may find: a check's title would tell of that one alone
+_TITLES = {
+    "MT501": "An offer was accepted that the policies should refuse", "MT502": "mTLS should work and does not",
+    "MT503": "A probe ended otherwise than expected", "MT504": "A refusal was not the mesh's",
+    "MT505": "A port's mode on the wire is not the policies'", "MT801": "A call is not as expected",
+    "MT802": "A mode is not as expected", "MT803": "An expectation means nothing that is there",
+    "MT804": "An exception has ended or is not needed",
+}  # fmt: skip
 _RANKS = {Severity.CRITICAL: 100.0, Severity.ERROR: 75.0, Severity.WARNING: 50.0, Severity.INFO: 10.0}
 
 
 def render(report: Report) -> str:
     """The log with one run."""
     findings = sorted(report.findings, key=order)
-    titles = {f.code: check.title for check in report.checks for f in check.findings}
+    titles = {f.code: _TITLES.get(f.code, check.title) for check in report.checks for f in check.findings}
     codes = sorted(titles)
     notes = [c for c in report.checks if c.status in (Status.SKIP, Status.ERROR)]
     invocation: dict[str, Any] = {
