@@ -19,7 +19,7 @@ import msgspec
 from meshtls import sources
 from meshtls.cluster.client import Client
 from meshtls.cluster.owned import Run
-from meshtls.errors import MeshtlsError
+from meshtls.errors import MeshtlsError, ServerFault, Throttled, Unreachable
 from meshtls.migrate.baseline import accepted as is_accepted
 from meshtls.migrate.gate import Evidence, Refused
 from meshtls.migrate.plan import Arrivals, Stage
@@ -49,7 +49,8 @@ def rfc3339(when: datetime.datetime) -> str:
 
 
 class Probing(threading.Thread):
-    """One round of probes of a stage in a thread; `checks` and `matrices` when it has ended, or `problem`.
+    """One round of probes of a stage in a thread; `checks` and `matrices` when it has ended, or `problem`, which may be
+    only that the server was `lost` for a while.
 
     `stop` ends it early; what it created is removed all the same.
     """
@@ -61,13 +62,13 @@ class Probing(threading.Thread):
         self.started = time.monotonic()
         self.checks: tuple[Check, ...] = ()
         self.matrices: tuple[Matrix, ...] = ()
-        self.problem = ""
+        self.problem, self.lost = "", False
 
     def run(self) -> None:
         try:
             self._probe()
         except MeshtlsError as error:
-            self.problem = error.message
+            self.problem, self.lost = error.message, isinstance(error, (Unreachable, ServerFault, Throttled))
         except Exception as error:
             # in a thread, it would end in a traceback and in silence that looks like an answer
             self.problem = f"a fault in meshtls: {type(error).__name__}: {error}"
@@ -156,6 +157,9 @@ class Eyes:
                 self._say(f"stage {stage.id}: not every proxy has the new policy yet; probing again")
                 self._start_probe(stage)
                 since = time.monotonic()
+            elif probing is not None and probing.lost and now - began < CONVERGE_S:
+                self._say(f"stage {stage.id}: the probes lost the server; probing again")
+                self._start_probe(stage)
             elif old or now - since >= soak_s:
                 break
         return self._evidence(stage, time.monotonic() - since, soak_s, tuple(refused.values()), tuple(tolerated.values()))
@@ -221,6 +225,8 @@ class Eyes:
         self._ears.follow(self._proxies(stage))
 
     def _start_probe(self, stage: Stage) -> None:
+        if self._probing is not None and self._probing.is_alive():
+            self._probing.stop()
         self._probing = Probing(self._client, self._read(), stage, self._namespace, self._image)
         self._probing.start()
 

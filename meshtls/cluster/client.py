@@ -59,13 +59,19 @@ class Client:
         self._lock = threading.Lock()
 
     @classmethod
-    def connect(cls, kubeconfig: str | None = None, context: str | None = None, timeout_s: float = 30.0) -> Self:
-        """A client for the cluster that flags, environment and files name; nothing is sent yet. Raises InputError."""
+    def connect(
+        cls, kubeconfig: str | None = None, context: str | None = None, timeout_s: float = 30.0,
+        say: Callable[[str], None] | None = None,
+    ) -> Self:
+        """A client for the cluster that flags, environment and files name; nothing is sent yet. Raises InputError.
+
+        `say` hears when an answer is awaited for long.
+        """
 
         def load() -> Access:
             return auth.load(kubeconfig, context)
 
-        return cls(Transport(load(), timeout_s, reload=load))
+        return cls(Transport(load(), timeout_s, reload=load, say=say))
 
     def __enter__(self) -> Self:
         return self

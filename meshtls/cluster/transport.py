@@ -16,7 +16,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +26,7 @@ import msgspec
 from meshtls import __version__
 from meshtls.cluster import answers
 from meshtls.cluster.auth import Access
+from meshtls.cluster.patience import Patience
 from meshtls.errors import ServerFault
 
 FIRST_S = 3.0
@@ -45,7 +46,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Transport:
-    """Sends requests with the credentials of `reload()`. Times are in seconds; `pause` and `clock` are for tests."""
+    """Sends requests with the credentials of `reload()`. Times are in seconds; `pause` and `clock` are for tests.
+
+    `say` hears of answers that are awaited for long (see patience).
+    """
 
     def __init__(
         self,
@@ -54,12 +58,14 @@ class Transport:
         *,
         reload: Callable[[], Access] | None = None,
         transport: httpx.BaseTransport | None = None,
+        say: Callable[[str], None] | None = None,
         pause: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.access, self.timeout_s = access, timeout_s
         self._reload, self._pause, self._clock = reload, pause, clock
         self._transport = transport
+        self._patience = Patience(access.server, say) if say else None
         self._answered = False
         self._lock = threading.Lock()
         self._http = self._connect(access)
@@ -77,6 +83,8 @@ class Transport:
         )
 
     def close(self) -> None:
+        if self._patience:
+            self._patience.close()
         self._http.close()
 
     def request(self, call: Call, timeout_s: float | None = None) -> httpx.Response:
@@ -93,8 +101,11 @@ class Transport:
     def _open(
         self, call: Call, limit_s: float, timeout: httpx.Timeout | None, whole: bool = False
     ) -> Iterator[httpx.Response]:
+        # a stream may begin late and be well
+        awaited = self._patience.asking(call.doing) if self._patience and whole else nullcontext()
         with self._translated(call.doing, limit_s):
-            response = self._attempts(call, limit_s, timeout, whole)
+            with awaited:
+                response = self._attempts(call, limit_s, timeout, whole)
             try:
                 yield response
             finally:
@@ -126,10 +137,14 @@ class Transport:
                     raise
                 failure: Exception = answers.unreachable(error, call.doing, access.server, limit_s)
                 failure.__cause__ = error
+                if self._patience:
+                    self._patience.failed(answers.printable(str(error)))
                 if not sent and not self._answered:
                     deadline = min(deadline, began + FIRST_S)
             else:
                 self._answered = True
+                if self._patience:
+                    self._patience.answered()
                 if response.status_code < 400:
                     return response
                 failure = answers.fault(response.status_code, _bounded(response, 65536), call.doing, access.who)

@@ -5,7 +5,8 @@ and asks again; it never decides. So a run that was killed is continued by askin
 
 Rule 2: an object is touched only where it is exactly what was there before or what we wrote (Live.BEFORE, Live.WANTED).
 Anything else is FOREIGN: nothing has been applied yet, and the run goes back; or something has, and it is STUCK, with the
-reason, for a human. The way back leaves a FOREIGN object alone, restores the others, and ends STUCK because of it.
+reason, for a human. The way back leaves a FOREIGN object alone, restores the others, and ends STUCK because of it, or LEFT
+where the human said that it may stay. STUCK is no dead end: either verb looks at every object again.
 
 Rule 3: a verdict advances only by HOLDS. UNKNOWN at the end of a soak goes back like BROKEN: a STRICT that nobody can
 vouch for is not left behind.
@@ -108,7 +109,8 @@ def decide(
     entry = current(journal)
     if entry is None:
         if left := [e.stage.policy for e in journal.entries if e.left]:
-            return Step(Do.STUCK, reason=f"PeerAuthentication {journal.namespace}/{', '.join(left)} {_EDITED}: it was left alone")
+            why = f"PeerAuthentication {journal.namespace}/{', '.join(left)} {_EDITED}: it was left alone"
+            return Step(Do.FINISH, outcome=Outcome.LEFT, reason=why) if journal.leave else Step(Do.STUCK, reason=why)
         outcome = Outcome.ROLLED_BACK if journal.going is Going.BACK else Outcome.DONE
         return Step(Do.FINISH, outcome=outcome, reason=journal.reason)
     if live is None:
@@ -138,5 +140,5 @@ def diagram() -> str:
     for (state, live), (do, _) in BACK.items():
         lines.append(f"        {state}_ --> {then[do].format(state=f'{state}_')}: {live} / {do}")
     lines += ["    }", "    Back --> [*]: nothing left to undo / FINISH", "    Back --> Stuck: something was left alone / STUCK",
-              "    Stuck --> [*]: a human looks"]  # fmt: skip
+              "    Back --> [*]: something was left alone, and may be / FINISH", "    Stuck --> [*]: a human looks"]  # fmt: skip
     return "\n".join(lines)

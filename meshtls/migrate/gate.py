@@ -2,7 +2,8 @@
 
     BROKEN    a real client was refused, a probe saw what was not expected, a pod stopped being ready, or the server would
               now refuse the rollback
-    UNKNOWN   a proxy was not heard, no probe answered, or nothing was listened to for as long as the soak
+    UNKNOWN   somebody else changed policies meanwhile, a proxy was not heard, no probe answered, or nothing was listened to
+              for as long as the soak
     HOLDS     none of these, and the soak is over
 
 The first reason that is found names the verdict, so a refusal always wins over a missing answer.
@@ -41,7 +42,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
     `refused` are real clients that nobody accepted to lose, `accepted` those somebody did; `deaf` proxies that could not
     be heard and why; `probes` the checks of the probes, `no_probes` why there are none; `unready` pods that were ready
-    before; `locked` why the server would refuse the rollback.
+    before; `locked` why the server would refuse the rollback; `disturbed` what somebody else did to the policies.
     """
 
     soaked_s: float
@@ -56,6 +57,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     no_probes: str = ""
     unready: tuple[str, ...] = ()
     locked: str = ""
+    disturbed: str = ""
 
 
 def verdict(evidence: Evidence | None) -> tuple[Verdict, str]:
@@ -72,6 +74,8 @@ def verdict(evidence: Evidence | None) -> tuple[Verdict, str]:
         return Verdict.BROKEN, f"no longer ready: {', '.join(evidence.unready[:5])}"
     if evidence.locked:
         return Verdict.BROKEN, f"the rollback would be refused: {evidence.locked}"
+    if evidence.disturbed:
+        return Verdict.UNKNOWN, evidence.disturbed
     if not evidence.proxies:
         return Verdict.UNKNOWN, "there was no proxy to hear"
     if evidence.deaf:
@@ -97,6 +101,8 @@ def _count(number: int, one: str, many: str) -> str:
 
 def checks(stage: str, evidence: Evidence) -> tuple[Check, ...]:
     """The gate's questions as checks, one for each kind of evidence."""
+    if evidence.disturbed:
+        return (_check(stage, "alone", "nobody else changes the policies", Status.ERROR, evidence.disturbed),)
     heard = Status.ERROR if evidence.deaf or not evidence.proxies else Status.PASS
     listening = "; ".join(evidence.deaf[:3]) or ("no proxy" if not evidence.proxies else "")
     refusals = tuple(

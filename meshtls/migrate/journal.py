@@ -41,11 +41,12 @@ class Going(enum.StrEnum):
 
 
 class Outcome(enum.StrEnum):
-    """How the run ended; NONE while it has not."""
+    """How the run ended; NONE while it has not. LEFT: taken back but for what somebody else changed, which was to be left."""
 
     NONE = ""
     DONE = "DONE"
     ROLLED_BACK = "ROLLED_BACK"
+    LEFT = "LEFT"
     STUCK = "STUCK"
 
 
@@ -74,7 +75,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 class Journal(msgspec.Struct, frozen=True, kw_only=True):
     """One run of one namespace. Times are RFC 3339. `accepted` are clients whose refusal is accepted; `reason` says why it
-    went back or got stuck. `history` are lines "time who: what", the newest last."""
+    went back or got stuck. `others` are the specs of the namespace's other policies when the first change was meant (None: not
+    known). `leave`: what somebody else changed may stay as it is. `history` are lines "time who: what", the newest last."""
 
     run: str
     namespace: str
@@ -88,6 +90,8 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome = Outcome.NONE
     reason: str = ""
     entries: tuple[Entry, ...] = ()
+    others: dict[str, Any] | None = None
+    leave: bool = False
     history: tuple[str, ...] = ()
     version: int = VERSION
 
@@ -118,10 +122,40 @@ def untouched(journal: Journal) -> bool:
     return journal.outcome is Outcome.NONE and all(entry.state is State.PLANNED for entry in journal.entries)
 
 
-def back(journal: Journal, reason: str) -> Journal:
+def back(journal: Journal, reason: str, leave: bool = False) -> Journal:
     """The journal of the way back, which looks at every object again."""
+    return msgspec.structs.replace(again(journal), going=Going.BACK, reason=reason, leave=leave)
+
+
+def again(journal: Journal) -> Journal:
+    """The journal of a run that was stuck, and looks at every object again."""
     entries = tuple(msgspec.structs.replace(entry, left=False) for entry in journal.entries)
-    return msgspec.structs.replace(journal, going=Going.BACK, outcome=Outcome.NONE, reason=reason, entries=entries)
+    return msgspec.structs.replace(journal, outcome=Outcome.NONE, entries=entries)
+
+
+def disturbed(journal: Journal, policies: dict[str, dict[str, Any]]) -> str:
+    """What somebody else has done to the namespace's policies (name -> object) while a stage is watched; "" for nothing."""
+    ours = {}
+    for entry in journal.entries:
+        if entry.state in (State.APPLIED, State.PASSED):
+            ours[entry.stage.policy] = entry
+    for name, entry in ours.items():
+        if compare(entry, policies.get(name), journal.run) is not Live.WANTED:
+            return f"PeerAuthentication {journal.namespace}/{name} is no longer what was written: somebody changed it"
+    if journal.others is None:
+        return ""
+    now = bystanders(journal, policies)
+    for name in sorted(now.keys() | journal.others.keys()):
+        if now.get(name) != journal.others.get(name):
+            what = "came" if name not in journal.others else "went" if name not in now else "was changed"
+            return f"PeerAuthentication {journal.namespace}/{name} {what} meanwhile, by somebody else: the plan was made without it"
+    return ""
+
+
+def bystanders(journal: Journal, policies: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The specs of the policies that the run does not touch, by name."""
+    ours = {entry.stage.policy for entry in journal.entries}
+    return {name: spec_of(obj) for name, obj in policies.items() if name not in ours}
 
 
 def spec_of(obj: dict[str, Any] | None) -> dict[str, Any]:
@@ -197,7 +231,8 @@ def decode(text: str) -> Journal:
         found = msgspec.json.decode(text, type=Journal)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise MeshtlsError(
-            f"the journal cannot be read: {str(error)[:200]}", "look at the ConfigMap, and restore the policies by hand"
+            f"the journal cannot be read: {str(error)[:200]}",
+            "restore the policies by hand from what the ConfigMap says, then delete it with kubectl",
         ) from error
     if found.version > VERSION:
         raise MeshtlsError(f"the journal was written by a newer meshtls (version {found.version})", "use that one")

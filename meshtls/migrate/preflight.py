@@ -1,4 +1,8 @@
-"""The hand of the baseline: what the API server would allow, whether it takes the rollback, who else writes the policies."""
+"""The hand of the baseline: what the API server would allow, whether it takes the rollback, who else writes the policies.
+
+A dry run of the rollback before the change is one from PERMISSIVE to PERMISSIVE: admission that refuses to loosen what is
+STRICT, or to delete it, takes that. So the way back is rehearsed on a policy of ours that is STRICT and selects nothing.
+"""
 
 import msgspec
 
@@ -6,11 +10,12 @@ from meshtls.cluster.client import Client
 from meshtls.cluster.pool import gather
 from meshtls.errors import Conflict, Forbidden, Invalid, MeshtlsError, NotFound, ServerFault
 from meshtls.migrate.baseline import Facts, gitops_owner
-from meshtls.migrate.journal import Entry, intent, written
+from meshtls.migrate.journal import API_VERSION, Entry, Journal, intent, written
 from meshtls.migrate.plan import Plan
+from meshtls.migrate.store import PART, REHEARSAL
 
 _NEEDED = (
-    ("peerauthentications", "security.istio.io", ("get", "create", "update", "delete"), False),
+    ("peerauthentications", "security.istio.io", ("get", "list", "create", "update", "delete"), False),
     ("configmaps", "", ("get", "create", "update"), True),
     ("leases", "coordination.k8s.io", ("get", "create", "update", "delete"), True),
     # the gates' probes and what they hear: without them a stage would be changed and then taken back
@@ -61,3 +66,43 @@ def _rehearsed(client: Client, plan: Plan, facts: Facts) -> Facts:
         except (Invalid, Forbidden, ServerFault, Conflict) as error:
             refused = refused or error.message
     return msgspec.structs.replace(facts, refused=refused, owners=tuple(dict.fromkeys(owners)))
+
+
+def rehearse(client: Client, journal: Journal) -> str:
+    """Why the server would refuse the way back from STRICT, or "". Leaves nothing that selects anything.
+
+    Where a policy cannot be created, and none has to be, nothing can be rehearsed, and the dry runs have to do.
+    """
+    name, stages = f"meshtls-rehearsal-{journal.run}", [entry.stage for entry in journal.entries]
+    _clear(client, journal.namespace)
+    spec = {"selector": {"matchLabels": {"meshtls.dev/rehearsal": journal.run}}, "mtls": {"mode": "STRICT"}}
+    labels = {"app.kubernetes.io/managed-by": "meshtls", PART: REHEARSAL}
+    try:
+        made = client.create({"apiVersion": API_VERSION, "kind": "PeerAuthentication", "spec": spec,
+                              "metadata": {"name": name, "namespace": journal.namespace, "labels": labels}})  # fmt: skip
+    except (Invalid, Forbidden, ServerFault) as error:
+        return error.message if any(stage.create for stage in stages) else ""
+    problem, gone = "", False
+    try:
+        for found in sorted({stage.found or "UNSET" for stage in stages if not stage.create}):
+            client.replace({**made, "spec": {**spec, "mtls": {"mode": found}}}, dry_run=True)
+        client.delete("PeerAuthentication", name, journal.namespace)
+        gone = True
+    except (Invalid, Forbidden, ServerFault) as error:
+        problem = error.message
+    finally:
+        if not gone:
+            try:
+                client.delete("PeerAuthentication", name, journal.namespace)
+            except MeshtlsError:
+                problem += f"; PeerAuthentication {name}, which selects nothing, is left: it could not be deleted"
+    return problem
+
+
+def _clear(client: Client, namespace: str) -> None:
+    """Delete what a rehearsal left that was killed."""
+    for left in client.list("PeerAuthentication", namespace, labels=f"{PART}={REHEARSAL}"):
+        try:
+            client.delete("PeerAuthentication", left["metadata"]["name"], namespace)
+        except (NotFound, Invalid, Forbidden, ServerFault):
+            pass

@@ -1,9 +1,12 @@
 """The hand of migrating: carry out what `decide` says, write the journal first, ask again.
 
 What goes wrong on the way forward turns the run back: an error of the cluster, a deadline, Ctrl-C. The way back is patient
-with a server that does not answer. The first Ctrl-C restores what this run changed, before anything else, and then ends
-with 130; a second one ends at once, and the journal tells the next run where to go on. Nothing is touched once another
-run has written the journal.
+with a server that does not answer, but not for ever: then it says what the journal holds, and which command goes on. The
+first Ctrl-C restores what this run changed, before anything else, and then ends with 130; a second one ends at once, and the
+journal tells the next run where to go on. Nothing is touched once another run has written the journal.
+
+While a stage is watched, the namespace's policies are read again every LOOK_S seconds: what somebody else does to them is
+seen then, and not at the end.
 """
 
 import time
@@ -28,16 +31,23 @@ from meshtls.errors import (
 from meshtls.migrate import gate
 from meshtls.migrate.decide import Do, Step, current, decide
 from meshtls.migrate.gate import Evidence, Verdict
-from meshtls.migrate.journal import Entry, Going, Journal, Outcome, State, back, compare, intent, written
+from meshtls.migrate.journal import Entry, Going, Journal, Outcome, State, back, bystanders, compare, disturbed, intent, written
+from meshtls.migrate.outcome import standing, unrestored
 from meshtls.migrate.plan import Stage
-from meshtls.migrate.store import Store, Taken
-from meshtls.model.check import Check, Status
+from meshtls.migrate.store import PART, REHEARSAL, Store, Taken
+from meshtls.model.check import Check
 
 KIND = "PeerAuthentication"
 _LOST = (Unreachable, ServerFault, Throttled)
-_TRIES, _BACK_TRIES = 4, 20
+# how long an answer may stay away, beyond what the client itself waits: on the way forward the run turns back after that
+FORWARD_S, BACK_S = 30.0, 120.0
+# a validator that restarts is away for a while, and then would take the rollback again
+LOCKED_S = 30.0
+LOOK_S = 2.0
+_RACES = 20
 _MOVING = (Do.BEGIN, Do.APPLY, Do.UNDO)
-_ENDED = {Outcome.DONE: "done", Outcome.ROLLED_BACK: "rolled back: everything is as it was"}
+_ENDED = {Outcome.DONE: "done", Outcome.ROLLED_BACK: "rolled back: everything is as it was",
+          Outcome.LEFT: "rolled back, but for what somebody else changed"}  # fmt: skip
 
 
 class Witness(Protocol):
@@ -53,14 +63,22 @@ class Witness(Protocol):
         """Stop listening, and remove what probing created."""
 
 
+class _Disturbed(Exception):
+    """Somebody else changed a policy while a stage was watched."""
+
+
 class Runner:
-    """One run. `checks` are the gates' so far; `back_s` is how long the way back took from the refusal's being seen."""
+    """One run. `checks` are the gates' so far; `back_s` is how long the way back took from the refusal's being seen.
+
+    `where` are the flags that lead another command to the same journal.
+    """
 
     def __init__(
         self, client: Client, store: Store, witness: Witness, *, say: Callable[[str], None], now: Callable[[], str],
         tick: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.monotonic,
-        pause: Callable[[float], None] = time.sleep,
+        pause: Callable[[float], None] = time.sleep, where: str = "",
     ) -> None:  # fmt: skip
+        self._where = where or f"-n {store.namespace}"
         self._client, self._store, self._witness = client, store, witness
         self._say, self._now, self._tick, self._clock, self._pause = say, now, tick, clock, pause
         self.checks: list[Check] = []
@@ -71,20 +89,20 @@ class Runner:
     def carry(self, journal: Journal) -> Journal:
         """Go on until the run is finished or stuck. Re-raises what turned it back, once it is back."""
         turned: BaseException | None = None
+        error: BaseException | None = None
         self._last = journal
         try:
             while True:
                 try:
-                    journal = self._go(journal)
+                    journal = self._go(journal if error is None else self._turned(error))
                     break
-                except Taken:
+                except (Taken, GateError):
                     raise
-                except (MeshtlsError, KeyboardInterrupt) as error:
-                    interrupted = isinstance(error, (KeyboardInterrupt, DeadlineError))
-                    if isinstance(error, MeshtlsError) and not interrupted and self._last.going is Going.BACK:
-                        raise self._left(error) from turned or error
-                    turned = turned or error
-                    journal = self._turned(error)
+                except (MeshtlsError, KeyboardInterrupt) as caught:
+                    interrupted = isinstance(caught, (KeyboardInterrupt, DeadlineError))
+                    if not interrupted and isinstance(caught, MeshtlsError) and self._last.going is Going.BACK:
+                        raise self._left(caught) from turned or caught
+                    turned, error = turned or caught, caught
         finally:
             self._witness.settle()
         if turned is not None:
@@ -93,19 +111,26 @@ class Runner:
 
     def _turned(self, error: BaseException) -> Journal:
         """The journal of the way back from an error. Raises GateError where it cannot be read or written."""
-        for attempt in range(_BACK_TRIES):
+        since = self._clock()
+        while True:
             try:
                 return self._begin_back(error)
             except Taken:
                 raise
             except _LOST as lost:
-                if attempt == _BACK_TRIES - 1:
+                if not self._again(lost, since, BACK_S):
                     raise self._left(lost) from error
-                self._say(f"{lost.message}; trying again")
-                self._pause(min(0.2 * 2**attempt, 3.0))
             except MeshtlsError as lost:
                 raise self._left(lost) from error
-        raise AssertionError
+
+    def _again(self, error: MeshtlsError, since: float, limit_s: float) -> bool:
+        """Whether to try again what has had no answer since then; says so, and waits."""
+        gone = self._clock() - since
+        if gone >= limit_s:
+            return False
+        self._say(f"{self._store.namespace}: {error.message}; trying again, for {limit_s - gone:.0f} s more at most")
+        self._pause(min(max(0.2, gone), 3.0))
+        return True
 
     def _begin_back(self, error: BaseException) -> Journal:
         assert self._last is not None
@@ -118,7 +143,8 @@ class Runner:
         return journal
 
     def _go(self, journal: Journal) -> Journal:
-        verdict, because, refused, lost = Verdict.PENDING, "", "", 0
+        verdict, because, refused, races = Verdict.PENDING, "", "", 0
+        since: float | None = None
         while journal.outcome is Outcome.NONE:
             self._tick()
             step: Step | None = None
@@ -134,35 +160,32 @@ class Runner:
                     journal = self._weighed(journal, entry, evidence, verdict, because)
                 else:
                     journal = self._do(journal, step, entry, live)
-                lost = 0
+                races, since = 0, None
             except (Conflict, NotFound) as error:
                 # somebody was faster, or our own answer was lost: the next reading tells
-                lost += 1
-                if isinstance(error, Taken) or step is None or step.do not in _MOVING or lost >= _BACK_TRIES:
+                races += 1
+                if isinstance(error, Taken) or step is None or step.do not in _MOVING or races >= _RACES:
                     raise
             except _LOST as error:
-                lost += 1
-                if lost >= self._tries(journal, step):
+                since = self._clock() if since is None else since
+                if not self._again(error, since, BACK_S if journal.going is Going.BACK else FORWARD_S):
                     raise
-                self._say(f"{journal.namespace}: {error.message}; trying again")
-                self._pause(min(0.2 * 2**lost, 3.0))
             except (Invalid, Forbidden) as error:
                 if step is None or step.do is not Do.APPLY:
                     raise
                 refused = error.message
         return journal
 
-    def _tries(self, journal: Journal, step: Step | None) -> int:
-        """How often a step may go without an answer. Reading is safe to repeat, but the client has done so already."""
-        if journal.going is Going.BACK:
-            return _BACK_TRIES if step is None or step.do in _MOVING else 1
-        return _TRIES if step is not None and step.do in _MOVING else 1
-
     def _read(self, journal: Journal, entry: Entry) -> dict[str, Any] | None:
         try:
             return self._client.get(KIND, entry.stage.policy, journal.namespace)
         except NotFound:
             return None
+
+    def _policies(self, journal: Journal) -> dict[str, dict[str, Any]]:
+        """The namespace's policies by name; those that a rehearsal made are none."""
+        found = self._client.list(KIND, journal.namespace)
+        return {obj["metadata"]["name"]: obj for obj in found if (obj["metadata"].get("labels") or {}).get(PART) != REHEARSAL}
 
     def _do(self, journal: Journal, step: Step, entry: Entry | None, live: dict[str, Any] | None) -> Journal:
         """Carry out one step but WATCH; returns the journal as saved."""
@@ -178,6 +201,8 @@ class Runner:
         match step.do:
             case Do.BEGIN:
                 self._say(f"{journal.namespace}: stage {stage.id}: {stage.policy} to {stage.mode}")
+                if journal.others is None:
+                    journal = msgspec.structs.replace(journal, others=bystanders(journal, self._policies(journal)))
                 begun = intent(entry, _lean(live))
                 return self._save(
                     journal.update(stage.id, state=State.INTENT, before=begun.before, wanted=begun.wanted, uid=begun.uid),
@@ -232,21 +257,55 @@ class Runner:
         self._say(f"{journal.namespace}: stage {entry.stage.id}: watching for {journal.soak_s:g} s")
         # a run that is continued after a crash was not listening yet
         self._witness.listen(entry.stage)
-        evidence = self._witness.gather(entry.stage, journal.soak_s, journal.accepted, self._tick)
+        began = self._clock()
+        try:
+            evidence = self._witness.gather(entry.stage, journal.soak_s, journal.accepted, self._looking(journal))
+            if not evidence.refused:
+                self._look(journal)
+        except _Disturbed as other:
+            evidence = Evidence(soaked_s=self._clock() - began, needed_s=journal.soak_s, proxies=0, disturbed=str(other))
         self._seen = self._clock()
         # the step back after a refusal does not wait for one more question
-        locked = locked or ("" if evidence.refused else self._locked(entry, live))
+        locked = locked or ("" if evidence.refused or evidence.disturbed else self._locked(entry, live))
         return msgspec.structs.replace(evidence, locked=locked)
 
+    def _looking(self, journal: Journal) -> Callable[[], None]:
+        """The tick of a soak: keeps the Lease, and looks every LOOK_S seconds whether somebody else changes policies."""
+        looked: list[float] = []
+
+        def tick() -> None:
+            self._tick()
+            now = self._clock()
+            if looked and now - looked[-1] < LOOK_S:
+                return
+            looked[:] = [now]
+            self._look(journal)
+
+        return tick
+
+    def _look(self, journal: Journal) -> None:
+        if other := disturbed(journal, self._policies(journal)):
+            raise _Disturbed(other)
+
     def _locked(self, entry: Entry, live: dict[str, Any] | None) -> str:
-        """Why the server would not take the rollback now, or "". Of an object that changed, the next reading decides."""
-        try:
-            self._undo(entry, live, dry_run=True)
-        except (Conflict, NotFound):
-            return ""
-        except (Invalid, Forbidden, ServerFault) as error:
-            return error.message
-        return ""
+        """Why the server would not take the rollback, or "". Of an object that changed, the next reading decides.
+
+        A webhook that does not answer may be restarting: it gets LOCKED_S seconds.
+        """
+        since = self._clock()
+        while True:
+            try:
+                self._undo(entry, live, dry_run=True)
+                return ""
+            except (Conflict, NotFound):
+                return ""
+            except ServerFault as error:
+                if self._clock() - since >= LOCKED_S:
+                    return error.message
+                self._tick()
+                self._pause(1.0)
+            except (Invalid, Forbidden) as error:
+                return error.message
 
     def _weighed(self, journal: Journal, entry: Entry, evidence: Evidence, verdict: Verdict, because: str) -> Journal:
         """The journal with the evidence in it; saved with the step that follows from it."""
@@ -268,7 +327,7 @@ class Runner:
             self._say(f"{journal.namespace}: rolled back {self.back_s:.2f} s after it was seen")
 
     def _finish(self, journal: Journal, step: Step) -> Journal:
-        done = msgspec.structs.replace(journal, outcome=step.outcome)
+        done = msgspec.structs.replace(journal, outcome=step.outcome, reason=step.reason)
         self._say(f"{journal.namespace}: {_ENDED[step.outcome]}")
         return self._save(done, f"finished: {step.outcome}")
 
@@ -279,37 +338,14 @@ class Runner:
         return noted
 
     def _left(self, error: MeshtlsError) -> GateError:
-        """The error of a way back that did not end, with the objects that have to be restored."""
+        """The error of a way back that did not end: which objects, what the journal says, which command goes on."""
         assert self._last is not None
-        begun = [e.stage.policy for e in self._last.entries if e.state in (State.INTENT, State.APPLIED, State.PASSED)]
-        names = ", ".join(dict.fromkeys(begun))
-        place = self._store.place
-        kept = "" if place == self._last.namespace else f" --journal-namespace {place}"
         return GateError(
-            f"the way back did not end: {error.message}; not restored: {KIND} {names or '-'} in {self._last.namespace}",
-            f"run: meshtls migrate rollback -n {self._last.namespace}{kept}; if the server goes on refusing, delete them with kubectl",
+            f"the way back did not end: {error.message}; not restored: {KIND} {', '.join(unrestored(self._last)) or '-'} in "
+            f"{self._last.namespace}; the journal, ConfigMap {self._store.place}/{self._store.name}, says: {standing(self._last)}",
+            f"to restore, from any machine: meshtls migrate rollback {self._where}; if the server refuses that for good, "
+            f"kubectl delete peerauthentication -n {self._last.namespace} leaves the mode to the mesh",
         )
-
-
-def other_check(journal: Journal, reason: str) -> Check:
-    """That a namespace whose policies are as they were has another mode all the same."""
-    return Check(id="migrate/mode", title=f"{journal.namespace} is {journal.was} again", status=Status.FAIL, group="outcome", reason=reason)
-
-
-def outcome_check(journal: Journal, back_s: float | None, wanted: Outcome = Outcome.DONE) -> Check:
-    """How the run ended, as a check of what was `wanted`."""
-    passed = [e.stage.id for e in journal.entries if e.state is State.PASSED]
-    title = f"{journal.namespace} is {'STRICT' if wanted is Outcome.DONE else 'as it was'}"
-    match journal.outcome:
-        case Outcome.DONE:
-            return Check(id="migrate/outcome", title=title, status=Status.PASS, group="outcome", reason=f"passed: {', '.join(passed)}")
-        case Outcome.ROLLED_BACK:
-            took = f"; rolled back {back_s:.2f} s after it was seen" if back_s is not None else ""
-            status = Status.PASS if wanted is Outcome.ROLLED_BACK else Status.FAIL
-            return Check(id="migrate/outcome", title=title, status=status, group="outcome",
-                         reason=f"everything is as it was: {journal.reason}{took}")  # fmt: skip
-        case _:
-            return Check(id="migrate/outcome", title=title, status=Status.ERROR, group="outcome", reason=journal.reason or "not finished")
 
 
 def _lean(obj: dict[str, Any] | None) -> dict[str, Any] | None:

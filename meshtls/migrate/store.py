@@ -19,7 +19,8 @@ from meshtls.migrate.journal import Journal, decode, encode
 
 KEY = "journal.json"
 LEASE_S = 30
-_LABELS = {"app.kubernetes.io/managed-by": "meshtls", "meshtls.dev/part": "migrate"}
+PART, REHEARSAL = "meshtls.dev/part", "rehearsal"
+_LABELS = {"app.kubernetes.io/managed-by": "meshtls", PART: "migrate"}
 _LOST = (Unreachable, ServerFault, Throttled)
 _TRIES = 6
 
@@ -33,8 +34,17 @@ class Store:
 
     def __init__(self, client: Client, namespace: str, place: str = "", pause: Callable[[float], None] = time.sleep) -> None:
         self._client, self._pause = client, pause
-        self.place, self.name = place or namespace, f"meshtls-journal-{namespace}"
+        self.namespace, self.place, self.name = namespace, place or namespace, f"meshtls-journal-{namespace}"
         self._version: str | None = None
+        self._unsure = ""
+
+    def elsewhere(self) -> tuple[str, ...]:
+        """The other namespaces that hold a journal of this one; () too where they may not be looked through."""
+        try:
+            found = self._client.list("ConfigMap", labels=f"{PART}=migrate", fields=f"metadata.name={self.name}")
+        except MeshtlsError:
+            return ()
+        return tuple(sorted(obj["metadata"]["namespace"] for obj in found if obj["metadata"]["namespace"] != self.place))
 
     def load(self) -> Journal | None:
         """The journal, None where there is none. Raises MeshtlsError where it cannot be read."""
@@ -45,6 +55,12 @@ class Store:
     def save(self, journal: Journal) -> None:
         """Write the journal over what was last read or written. Raises Taken where somebody else has written."""
         text = encode(journal)
+        if self._unsure:
+            # an earlier write of ours never got its answer: if it is there, it is no stranger's
+            held = self._get()
+            if held and (held.get("data") or {}).get(KEY) == self._unsure:
+                self._version = held["metadata"]["resourceVersion"]
+            self._unsure = ""
         for attempt in range(_TRIES):
             try:
                 self._version = self._write(text)
@@ -52,6 +68,7 @@ class Store:
             except _LOST as error:
                 # whether it was written is not known: look, and try again only where it was not
                 if attempt == _TRIES - 1:
+                    self._unsure = text
                     raise
                 self._pause(0.2 * 2**attempt)
                 try:

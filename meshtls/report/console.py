@@ -119,7 +119,8 @@ def _unanswered(checks: tuple[Check, ...], style: Style) -> list[str]:
 def _facts(report: Report, style: Style) -> list[str]:
     lines = []
     for name, value in report.facts:
-        lines += wrap(f"{name}: {value}", style.width)
+        # several lines are a document, such as a diff: as it is
+        lines += [f"{name}:", *safe(value).split("\n")] if "\n" in value else wrap(f"{name}: {value}", style.width)
     return lines + [""] if lines else []
 
 

@@ -83,6 +83,14 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     matrices: tuple[MatrixItem, ...]
 
 
+def _facts(pairs: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """Facts by name; those that share one stand below each other."""
+    found: dict[str, list[str]] = {}
+    for name, value in pairs:
+        found.setdefault(name, []).append(value)
+    return {name: "\n".join(values) for name, values in found.items()}
+
+
 def document(report: Report) -> Document:
     """The report as the published document."""
     pairs = [(check, finding) for check in report.checks for finding in check.findings]
@@ -98,7 +106,7 @@ def document(report: Report) -> Document:
             findings={level: sum(f.severity is level and not f.accepted for _, f in pairs) for level in Severity},
         ),
         coverage=report.coverage,
-        facts=dict(report.facts),
+        facts=_facts(report.facts),
         findings=tuple(_finding(check.id, finding) for check, finding in pairs),
         checks=tuple(
             CheckItem(id=c.id, title=c.title, group=c.group, status=c.status, reason=c.reason,

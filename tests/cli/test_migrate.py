@@ -12,6 +12,7 @@ from meshtls.cli.main import main
 from meshtls.cluster.client import Client
 from meshtls.migrate.journal import Outcome, State, begin
 from meshtls.migrate.plan import Plan, Stage
+from meshtls.migrate.preflight import rehearse
 from meshtls.migrate.store import Store
 from tests.lone_api import Standalone, standalone
 
@@ -168,3 +169,80 @@ def test_a_webhook_served_from_inside_the_namespace_holds_the_run_whatever_is_fo
     assert code == 4, said
     assert "STRICT would cut it off, and then it would refuse the way back" in said
     assert left(api) == []
+
+
+def test_a_journal_that_is_kept_elsewhere_is_not_overlooked(api: Standalone, ask: Ask) -> None:
+    """A colleague who does not know the flag must not be told that nothing was done, nor begin a second run."""
+    with Client.connect(api.kubeconfig) as client:
+        stage = Stage(id="namespace", policy="default", create=True, mode="STRICT")
+        made = begin(Plan(namespace="shop", was="PERMISSIVE", stages=(stage,)), run="r", now="2026-01-01T00:00:00Z", who="ann", soak_s=1,
+                     forced=False, accepted=()).update("namespace", state=State.INTENT, wanted=STRICT)  # fmt: skip
+        Store(client, "shop", "default").save(made)
+    for line in ("status -n shop", "rollback -n shop --yes", "apply -n shop --yes"):
+        code, said = ask(line)
+        assert code == 2, said
+        assert "its journal is kept in default (add --journal-namespace default)" in said
+    code, said = ask("rollback -n shop --yes --journal-namespace default")
+    assert code == 0, said
+
+
+def test_a_stuck_run_is_closed_with_what_somebody_else_changed_left_as_it_is(api: Standalone, ask: Ask) -> None:
+    done(api)
+    with Client.connect(api.kubeconfig) as client:
+        held = client.get("PeerAuthentication", "default", "shop")
+        client.replace({**held, "spec": {"mtls": {"mode": "DISABLE"}}})
+    code, said = ask("rollback -n shop --yes")
+    assert code == 4, said
+    assert "meshtls migrate rollback --leave -n shop" in said
+    code, said = ask("rollback -n shop --yes --leave")
+    assert code == 0, said
+    assert left(api) == ["default"]
+    code, said = ask("rollback -n shop --yes")
+    assert code == 0, said
+    assert "nothing to roll back" in said
+    code, said = ask("status -n shop")
+    assert code == 0, said
+
+
+RATCHET = [
+    {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "ratchet"},
+     "spec": {"failurePolicy": "Fail",
+              "matchConstraints": {"resourceRules": [{"apiGroups": ["security.istio.io"], "apiVersions": ["*"], "operations": ["UPDATE"],
+                                                      "resources": ["peerauthentications"]}]},
+              "validations": [{"expression": "oldObject.spec.mtls.mode != 'STRICT' || object.spec.mtls.mode == 'STRICT'",
+                               "message": "what is STRICT stays STRICT"}]}},
+    {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "ratchet"},
+     "spec": {"policyName": "ratchet", "validationActions": ["Deny"]}},
+]  # fmt: skip
+NO_DELETION = [
+    {**RATCHET[0], "spec": {**RATCHET[0]["spec"], "validations": [{"expression": "false", "message": "no policy may be deleted"}],
+     "matchConstraints": {"resourceRules": [{**RATCHET[0]["spec"]["matchConstraints"]["resourceRules"][0], "operations": ["DELETE"]}]}}},
+    RATCHET[1],
+]  # fmt: skip
+
+
+def rehearsed(api: Standalone, stage: Stage, policies: list[dict[str, Any]]) -> str:
+    """What a rehearsal under these admission policies says."""
+    with Client.connect(api.kubeconfig) as client:
+        for obj in policies:
+            path = f"/apis/admissionregistration.k8s.io/v1/{obj['kind'].lower().replace('policy', 'policies') if obj['kind'].endswith('Policy') else 'validatingadmissionpolicybindings'}"
+            client.raw("POST", path, body=msgspec.json.encode(obj))
+        journal = begin(Plan(namespace="shop", was="PERMISSIVE", stages=(stage,)), run="r", now="t", who="ann", soak_s=1, forced=False, accepted=())
+        return rehearse(client, journal)
+
+
+@pytest.mark.parametrize(("found", "policies", "said"), [
+    ("PERMISSIVE", RATCHET, "what is STRICT stays STRICT"), ("", NO_DELETION, "no policy may be deleted"), ("PERMISSIVE", [], ""), ("", [], ""),
+])  # fmt: skip
+def test_admission_that_would_refuse_the_way_back_is_found_before_anything_is_strict(
+    api: Standalone, found: str, policies: list[dict[str, Any]], said: str
+) -> None:
+    """A dry run of the rollback before the switch passes all of these."""
+    stage = Stage(id="namespace", policy="default", create=not found, mode="STRICT", found=found)
+    problem = rehearsed(api, stage, policies)
+
+    assert said in problem and bool(said) == bool(problem), problem
+    with Client.connect(api.kubeconfig) as client:
+        kept = [o["spec"]["selector"]["matchLabels"] for o in client.list("PeerAuthentication", "shop")]
+    assert kept == ([{"meshtls.dev/rehearsal": "r"}] if policies is NO_DELETION else [])
+    assert not kept or "is left" in problem

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from meshtls.cluster.auth import Access
@@ -31,14 +32,15 @@ class Died(BaseException):
 class Api:
     """PeerAuthentications, ConfigMaps and Leases with versions, preconditions and dry runs, as an API server keeps them.
 
-    `dies_at` is the number of the request at which the caller's process dies, before it is served or, with `served`, after.
+    `dies_at` is the number of the request at which the caller's process dies, before it is served or, with `served`, after;
+    `interrupted_at` that of a Ctrl-C, which comes once.
     `refuse(method, path, dry_run)` may give a status to answer instead.
     """
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, Any]] = {}
         self.version, self.count = 0, 0
-        self.dies_at, self.served = 0, False
+        self.dies_at, self.served, self.interrupted_at = 0, False, 0
         self.refuse: Callable[[str, str, bool], int] = lambda method, path, dry_run: 0
         self.log: list[tuple[str, str, bool]] = []
 
@@ -70,9 +72,13 @@ class Api:
             raise Died
         if self.dies_at == self.count and not self.served:
             raise Died
+        if self.interrupted_at == self.count and not self.served:
+            raise KeyboardInterrupt
         answer = self._answer(request)
         if self.dies_at == self.count:
             raise Died
+        if self.interrupted_at == self.count:
+            raise KeyboardInterrupt
         return answer
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
@@ -84,6 +90,9 @@ class Api:
             return status(code)
         if method == "POST":
             path = f"{path}/{body['metadata']['name']}"
+        if method == "GET" and path.endswith(("/peerauthentications", "/configmaps")):
+            return httpx.Response(200, json={"metadata": {"resourceVersion": str(self.version)},
+                                             "items": [o for p, o in self.objects.items() if p.rpartition("/")[0] == path]})  # fmt: skip
         held = self.objects.get(path)
         if method == "POST" and held is not None:
             return status(409)
@@ -180,6 +189,24 @@ class World:
         if changed is not journal:
             store.save(changed)
         return self.runner(eyes or Eyes(), store, client).carry(changed)
+
+
+CANARY = Stage(id="canary", policy="meshtls-canary-cart", create=True, mode="STRICT", selector={"app": "cart"}, temporary=True,
+               workloads=("Deployment/shop/cart",))  # fmt: skip
+STRICT, PERMISSIVE_SPEC = {"mtls": {"mode": "STRICT"}}, {"mtls": {"mode": "PERMISSIVE"}}
+NAMESPACE = Stage(id="namespace", policy="default", create=True, mode="STRICT")
+OF_POLICIES = "/peerauthentications"
+
+
+def edit(world: World, name: str, spec: dict[str, Any]) -> None:
+    """Somebody else changes a policy in place."""
+    held = world.api.policies()[name]
+    world.api.put({**held, "spec": spec})
+
+
+def wide(world: World, mode: str = "PERMISSIVE") -> Stage:
+    uid = world.api.put(policy("default", {"mtls": {"mode": mode}}))["metadata"]["uid"]
+    return msgspec.structs.replace(NAMESPACE, create=False, uid=uid, found=mode)
 
 
 @pytest.fixture

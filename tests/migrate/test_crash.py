@@ -8,10 +8,7 @@ import pytest
 
 from meshtls.migrate.journal import Journal, Outcome, back
 from meshtls.migrate.plan import Stage
-from tests.migrate.conftest import BROKEN, Died, Eyes, World, policy
-
-CANARY = Stage(id="canary", policy="meshtls-canary-cart", create=True, mode="STRICT", selector={"app": "cart"}, temporary=True,
-               workloads=("Deployment/shop/cart",))  # fmt: skip
+from tests.migrate.conftest import BROKEN, CANARY, STRICT, Died, Eyes, World, policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +44,6 @@ def own(uids: dict[str, str]) -> tuple[Stage, ...]:
     )  # fmt: skip
 
 
-STRICT = {"mtls": {"mode": "STRICT"}}
 PORTS = {"selector": {"matchLabels": {"app": "cart"}}, "mtls": {"mode": "PERMISSIVE"}, "portLevelMtls": {"9000": {"mode": "DISABLE"}}}
 SCENES = {
     "absent": Scene({}, absent, STRICT),
