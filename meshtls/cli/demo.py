@@ -16,6 +16,7 @@ from typing import Any
 import click
 import msgspec
 
+from meshtls.cli.main import CLOSED_PIPE
 from meshtls.errors import InputError, LabError, MeshtlsError
 from meshtls.model.check import Check, Report, Status
 
@@ -68,10 +69,13 @@ class Story:
             _print(f"not as told: {title}: {reason}", fg="red", err=True)
 
     def command(self, *args: str, report: pathlib.Path | None = None) -> subprocess.CompletedProcess[bytes]:
-        """Run it as typed; `report` is where a copy of its report goes besides."""
+        """Run it as typed; `report` is where a copy of its report goes besides. Raises BrokenPipeError when nobody reads on."""
         _print("$ meshtls " + " ".join(args), dim=True)
         more = () if report is None else ("--report", f"json={report}")
-        return subprocess.run([sys.executable, "-m", "meshtls.cli.main", *args, *more], env=self.environment, check=False)
+        done = subprocess.run([sys.executable, "-m", "meshtls.cli.main", *args, *more], env=self.environment, check=False)
+        if done.returncode == CLOSED_PIPE:
+            raise BrokenPipeError
+        return done
 
     def step(self, step: Step) -> None:
         from meshtls.lab import state
@@ -183,11 +187,14 @@ def run(examples: str, output: str, mode: str) -> None:
     with stops(None, draft):
         story = Story(f"demo-{os.getpid()}", mode)
         draft.cleanup_command = f"meshtls lab down --name {story.name}"
-        interrupted = False
+        interrupted = unread = False
         try:
             tell(story, shop)
         except KeyboardInterrupt:
             interrupted = True
+        except BrokenPipeError:
+            unread = True
+            story.check("the story was told to its end", False, "nobody reads standard output any more")
         except MeshtlsError as error:
             story.check("the story was told to its end", False, str(error))
         while True:
@@ -199,4 +206,6 @@ def run(examples: str, output: str, mode: str) -> None:
                 break
             except KeyboardInterrupt:
                 interrupted = True
+    if unread and not interrupted:
+        raise BrokenPipeError
     raise click.exceptions.Exit(130 if interrupted else code)

@@ -34,7 +34,7 @@ def diff(options: Options, before: str, after: str, exit_code: bool) -> None:
         if options.output in ("json", "yaml"):
             output.emit_document(_document(old, new, modes, calls, gone), options, str)
         else:
-            output.echo(_text(modes, calls, gone))
+            output.echo(_text(modes, calls, gone, 0 if options.output == "wide" else output.terminal_width()))
         if exit_code and worse:
             raise click.exceptions.Exit(output.FINDINGS)
         meshes.told(options, old, new)
@@ -59,15 +59,15 @@ def _document(old: Any, new: Any, modes: list[Any], calls: list[Any], gone: list
     return Difference(modes=changed, calls=tuple(items), notes=meshes.notes(old, new), absent={**old.absent, **new.absent})
 
 
-def _text(modes: list[Any], calls: list[Any], gone: list[Any]) -> str:
-    from meshtls.cli.meshes import columns
+def _text(modes: list[Any], calls: list[Any], gone: list[Any], width: int) -> str:
+    from meshtls.report.columns import columns
 
     if not modes and not calls and not gone:
         return "no difference in modes or calls\n"
     text = ""
     if modes:
         rows = [[m.workload, m.port, m.before or "-", m.after or "-", str(m.because[0]) if m.because else ""] for m in modes]
-        text += columns(rows, ["WORKLOAD", "PORT", "BEFORE", "AFTER", "BECAUSE"]) + "\n"
+        text += columns(rows, ["WORKLOAD", "PORT", "BEFORE", "AFTER", "BECAUSE"], width=width, below=("BECAUSE",)) + "\n"
     if calls or gone:
         rows = []
         for each in sorted(calls, key=lambda g: (g.verdict, g.server, g.port, g.clients)):
@@ -75,7 +75,7 @@ def _text(modes: list[Any], calls: list[Any], gone: list[Any]) -> str:
             rows.append([f"{each.server}:{each.port}", _who(each.clients), was, f"{each.sends} {each.verdict}", str(each.outcome.because[-1]) if each.outcome.because else ""])
         for each in sorted(gone, key=lambda g: (g.server, g.port, g.clients)):
             rows.append([f"{each.server}:{each.port}", _who(each.clients), f"{each.sends} {each.verdict}", "-", "the call is gone"])
-        text += columns(rows, ["SERVER", "CLIENTS", "BEFORE", "AFTER", "BECAUSE"])
+        text += columns(rows, ["SERVER", "CLIENTS", "BEFORE", "AFTER", "BECAUSE"], width=width, below=("BECAUSE", "CLIENTS"))
     return text
 
 

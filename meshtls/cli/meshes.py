@@ -106,12 +106,3 @@ def chosen(options: Options, mesh: Mesh) -> frozenset[str] | None:
     if not found:
         raise InputError(f"no workload has the labels {options.selector}", "meshtls modes -A lists workloads; labels are those of pods")
     return found
-
-
-def columns(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
-    """Rows as text in aligned columns, with every character made safe to look at."""
-    from meshtls.report.text import line
-
-    table = [tuple(line(cell) for cell in row) for row in (head, *rows)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
-    return "".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() + "\n" for row in table)

@@ -35,7 +35,7 @@ def modes(options: Options, paths: tuple[str, ...], overlay: tuple[str, ...]) ->
 
 
 def _table(found: list[Any], wide: bool, namespaces: frozenset[str] | None) -> str:
-    from meshtls.cli.meshes import columns
+    from meshtls.report.columns import columns
 
     if not found:
         return f"no workloads in {', '.join(sorted(namespaces))} (all namespaces: -A)\n" if namespaces else "no workloads\n"
@@ -49,4 +49,6 @@ def _table(found: list[Any], wide: bool, namespaces: frozenset[str] | None) -> s
             row.append("; ".join(str(b) for b in each.shadowed) or "-")
         rows.append(row)
     head = ["NAMESPACE", "WORKLOAD", "DATA PLANE", "MODE", "PORTS" if wide else "OTHER PORTS", "BECAUSE"]
-    return columns(rows, [*head, "SHADOWED"] if wide else head)
+    if wide:
+        return columns(rows, [*head, "SHADOWED"])
+    return columns(rows, head, width=output.terminal_width(), below=("BECAUSE", "OTHER PORTS"))

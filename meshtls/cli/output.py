@@ -190,14 +190,20 @@ def terminal_style() -> Any:
     """The console style that standard output can show: NO_COLOR, TERM=dumb, pipes and encodings are honoured."""
     from meshtls.report.console import Style
 
-    tty = sys.stdout.isatty()
+    width = terminal_width()
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM", "") in ("dumb", "")
-    try:
-        width = os.get_terminal_size(sys.stdout.fileno()).columns if tty else 80
-    except (OSError, ValueError):
-        width = 80
     encoding = (getattr(sys.stdout, "encoding", "") or "ascii").lower().replace("-", "")
-    return Style(width=max(40, width), colour=tty and not plain, unicode=encoding == "utf8")
+    return Style(width=width or 80, colour=bool(width) and not plain, unicode=encoding == "utf8")
+
+
+def terminal_width() -> int:
+    """Columns of the terminal that standard output is; 0 where it is none."""
+    if not sys.stdout.isatty():
+        return 0
+    try:
+        return max(40, os.get_terminal_size(sys.stdout.fileno()).columns or 80)
+    except (OSError, ValueError):
+        return 80
 
 
 def echo(text: str) -> None:

@@ -92,7 +92,7 @@ def _stream(options: Options, mesh: Any, found: Iterator[Any], notes: tuple[str,
 
 
 def _table(found: list[Any], wide: bool, changed: bool) -> str:
-    from meshtls.cli.meshes import columns
+    from meshtls.report.columns import columns
 
     if not found:
         return "nothing changes\n" if changed else "no calls: no Service with a TCP port, or no workload\n"
@@ -108,4 +108,5 @@ def _table(found: list[Any], wide: bool, changed: bool) -> str:
     head = ["VERDICT", "SENDS", "SERVER", "CLIENTS", "BECAUSE"]
     count = {v: sum(len(g.clients) for g in found if g.verdict == v) for v in order}
     said = ", ".join(f"{n} {v}" for v, n in count.items() if n)
-    return columns(rows, [*head[:2], "WAS", *head[2:]] if changed else head) + f"{said}\n"
+    width = 0 if wide else output.terminal_width()
+    return columns(rows, [*head[:2], "WAS", *head[2:]] if changed else head, width=width, below=("BECAUSE", "CLIENTS")) + f"{said}\n"

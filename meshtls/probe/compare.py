@@ -81,10 +81,10 @@ def judge(case: Case, expected: Expectation, seen: Seen) -> Verdict:
     def verdict(ok: bool | None, reason: str = "") -> Verdict:
         return Verdict(case=case, expected=expected, seen=observed, outcome=outcome, ok=ok, reason=reason)
 
-    if expected.outcome is None:
-        return verdict(None, "no expectation: " + "; ".join(expected.because))
     if outcome is Outcome.NOT_RUN:
         return verdict(None, observed.detail or observed.reason)
+    if expected.outcome is None:
+        return verdict(None, "no expectation: " + "; ".join(expected.because))
     if outcome is not expected.outcome:
         if outcome in UNKNOWN:
             return verdict(None, observed.words)
@@ -127,7 +127,7 @@ def _check(verdict: Verdict) -> Check:
     if verdict.ok:
         return Check(status=Status.PASS, reason=verdict.reason, **common)  # type: ignore[arg-type]
     if verdict.ok is None:
-        told = verdict.expected.outcome is None or seen.answered
+        told = seen.answered or (verdict.expected.outcome is None and verdict.outcome is not Outcome.NOT_RUN)
         return Check(status=Status.SKIP if told else Status.ERROR, reason=verdict.reason or "unknown", **common)  # type: ignore[arg-type]
     return Check(status=Status.FAIL, reason=verdict.reason, findings=(_finding(verdict),), **common)  # type: ignore[arg-type]
 

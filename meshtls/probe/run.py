@@ -151,7 +151,7 @@ def _serve(
             return any('"ready"' in line for line in cluster.logs(meta["namespace"], meta["name"], "probe", tail=20))
         return False
 
-    for who, pod, problem in _await(cluster, settings, waiting, listens, ready_s, stop):
+    for who, pod, problem in _await(cluster, settings, collected, waiting, listens, ready_s, stop):
         if problem:
             collected.fail(who, problem)
         else:
@@ -202,7 +202,7 @@ def _ask(
             lines.put((key, None))
 
     followed: set[tuple[str, str]] = set()
-    for who, pod, problem in _await(cluster, settings, dict(agents), pods.started, ready_s, stop):
+    for who, pod, problem in _await(cluster, settings, collected, dict(agents), pods.started, ready_s, stop):
         assert isinstance(who, Client)
         if problem:
             collected.fail(who, problem)
@@ -287,32 +287,41 @@ def _documents(
 def _await(
     cluster: Cluster,
     settings: Settings,
+    collected: Collected,
     waiting: Mapping[tuple[str, str], Who],
     ready: Callable[[dict[str, Any]], bool],
     limit_s: float,
     stop: threading.Event,
 ) -> Iterator[tuple[Who, dict[str, Any], str]]:
-    """Each pod as soon as it is ready, or with what is wrong with it; never waits longer than `limit_s` in all."""
+    """Each pod as soon as it is ready, or with what is wrong with it; never waits longer than `limit_s` in all.
+
+    Where the run ends before that, what a pod was waiting for is why its questions have no answer.
+    """
     left, until = dict(waiting), time.monotonic() + limit_s
     missing: dict[tuple[str, str], int] = {}
-    while left:
-        found = _pods(cluster, settings, {namespace for namespace, _ in left})
-        for key, who in list(left.items()):
-            pod = found.get(key)
-            if pod is None:
-                missing[key] = missing.get(key, 0) + 1
-                problem = "was deleted by somebody else" if missing[key] > 20 else ""
-            else:
-                problem = pods.wrong_sidecar(pod, who.meshed) or pods.hopeless(pod, ready)
-            problem = "interrupted" if stop.is_set() else problem
-            if problem or (pod and ready(pod)):
-                del left[key]
-                yield who, pod or {}, problem
-            elif time.monotonic() > until:
-                del left[key]
-                yield who, pod or {}, f"not ready after {limit_s:g} s: {pods.state(pod)}"
-        if left:
-            stop.wait(POLL_S)
+    found: Pods = {}
+    try:
+        while left:
+            found = _pods(cluster, settings, {namespace for namespace, _ in left})
+            for key, who in list(left.items()):
+                pod = found.get(key)
+                if pod is None:
+                    missing[key] = missing.get(key, 0) + 1
+                    problem = "was deleted by somebody else" if missing[key] > 20 else ""
+                else:
+                    problem = pods.wrong_sidecar(pod, who.meshed) or pods.hopeless(pod, ready)
+                problem = "interrupted" if stop.is_set() else problem
+                if problem or (pod and ready(pod)):
+                    del left[key]
+                    yield who, pod or {}, problem
+                elif time.monotonic() > until:
+                    del left[key]
+                    yield who, pod or {}, f"not ready after {limit_s:g} s: {pods.state(pod)}"
+            if left:
+                stop.wait(POLL_S)
+    finally:
+        for key, who in left.items():
+            collected.fail(who, f"not ready when the run ended: {pods.state(found.get(key))}")
 
 
 def _pods(cluster: Cluster, settings: Settings, namespaces: set[str]) -> Pods:

@@ -122,3 +122,19 @@ def test_a_second_interrupt_ends_at_once_and_says_how_to_tidy_up(tmp_path: pathl
         subprocess.run([sys.executable, "-m", "meshtls.cli.main", *command.split()[1:]], check=True, timeout=60, capture_output=True)
     assert left(demo.lab) == []
 
+
+
+def test_a_reader_that_leaves_early_ends_the_demo_as_such_and_leaves_no_lab(tmp_path: pathlib.Path) -> None:
+    """`scripts/demo | head -1`: the lab did come up, and nothing says otherwise."""
+    page = tmp_path / "report.html"
+    demo = subprocess.Popen([sys.executable, "-m", "meshtls.cli.main", "lab", "demo", "--examples", str(ROOT / "examples" / "shop"), "--output", str(page)],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True)
+    assert demo.stdout is not None and demo.stderr is not None
+    demo.stdout.readline()
+    demo.stdout.close()
+    said = demo.stderr.read()
+    demo.stderr.close()
+
+    assert demo.wait(LIMIT_S) == 141
+    assert "nobody reads standard output any more" in said and "did not come up" not in said
+    assert page.exists() and left(f"demo-{demo.pid}") == []

@@ -3,13 +3,16 @@
 import datetime
 
 import pytest
-from world import Cluster, a_plan
+from world import Cluster, a_plan, mesh
 
 from meshtls.cluster.owned import Run
-from meshtls.errors import ClusterError, Forbidden
+from meshtls.errors import ClusterError, DeadlineError, Forbidden
+from meshtls.model.check import Status
+from meshtls.probe import compare
 from meshtls.probe import run as hand
 from meshtls.probe.case import HTTP, TCP, Mode, Outcome
 from meshtls.probe.deploy import Settings
+from meshtls.probe.known import Known
 
 RUN = Run("r1", "probe", datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
 PLAN = a_plan("a", "b")
@@ -218,3 +221,26 @@ def test_a_dry_run_shows_every_object_and_creates_none():
     objects = list(hand.manifests(PLAN, Settings(run="r1"), hand.Programs("agent", "echo"), {"unknown-ca": "PEM"}))
 
     assert [obj["kind"] for obj in objects].count("Pod") == len(PLAN.clients) + len(PLAN.servers)
+
+
+def test_a_run_that_ends_while_pods_are_pulled_says_what_they_waited_for(monkeypatch):
+    """A --timeout shorter than --ready-timeout: the reason is the pod's own, and no check passes or is merely skipped."""
+    waiting = {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}
+    looked = 0
+    list_ = Cluster.list
+
+    def once(self, kind, *arguments, **more):
+        nonlocal looked
+        looked += kind == "Pod"
+        if looked > 2 and kind == "Pod":  # each of the two namespaces was looked at once
+            raise DeadlineError("the time given by --timeout is over")
+        return list_(self, kind, *arguments, **more)
+
+    monkeypatch.setattr(Cluster, "list", once)
+    collected, error = collect(Cluster(never_ready=True, state=waiting))
+    seen = compare.Seen(PLAN, collected.observations)
+    checks = compare.checks([compare.judge(case, Known(mesh("a", "b")).expect(case), seen) for case in PLAN.cases])
+
+    assert isinstance(error, DeadlineError)
+    assert {check.status for check in checks} == {Status.ERROR}
+    assert all("ErrImagePull" in check.reason and "no such image" in check.reason for check in checks)
