@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from meshtls.cli import meshes, output
+from meshtls.cli import meshes, output, yamlfiles
 from meshtls.cli.options import Options, shared
 from meshtls.errors import InputError
 
@@ -58,25 +58,17 @@ def audit(options: Options, paths: tuple[str, ...], overlay: tuple[str, ...], ba
 
 
 def _suppressions(path: str) -> list[Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(10_000_000)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', '') or error}") from error
-    return _parsed(text, path, path, "")
+    return _parsed(yamlfiles.text(path), path, path, "")
 
 
 def _parsed(text: str, file: str, where: str, subject: str) -> list[Any]:
-    import yaml
-
     from meshtls.audit.accept import entries
-    from meshtls.cluster.nesting import shallow
 
-    shallow(text, file)
+    hint = "see docs/audit.md for the form of a suppression"
     try:
-        return entries(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), where, subject)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: {' '.join(str(error).split())[:300]}", "see docs/audit.md for the form of a suppression") from error
+        return entries(yamlfiles.parsed(text, file, hint), where, subject)
+    except ValueError as error:
+        raise InputError(f"{file}: {' '.join(str(error).split())[:300]}", hint) from error
 
 
 def _baseline(path: str) -> set[tuple[str, str, tuple[str, ...]]]:

@@ -1,156 +1,170 @@
-"""A ValidatingAdmissionPolicy that keeps a namespace STRICT: made from what was achieved, exceptions and all. Pure.
+"""The manifests that keep what was achieved, for each engine that can refuse a write. Pure.
 
 Laws:
-  1. Only what is achieved can be kept: the namespace's own namespace-wide policy says STRICT (the keeper). A
-     mesh-wide STRICT is no floor, any namespace may undercut it, so a namespace that has only that gets a policy of
-     its own first.
-  2. Today's exceptions stay possible, exactly: the same policy name, the same selector, the same port, the same mode.
-     Nothing weaker, nothing wider, nothing new. Namespace-wide policies must say STRICT; workload policies may say
-     STRICT or inherit it.
-  3. The keeper cannot be deleted, nor narrowed by a selector, unless the namespace itself is going.
-  4. The way out is to delete the binding, and every refusal says so: a rollback must never find itself locked out
-     without a word.
-
-PeerAuthentications only: what takes a workload out of the mesh (inject: false, excludeInboundPorts, hostNetwork) is
-not covered here.
+  1. The rules are the same for every engine (rules.py); an engine is an envelope around them. What an engine cannot do, its
+     LIMITS say, and whoever gets manifests is told.
+  2. A guard is introduced step by step: audit, warn, deny.
+  3. The way out is one command, and every refusal says it: a rollback must never find itself locked out without a word.
+  4. The same achievement gives the same manifests, named by namespace and target; applying them again changes nothing.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from meshtls.errors import GateError, InputError
-from meshtls.model.mesh import Mesh
-from meshtls.model.objects import PeerAuthentication
-from meshtls.policy.authn import STRICT, UNSET, Authn, is_wide, mode_of
+from meshtls.guard.achieved import Kept
+from meshtls.guard.rules import TARGETS, Rule, Target, data, excused, of
 
-GROUP = "admissionregistration.k8s.io/v1"
-ACTIONS = ("Audit", "Warn", "Deny")
+Manifest = dict[str, Any]
+LABEL, EXCEPTIONS = "meshtls.dev/guard", "meshtls.dev/exceptions"
+VAP = "admissionregistration.k8s.io/v1"
+KYVERNO = "policies.kyverno.io/v1"
+ACTIONS = ("audit", "warn", "deny")
 """In the order in which a guard is introduced."""
+_KUBERNETES = {"audit": ["Audit"], "warn": ["Audit", "Warn"], "deny": ["Audit", "Deny"]}
+_GATEKEEPER = {"audit": "dryrun", "warn": "warn", "deny": "deny"}
 
 
-class Allowance(msgspec.Struct, frozen=True, order=True):
-    """One exception that exists: `port` "" is the whole workload; `labels` is the policy's selector."""
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
+    """`resource` is what the way out deletes; `limits` is what it cannot do, in sentences."""
 
-    policy: str
-    labels: tuple[tuple[str, str], ...]
-    port: str
-    mode: str
-
-
-class Achieved(msgspec.Struct, frozen=True):
-    """A namespace that is STRICT by the policy `keeper`, with what is excepted from it."""
-
-    namespace: str
-    keeper: str
-    allowances: tuple[Allowance, ...] = ()
+    name: str
+    needs: str
+    resource: str
+    make: Callable[[Sequence[Kept], str], Iterator[Manifest]]
+    limits: tuple[str, ...]
 
 
-def achieved(mesh: Mesh, namespace: str) -> Achieved:
-    """What there is to keep. Raises GateError when the namespace is not STRICT by a policy of its own."""
-    keeper = Authn(mesh.peer_authentications, mesh.root).wide(namespace)
-    if keeper is None or mode_of(keeper) != STRICT:
-        why = "has no namespace-wide PeerAuthentication" if keeper is None else f"is {mode_of(keeper)} by {keeper.ref}"
-        raise GateError(
-            f"namespace {namespace} {why}: there is no STRICT to keep",
-            f"migrate it first: meshtls migrate plan -n {namespace}",
-        )
-    found = [
-        one
-        for policy in mesh.peer_authentications
-        if policy.namespace == namespace and not is_wide(policy)
-        for one in _weaker(policy)
-    ]
-    return Achieved(namespace, keeper.name, tuple(sorted(found)))
+def admission(kept: Sequence[Kept], engine: str = "vap", action: str = "deny") -> list[Manifest]:
+    """The manifests that keep `kept`."""
+    return list(ENGINES[engine].make(kept, action))
 
 
-def _weaker(policy: PeerAuthentication) -> Iterable[Allowance]:
-    """What a workload policy excepts, written or in effect. A port without mode takes its workload's, which is listed
-    itself."""
-    labels = tuple(sorted(policy.spec.selector.match_labels.items())) if policy.spec.selector else ()
-    said = {"": mode_of(policy), **{port: mtls.mode for port, mtls in policy.spec.port_level_mtls.items()}}
-    return [Allowance(policy.name, labels, port, mode) for port, mode in said.items() if mode not in (STRICT, UNSET)]
+def _wanted(kept: Kept) -> Iterator[Target]:
+    """Its targets: of a namespace in which nothing is in the mesh, pods and labels are not judged."""
+    yield from (target for target in TARGETS if kept.scope in target.scopes and (kept.planes or "planes" not in target.data))
 
 
-def admission(kept: Achieved, actions: Sequence[str] = ("Deny",)) -> list[dict[str, Any]]:
-    """The policy and its binding, as manifests. `actions` are Kubernetes' validationActions. Raises InputError."""
-    if not actions or set(actions) - set(ACTIONS) or {"Deny", "Warn"} <= set(actions):
-        raise InputError(
-            f"{', '.join(actions) or 'nothing'} cannot be the actions",
-            "Audit, Warn or Deny; Warn and Deny exclude each other",
-        )
-    name = f"meshtls-keep-strict-{kept.namespace}"
-    metadata = {"name": name, "labels": {"app.kubernetes.io/managed-by": "meshtls"}}
-    rule = {
-        "apiGroups": ["security.istio.io"],
-        "apiVersions": ["v1", "v1beta1"],
-        "operations": ["CREATE", "UPDATE", "DELETE"],
-        "resources": ["peerauthentications"],
-        "scope": "Namespaced",
+def _name(kept: Kept, target: Target) -> str:
+    return f"meshtls-guard-{kept.namespace}-{target.name}"
+
+
+def _metadata(name: str, kept: Kept, target: Target) -> Manifest:
+    about = [{"rule": g.rule, "subject": g.subject, "owner": g.owner, "reason": g.reason, "until": g.until}
+             for g in kept.granted if g.rule in {rule.name for rule in of(target)}]  # fmt: skip
+    notes = {"annotations": {EXCEPTIONS: json.dumps(about, sort_keys=True)}} if about else {}
+    return {"name": name, "labels": {"app.kubernetes.io/managed-by": "meshtls", LABEL: kept.namespace}, **notes}
+
+
+def _variables(target: Target, given: dict[str, str]) -> list[dict[str, str]]:
+    """What the expressions speak of: what differs between namespaces, what the target names, the flaws of each rule."""
+    pairs = [*given.items(), *target.variables, *((rule.variable, rule.flaws) for rule in of(target))]
+    return [{"name": name, "expression": expression} for name, expression in pairs]
+
+
+def _literals(kept: Kept, target: Target) -> dict[str, str]:
+    """Values as CEL: JSON's texts, lists and maps are CEL's."""
+    return {name: json.dumps(value) for name, value in data(kept, target).items()}
+
+
+def _validation(rule: Rule, target: Target, resource: str) -> dict[str, str]:
+    same = "variables.same || " if any(name == "same" for name, _ in target.variables) else ""
+    what = f"variables.{rule.variable}"
+    says = f" is kept STRICT: {rule.says}"
+    out = f" (rule {rule.name}; to loosen it on purpose: kubectl delete {resource} -l {LABEL}="
+    return {
+        "expression": f"{same}{what}.all(f, {excused()})",
+        "message": f"meshtls: what it guards{says}",
+        "messageExpression": f"'namespace ' + variables.home + {_text(f'{says}: ')} + {what}.join(', ') + {_text(out)} + variables.home + ')'",
     }
-    here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": kept.namespace}}}
-    policy = {
-        "failurePolicy": "Fail",
-        "matchConstraints": {"resourceRules": [rule], **here},
-        "variables": [{"name": variable, "expression": expression} for variable, expression in _VARIABLES],
-        "validations": _validations(kept, name),
-    }
-    binding = {"policyName": name, "validationActions": list(actions), "matchResources": here}
-    return [
-        {"apiVersion": GROUP, "kind": "ValidatingAdmissionPolicy", "metadata": metadata, "spec": policy},
-        {"apiVersion": GROUP, "kind": "ValidatingAdmissionPolicyBinding", "metadata": metadata, "spec": binding},
-    ]
-
-
-_SELECTOR = "object.spec.selector.matchLabels"
-_VARIABLES = (
-    ("mode", "has(object.spec) && has(object.spec.mtls) && has(object.spec.mtls.mode) ? object.spec.mtls.mode : 'UNSET'"),
-    ("labels", f"has(object.spec) && has(object.spec.selector) && has({_SELECTOR}) ? {_SELECTOR} : {{}}"),
-    ("ports", "has(object.spec) && has(object.spec.portLevelMtls) ? object.spec.portLevelMtls : {}"),
-)  # fmt: skip
-
-
-def _validations(kept: Achieved, name: str) -> list[dict[str, Any]]:
-    whole = [one for one in kept.allowances if not one.port]
-    ports = [one for one in kept.allowances if one.port]
-    allowed_whole = "".join(f" || ({_same(one)} && variables.mode == {_text(one.mode)})" for one in whole)
-    allowed_port = "".join(
-        f" || ({_same(one)} && port == {_text(one.port)} && variables.ports[port].mode == {_text(one.mode)})"
-        for one in ports
-    )
-    keeper = _text(kept.keeper)
-    out = f"to loosen it on purpose, first: kubectl delete validatingadmissionpolicybinding {name}"
-    checks = (
-        (
-            "request.operation == 'DELETE' || variables.mode == 'STRICT' || "
-            f"(size(variables.labels) > 0 && (variables.mode == 'UNSET'{allowed_whole}))",
-            f"namespace {kept.namespace} is kept STRICT; a namespace-wide policy must say so, a workload's may inherit it",
-        ),
-        (
-            "request.operation == 'DELETE' || variables.ports.all(port, !has(variables.ports[port].mode) || "
-            f"variables.ports[port].mode in ['STRICT', 'UNSET']{allowed_port})",
-            f"namespace {kept.namespace} is kept STRICT; this port exception is not among those it was migrated with",
-        ),
-        (
-            f"request.operation == 'CREATE' || oldObject.metadata.name != {keeper} || (request.operation == 'DELETE' ? "
-            "has(namespaceObject.metadata.deletionTimestamp) : size(variables.labels) == 0)",
-            f"PeerAuthentication {kept.namespace}/{kept.keeper} is what keeps the namespace STRICT",
-        ),
-    )
-    return [
-        {"expression": expression, "message": f"{message} ({out})", "reason": "Forbidden"}
-        for expression, message in checks
-    ]
-
-
-def _same(one: Allowance) -> str:
-    """The request is about the very policy that the exception is in, with the selector that it had."""
-    labels = ", ".join(f"{_text(key)}: {_text(value)}" for key, value in one.labels)
-    return f"object.metadata.name == {_text(one.policy)} && variables.labels == {{{labels}}}"
 
 
 def _text(value: str) -> str:
-    """A CEL string: JSON's escapes are CEL's."""
     return json.dumps(value)
+
+
+def _constraints(kept: Kept, target: Target) -> Manifest:
+    """The requests that a policy of Kubernetes, or of Kyverno, is asked about."""
+    rules = [
+        {"apiGroups": [r.group], "apiVersions": ["*"], "operations": list(target.operations), "resources": [r.plural],
+         "scope": "Cluster" if target.where == "itself" else "Namespaced"}
+        for r in target.resources
+    ]  # fmt: skip
+    here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": kept.namespace}}} if target.where != "everywhere" else {}
+    return {"resourceRules": rules, **here}
+
+
+def _vap(every: Sequence[Kept], action: str) -> Iterator[Manifest]:
+    for kept in every:
+        for target in _wanted(kept):
+            metadata = _metadata(_name(kept, target), kept, target)
+            validations = [_validation(rule, target, ENGINES["vap"].resource) for rule in of(target)]
+            yield {
+                "apiVersion": VAP, "kind": "ValidatingAdmissionPolicy", "metadata": metadata,
+                "spec": {"failurePolicy": "Fail", "matchConstraints": _constraints(kept, target),
+                         "variables": _variables(target, _literals(kept, target)),
+                         "validations": [{**validation, "reason": "Forbidden"} for validation in validations]},
+            }  # fmt: skip
+            yield {"apiVersion": VAP, "kind": "ValidatingAdmissionPolicyBinding", "metadata": metadata,
+                   "spec": {"policyName": metadata["name"], "validationActions": _KUBERNETES[action]}}  # fmt: skip
+
+
+def _kyverno(every: Sequence[Kept], action: str) -> Iterator[Manifest]:
+    for kept in every:
+        for target in _wanted(kept):
+            yield {
+                "apiVersion": KYVERNO, "kind": "ValidatingPolicy", "metadata": _metadata(_name(kept, target), kept, target),
+                "spec": {"failurePolicy": "Fail", "validationActions": _KUBERNETES[action], "evaluation": {"background": {"enabled": False}},
+                         "autogen": {"podControllers": {"controllers": []}}, "matchConstraints": _constraints(kept, target),
+                         "variables": _variables(target, _literals(kept, target)),
+                         "validations": [_validation(rule, target, ENGINES["kyverno"].resource) for rule in of(target)]},
+            }  # fmt: skip
+
+
+def _gatekeeper(every: Sequence[Kept], action: str) -> Iterator[Manifest]:
+    """One template for each target, one constraint for each namespace and target."""
+    targets = [target for target in TARGETS if any(target in _wanted(kept) for kept in every)]
+    for target in targets:
+        kind = f"MeshtlsGuard{target.name.capitalize()}"
+        given = {name: f"variables.params.{name}" for name in data(Kept(namespace="", scope="namespace"), target)}
+        source = {"failurePolicy": "Fail", "variables": _variables(target, given),
+                  "validations": [_validation(rule, target, ENGINES["gatekeeper"].resource) for rule in of(target)]}  # fmt: skip
+        schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+        yield {
+            "apiVersion": "templates.gatekeeper.sh/v1", "kind": "ConstraintTemplate",
+            "metadata": {"name": kind.lower(), "labels": {"app.kubernetes.io/managed-by": "meshtls"}},
+            "spec": {"crd": {"spec": {"names": {"kind": kind}, "validation": schema}},
+                     "targets": [{"target": "admission.k8s.gatekeeper.sh", "code": [{"engine": "K8sNativeValidation", "source": source}]}]},
+        }  # fmt: skip
+    for kept in every:
+        for target in _wanted(kept):
+            kinds = [{"apiGroups": sorted({r.group for r in target.resources}), "kinds": [r.kind for r in target.resources]}]
+            places: dict[str, Manifest] = {"namespace": {"namespaces": [kept.namespace]}, "everywhere": {}, "itself": {"name": kept.namespace}}
+            yield {
+                "apiVersion": "constraints.gatekeeper.sh/v1beta1", "kind": f"MeshtlsGuard{target.name.capitalize()}",
+                "metadata": _metadata(_name(kept, target), kept, target),
+                "spec": {"enforcementAction": _GATEKEEPER[action], "match": {"kinds": kinds, **places[target.where]}, "parameters": data(kept, target)},
+            }  # fmt: skip
+
+
+_WEBHOOK = "it is a webhook: while it cannot be reached, its own failurePolicy decides, and it must not be served behind the STRICT that it guards"
+ENGINES: dict[str, Engine] = {
+    "vap": Engine(
+        name="ValidatingAdmissionPolicy", needs="Kubernetes 1.30", resource="validatingadmissionpolicybinding", make=_vap,
+        limits=("it cannot keep itself: who may delete the binding can loosen everything, by design",),
+    ),
+    "kyverno": Engine(
+        name="Kyverno ValidatingPolicy", needs="Kyverno 1.17 (policies.kyverno.io/v1)", resource="validatingpolicies.policies.kyverno.io", make=_kyverno,
+        limits=(_WEBHOOK, "requests in namespaces and of users that Kyverno's resource filters leave out are not asked about"),
+    ),
+    "gatekeeper": Engine(
+        name="Gatekeeper constraints in CEL", needs="Gatekeeper 3.18 (engine K8sNativeValidation)", resource="constraints", make=_gatekeeper,
+        limits=(
+            _WEBHOOK + "; Gatekeeper's is Ignore unless its chart says otherwise",
+            "deletions reach it only with enableDeleteOperations of its chart: without, keeper-deleted is not kept",
+            "exempted namespaces are not asked about",
+        ),
+    ),
+}  # fmt: skip

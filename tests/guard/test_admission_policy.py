@@ -1,180 +1,85 @@
-"""The admission policy that keeps a namespace STRICT, judged by an API server that evaluates it."""
+"""The guard as ValidatingAdmissionPolicies, judged by an API server that evaluates them."""
 
-import json
-from pathlib import Path
+import contextlib
+import ssl
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from meshtls.errors import GateError, InputError
-from meshtls.guard.admission import Achieved, Allowance, achieved, admission
-from meshtls.sources import load
-from tests.lone_api import standalone
-
-KEPT = Achieved(
-    "shop",
-    "default",
-    (Allowance("db", (("app", "db"),), "3306", "PERMISSIVE"), Allowance("old", (("app", "old"),), "", "PERMISSIVE")),
-)
+from meshtls.guard.admission import admission
+from meshtls.guard.rules import RULES
+from tests.guard import cases, judges
+from tests.lone_api import Standalone, standalone
 
 
-def policy(name="default", mode=None, ports=None, labels=None, namespace="shop"):
-    spec = {}
-    if labels is not None:
-        spec["selector"] = {"matchLabels": labels}
-    if mode is not None:
-        spec["mtls"] = {"mode": mode}
-    if ports:
-        spec["portLevelMtls"] = {port: {"mode": value} for port, value in ports.items()}
-    return {
-        "apiVersion": "security.istio.io/v1",
-        "kind": "PeerAuthentication",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": spec,
-    }
+@contextlib.contextmanager
+def client(running: Standalone) -> Iterator[httpx.Client]:
+    context = ssl.create_default_context(cafile=running.ca)
+    with httpx.Client(base_url=running.server, verify=context, headers={"Authorization": f"Bearer {running.token}"}) as http:
+        yield http
 
 
-EXISTING = (
-    policy(mode="STRICT"),
-    policy("db", "STRICT", {"3306": "PERMISSIVE"}, {"app": "db"}),
-    policy("old", "PERMISSIVE", labels={"app": "old"}),
-)
+@contextlib.contextmanager
+def guarded(action: str = "deny") -> Iterator[httpx.Client]:
+    """The API with the world of world.yaml, guarded."""
+    with standalone() as running, client(running) as http:
+        judges.fill(http, admission(cases.kept(), "vap", action))
+        yield http
 
 
 @pytest.fixture(scope="module")
-def api():
-    def prepare(store):
-        for name in ("shop", "other"):
-            store.create("namespaces", {"apiVersion": "v1", "kind": "Namespace", "spec": {"finalizers": ["kubernetes"]},
-                                        "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}})  # fmt: skip
-        for obj in EXISTING:
-            store.create("peerauthentications.security.istio.io", obj)
-
-    import ssl
-
-    with standalone(prepare=prepare) as running:
-        context = ssl.create_default_context(cafile=running.ca)
-        with httpx.Client(
-            base_url=running.server, verify=context, headers={"Authorization": f"Bearer {running.token}"}
-        ) as http:
-            for obj in admission(KEPT):
-                plural = (
-                    "validatingadmissionpolicybindings"
-                    if obj["kind"].endswith("Binding")
-                    else "validatingadmissionpolicies"
-                )
-                assert http.post(f"/apis/admissionregistration.k8s.io/v1/{plural}", json=obj).status_code == 201
-            yield http
+def api() -> Iterator[httpx.Client]:
+    with guarded() as http:
+        yield http
 
 
-def path(namespace="shop", name=""):
-    return f"/apis/security.istio.io/v1/namespaces/{namespace}/peerauthentications" + (f"/{name}" if name else "")
+@pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
+def test_what_weakens_is_refused_by_its_rule_and_all_else_is_taken(api: httpx.Client, case: cases.Case) -> None:
+    assert judges.refused_by(judges.ask(api, case)) == case.rule
 
 
-DRY = {"dryRun": "All"}
-
-ALLOWED = {
-    "another STRICT one": policy("more", "STRICT"),
-    "a workload that inherits": policy("w", labels={"app": "w"}),
-    "a workload that says UNSET": policy("w", "UNSET", labels={"app": "w"}),
-    "a STRICT workload with a STRICT port": policy("w", "STRICT", {"80": "STRICT", "81": "UNSET"}, {"app": "w"}),
-    "another namespace": policy("w", "DISABLE", labels={"app": "w"}, namespace="other"),
-}
-REFUSED = {
-    "PERMISSIVE for the namespace": policy("n", "PERMISSIVE"),
-    "DISABLE for the namespace": policy("n", "DISABLE"),
-    "no mode for the namespace": policy("n"),
-    "UNSET for the namespace": policy("n", "UNSET"),
-    "an empty selector, which is the namespace": policy("n", "UNSET", labels={}),
-    "a PERMISSIVE workload": policy("w", "PERMISSIVE", labels={"app": "w"}),
-    "a new port exception": policy("w", "STRICT", {"80": "PERMISSIVE"}, {"app": "w"}),
-    "a DISABLE port": policy("w", None, {"80": "DISABLE"}, {"app": "w"}),
-}
+def test_every_rule_has_a_request_that_it_refuses_and_one_that_it_lets_through() -> None:
+    kinds = {rule.name: {r.kind for target in judges.targets(rule) for r in target.resources} for rule in RULES}
+    for rule in RULES:
+        assert any(case.rule == rule.name for case in cases.CASES), rule.name
+        assert any(not case.rule and case.subject["kind"] in kinds[rule.name] for case in cases.CASES), rule.name
+    assert {case.rule for case in cases.CASES} - {""} == {rule.name for rule in RULES}
 
 
-@pytest.mark.parametrize("case", ALLOWED)
-def test_what_is_as_strict_is_let_through(api, case):
-    answer = api.post(path(ALLOWED[case]["metadata"]["namespace"]), json=ALLOWED[case], params=DRY)
-    assert answer.status_code == 201, answer.text
+def test_a_refusal_says_what_is_wrong_with_whom_and_the_way_out(api: httpx.Client) -> None:
+    answer = judges.ask(api, next(c for c in cases.CASES if c.name == "a port made PERMISSIVE")).json()["message"]
+
+    assert "namespace shop is kept STRICT: this port exception is not among those that stood when it was guarded: port-mode 80 PERMISSIVE" in answer
+    assert "kubectl delete validatingadmissionpolicybinding -l meshtls.dev/guard=shop" in answer
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_is_weaker_is_refused_with_the_way_out(api, case):
-    answer = api.post(path(), json=REFUSED[case], params=DRY)
-    assert answer.status_code == 403, answer.text
-    assert "namespace shop is kept STRICT" in answer.json()["message"]
-    assert "kubectl delete validatingadmissionpolicybinding meshtls-keep-strict-shop" in answer.json()["message"]
+def test_a_warning_lets_through_and_says_the_same() -> None:
+    with guarded("warn") as http:
+        answer = judges.ask(http, next(c for c in cases.CASES if c.name == "a port made PERMISSIVE"))
+
+    assert answer.status_code == 201 and "port-mode 80 PERMISSIVE" in answer.headers["Warning"]
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "status"),
-    [
-        ("db", {"metadata": {"labels": {"team": "x"}}}, 200),
-        ("db", {"spec": {"portLevelMtls": {"3306": {"mode": "STRICT"}}}}, 200),
-        ("db", {"spec": {"portLevelMtls": {"3306": {"mode": "DISABLE"}}}}, 403),
-        ("db", {"spec": {"portLevelMtls": {"3307": {"mode": "PERMISSIVE"}}}}, 403),
-        ("db", {"spec": {"selector": {"matchLabels": {"tier": "x"}}}}, 403),
-        ("db", {"spec": {"mtls": {"mode": "PERMISSIVE"}}}, 403),
-        ("old", {"metadata": {"labels": {"team": "x"}}}, 200),
-        ("old", {"spec": {"mtls": {"mode": "STRICT"}}}, 200),
-        ("old", {"spec": {"mtls": {"mode": "DISABLE"}}}, 403),
-        ("default", {"metadata": {"labels": {"team": "x"}}}, 200),
-        ("default", {"spec": {"mtls": {"mode": "PERMISSIVE"}}}, 403),
-        ("default", {"spec": {"selector": {"matchLabels": {"app": "one"}}}}, 403),
-    ],
-)
-def test_todays_exceptions_stay_and_grow_no_wider(api, name, change, status):
-    answer = api.patch(
-        path(name=name),
-        content=json.dumps(change),
-        params=DRY,
-        headers={"Content-Type": "application/merge-patch+json"},
-    )
-    assert answer.status_code == status, answer.text
+def test_an_audit_lets_through_in_silence() -> None:
+    with guarded("audit") as http:
+        answer = judges.ask(http, next(c for c in cases.CASES if c.name == "a port made PERMISSIVE"))
+
+    assert answer.status_code == 201 and "Warning" not in answer.headers
 
 
-def test_the_keeper_is_not_deleted_and_the_others_are(api):
-    answer = api.request("DELETE", path(name="default"), params=DRY)
-    assert (
-        answer.status_code == 403
-        and "PeerAuthentication shop/default is what keeps the namespace STRICT" in answer.json()["message"]
-    )
-    assert api.request("DELETE", path(name="db"), params=DRY).status_code == 200
+def test_the_keeper_goes_with_its_namespace() -> None:
+    with guarded() as http:
+        http.request("DELETE", "/api/v1/namespaces/shop").raise_for_status()
+        gone = http.get("/apis/security.istio.io/v1/namespaces/shop/peerauthentications").json()["items"]
+
+    assert not gone
 
 
-def test_achieved_reads_keeper_and_exceptions_from_the_mesh(tmp_path: Path):
-    file = tmp_path / "mesh.json"
-    file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": list(EXISTING)}))
-    assert achieved(load([str(file)]), "shop") == KEPT
+def test_the_way_out_is_to_delete_the_bindings() -> None:
+    case = next(c for c in cases.CASES if c.name == "the keeper made PERMISSIVE")
+    with guarded() as http:
+        bindings = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
+        http.request("DELETE", bindings, params={"labelSelector": "meshtls.dev/guard=shop"}).raise_for_status()
 
-
-@pytest.mark.parametrize(
-    ("policies", "why"),
-    [
-        ([], "has no namespace-wide PeerAuthentication"),
-        ([policy(mode="PERMISSIVE")], "is PERMISSIVE by PeerAuthentication/shop/default"),
-        ([policy(mode="STRICT", namespace="istio-system")], "has no namespace-wide PeerAuthentication"),
-        ([policy("w", "STRICT", labels={"app": "w"})], "has no namespace-wide PeerAuthentication"),
-    ],
-)
-def test_there_is_nothing_to_keep_where_nothing_was_achieved(tmp_path, policies, why):
-    file = tmp_path / "mesh.json"
-    file.write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "List",
-                "items": [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}, *policies],
-            }
-        )
-    )
-    with pytest.raises(GateError, match=why):
-        achieved(load([str(file)]), "shop")
-
-
-def test_it_is_introduced_step_by_step():
-    for actions in (("Audit",), ("Audit", "Warn"), ("Audit", "Deny")):
-        assert admission(KEPT, actions)[1]["spec"]["validationActions"] == list(actions)
-    for actions in ((), ("Warn", "Deny"), ("Nonsense",)):
-        with pytest.raises(InputError, match="cannot be the actions"):
-            admission(KEPT, actions)
+        assert judges.refused_by(judges.ask(http, case)) == ""

@@ -1,0 +1,27 @@
+"""Small YAML files that a flag names: suppressions, exceptions."""
+
+from typing import Any
+
+from meshtls.errors import InputError
+
+
+def text(path: str) -> str:
+    """The file's text. Raises InputError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read(10_000_000)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', '') or error}") from error
+
+
+def parsed(text: str, file: str, hint: str) -> Any:
+    """The YAML in a text, as plain data. Raises InputError, which ends with `hint`."""
+    import yaml
+
+    from meshtls.cluster.nesting import shallow
+
+    shallow(text, file)
+    try:
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: {' '.join(str(error).split())[:300]}", hint) from error
