@@ -1,6 +1,6 @@
 """Tiers of tests, and an honest account of them: which ran, which were skipped and why.
 
-A pytest plugin (`-p tiers`). The default tier has no marker; `lab`, `browser` and `cluster` are markers. With
+A pytest plugin (`-p tiers`). The default tier has no marker; `lab`, `browser`, `prometheus` and `cluster` are markers. With
 MESHTLS_REQUIRE_TIERS="lab,browser" a run in which one of these has no passed test, or skipped one, fails.
 """
 
@@ -16,7 +16,7 @@ from meshtls.lab import addresses
 from meshtls.lab.node import images
 
 LABS = 3
-TIERS = ("default", "lab", "browser", "cluster")
+TIERS = ("default", "lab", "browser", "prometheus", "cluster")
 
 
 class Tiers:

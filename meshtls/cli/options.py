@@ -15,6 +15,7 @@ Every verb takes the same spelling of the same thing, so the groups are the whol
     report      --report FMT=FILE[,FMT=FILE...]
     timeout     --timeout 30s|5m|1h30m
     threshold   --fail-on SEVERITY|never, --show SEVERITY
+    prometheus  --prometheus URL, and --prometheus-... for who asks and whom to trust
 """
 
 import functools
@@ -53,6 +54,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
     fail_on: Severity | None = Severity.ERROR
     show: Severity = Severity.WARNING
+    prometheus: str = ""
+    prometheus_token_file: str = ""
+    prometheus_user: str = ""
+    prometheus_password_file: str = ""
+    prometheus_ca: str = ""
 
 
 def same_cluster(options: Options) -> str:
@@ -145,6 +151,13 @@ _GROUPS: dict[str, tuple[Callable[[Any], Any], ...]] = {
                      show_default=True, help="Exit with 1 if a finding is this bad or worse."),
         click.option("--show", type=click.Choice(_LEVELS), default="warning", callback=_severity,
                      show_default=True, help="Print findings that are this bad or worse."),
+    ),
+    "prometheus": (
+        click.option("--prometheus", default="", metavar="URL", help="Ask this Prometheus too, which scrapes the proxies."),
+        click.option("--prometheus-token-file", default="", metavar="FILE", help="A file with the bearer token that it wants."),
+        click.option("--prometheus-user", default="", metavar="NAME", help="The user that it wants."),
+        click.option("--prometheus-password-file", default="", metavar="FILE", help="A file with that user's password."),
+        click.option("--prometheus-ca", default="", metavar="FILE", help="A file with the CA of its certificate."),
     ),
 }
 

@@ -76,7 +76,7 @@ class Transport:
             verify=access.tls if access.tls is not None else True,
             proxy=access.proxy,
             # Go's clients, kubectl among them, never send loopback addresses through a proxy
-            trust_env=not _loopback(access.server),
+            trust_env=not loopback(access.server),
             transport=self._transport,
             headers={"User-Agent": f"meshtls/{__version__}", "Accept-Encoding": "gzip"},
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
@@ -214,7 +214,8 @@ def _retry_after(response: httpx.Response) -> float:
     return min(float(text), 300.0) if text.isdigit() else 0.0
 
 
-def _loopback(server: str) -> bool:
+def loopback(server: str) -> bool:
+    """Whether a URL's host is this machine by its loopback address."""
     host = urlsplit(server).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -77,7 +77,7 @@ SAID: dict[Verdict, Said] = {
     Verdict.TLS_REFUSED: Said("MT606", Severity.ERROR, "sends TLS of its own and is refused for want of a certificate of the mesh,"),
     Verdict.EMPTY: Said("MT605", Severity.INFO, "opens connections without a byte: a handshake refused, or nobody spoke"),
 }
-_FIX = {
+FIX = {
     True: "the client has a proxy and bypasses it: look at its DestinationRules, excluded ports, or calls to pod addresses",
     False: "give the client a sidecar, or except this port with portLevelMtls before the namespace goes STRICT",
 }
@@ -93,7 +93,7 @@ def finding(sender: Sender) -> Finding | None:
         code=said.code, severity=said.severity, subject=sender.client.ref or sender.server or f"Address/{sender.address}",
         message=f"{sender.client} {said.words} to {where}: {'once, at' if sender.count == 1 else f'{sender.count} times, last at'} {sender.last}",
         because=(f"access log of {where}",) + ((f"for instance {sender.example}",) if sender.example else ()),
-        fix=_FIX[sender.client.meshed] if sender.client.known and said.severity is Severity.ERROR else "",
+        fix=FIX[sender.client.meshed] if sender.client.known and said.severity is Severity.ERROR else "",
         confidence=Confidence.MEASURED,
     )
 

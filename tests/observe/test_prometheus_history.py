@@ -1,0 +1,189 @@
+"""A real Prometheus with a history that is written for it: what its own arithmetic makes of resets, new series and gaps, and ours of that."""
+
+import datetime
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import prom
+import pytest
+
+from meshtls.model.check import Check, Status
+from meshtls.model.mesh import Mesh
+from meshtls.model.objects import Pod
+from meshtls.observe import counted
+from meshtls.observe.counted import Counted
+from meshtls.observe.metrics import Security
+from meshtls.observe.prometheus import Prometheus, Source, count
+
+pytestmark = prom.NEEDED
+HOUR, STEP = 3600, 30
+Samples = list[tuple[str, float, float]]
+
+
+def series(name: str, to: str, policy: str | None = "none", source: str = "unknown", **more: str) -> str:
+    labels = {"reporter": "destination", "destination_workload": to, "destination_workload_namespace": "shop",
+              "source_workload": source, "source_workload_namespace": "mesh" if source != "unknown" else "unknown",
+              "destination_service_name": to, "instance": f"{ADDRESS.get(to, '10.0.0.99')}:15020", **more}  # fmt: skip
+    if policy is not None:
+        labels["connection_security_policy"] = policy
+    return f"{name}{{{','.join(f'{k}={chr(34)}{v}{chr(34)}' for k, v in sorted(labels.items()))}}}"
+
+
+WORKLOADS = ("mtls", "once", "reset", "before", "unlabelled", "quiet", "unscraped", "named", "passed", "ambient", "tcp", "half", "gap")
+ADDRESS = {name: f"10.0.0.{number}" for number, name in enumerate(WORKLOADS, 1)}
+REQUESTS, OPENED, CLOSED = "istio_requests_total", "istio_tcp_connections_opened_total", "istio_tcp_connections_closed_total"
+
+
+def steady(name: str, begin: float, end: float, value: float, grows: float = 0.0) -> Samples:
+    times = [begin + STEP * n for n in range(int((end - begin) / STEP) + 1)]
+    return [(name, at, value + grows * n) for n, at in enumerate(times)]
+
+
+def written(now: float) -> Samples:
+    """Three hours of a mesh; what is asked about is the last one."""
+    long_ago, an_hour = now - 3 * HOUR, now - HOUR
+    whole = (long_ago, now)
+    out: Samples = []
+    for name in WORKLOADS:
+        if name not in ("unscraped", "half"):
+            out += steady(f'up{{instance="{ADDRESS[name]}:15020"}}', *whole, 1)
+    out += steady(f'up{{instance="{ADDRESS["half"]}:15020"}}', *whole, 0)
+    out += steady(f'up{{instance="{ADDRESS["mtls"]}:8080"}}', *whole, 0)
+    for name in ("mtls", "once", "before", "quiet", "half", "gap"):
+        grows = 0 if name == "quiet" else 1
+        out += steady(series(REQUESTS, name, "mutual_tls", "web"), *whole, 100, grows)
+    # plaintext that ended before the hour, and one call in it, after which the series says 1 for ever
+    out += steady(series(REQUESTS, "before"), *whole, 40)
+    out += steady(series(REQUESTS, "once"), now - HOUR / 2, now, 1)
+    # a proxy that restarted: its counter begins again
+    out += steady(series(REQUESTS, "reset"), long_ago, an_hour + 600, 500, 0) + steady(series(REQUESTS, "reset"), an_hour + 600 + STEP, now, 7, 0)
+    out += steady(series(REQUESTS, "unlabelled", None), *whole, 10, 1)
+    out += steady(series(REQUESTS, "named", "none", "web"), *whole, 10, 1)
+    out += steady(series(REQUESTS, "passed", "none", "web"), *whole, 10, 1)
+    out += steady(series(REQUESTS, "passed", "unknown", "web", reporter="source", destination_service_name="PassthroughCluster"), *whole, 10, 1)
+    out += steady(series(REQUESTS, "unknown", "unknown", "away", reporter="source", destination_service_name="PassthroughCluster",
+                         destination_workload_namespace="unknown"), *whole, 10, 1)  # fmt: skip
+    # what a client's proxy counts of the server says nothing about how it came
+    out += steady(series(REQUESTS, "mtls", "unknown", "web", reporter="source"), *whole, 10, 1)
+    # ztunnel: plaintext is `unknown`, and what it refuses it has opened before
+    out += steady(series(OPENED, "ambient", "unknown", "cli"), *whole, 0, 3)
+    out += steady(series(CLOSED, "ambient", "unknown", "cli", response_flags="DENY"), *whole, 0, 1)
+    out += steady(series(CLOSED, "ambient", "unknown", "cli", response_flags="-"), *whole, 0, 2)
+    out += steady(series(OPENED, "ambient", "mutual_tls", "good"), *whole, 0, 1)
+    out += steady(series(OPENED, "tcp"), *whole, 0, 2)
+    # nothing was scraped when the hour began: the series is older all the same
+    out += steady(series(REQUESTS, "gap"), long_ago, an_hour - 1200, 40) + steady(series(REQUESTS, "gap"), an_hour + 1200, now, 40)
+    return out
+
+
+def pod(name: str, where: str = "shop", proxied: bool = True) -> Pod:
+    return msgspec.convert({
+        "metadata": {"name": name, "namespace": where, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"containers": [{"name": "app"}, *([{"name": "istio-proxy"}] if proxied else [])]},
+        "status": {"phase": "Running", "podIP": ADDRESS.get(name, "10.1.0.1")},
+    }, Pod)
+
+
+MESH = Mesh(pods=(*(pod(name) for name in WORKLOADS), pod("web", "mesh"), pod("cli", "mesh", proxied=False)))
+
+
+@pytest.fixture(scope="module")
+def hour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counted]:
+    """What was counted in the last hour."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    prom.history(folder, written(time.time()))
+    with prom.running(folder) as url, Prometheus(Source(url=url)) as prometheus:
+        yield count(prometheus, counted.proxied(MESH, ["shop"]), ["shop"], HOUR)
+
+
+def check(hour: Counted, name: str) -> Check:
+    return next(c for c in counted.checks(hour, counted.proxied(MESH, ["shop"]), MESH) if c.id == f"metrics/Pod/shop/{name}")
+
+
+def about(hour: Counted, name: str, security: Security = Security.PLAINTEXT) -> float:
+    return sum(flow.count for flow in hour.flows if flow.destination == name and flow.security is security)
+
+
+def test_only_mtls_passes_and_says_how_much(hour: Counted) -> None:
+    assert check(hour, "mtls").status is Status.PASS
+    assert abs(about(hour, "mtls", Security.MTLS) - HOUR / STEP) < 3
+
+
+def test_a_client_that_came_once_is_counted_although_its_series_never_grew(hour: Counted) -> None:
+    assert about(hour, "once") == 1
+    assert check(hour, "once").status is Status.FAIL
+
+
+def test_what_came_before_the_time_asked_about_is_not_counted(hour: Counted) -> None:
+    assert about(hour, "before") == 0
+    assert check(hour, "before").status is Status.PASS
+
+
+def test_a_series_that_was_not_scraped_for_a_while_is_not_taken_for_new(hour: Counted) -> None:
+    assert about(hour, "gap") == 0
+
+
+def test_a_counter_that_begins_again_has_counted_what_it_says(hour: Counted) -> None:
+    assert 6 < about(hour, "reset") < 9
+    assert check(hour, "reset").status is Status.FAIL
+
+
+def test_a_client_with_a_proxy_is_named_by_it(hour: Counted) -> None:
+    found, = check(hour, "named").findings
+    assert (found.code, found.subject) == ("MT601", "Pod/mesh/web")
+    assert "a proxy and bypasses it" in found.fix
+
+
+def test_what_a_clients_proxy_passes_through_says_so_and_elsewhere_is_only_mentioned(hour: Counted) -> None:
+    found, = check(hour, "passed").findings
+    assert any("PassthroughCluster" in line for line in found.because)
+    assert not any("PassthroughCluster" in line for line in check(hour, "named").findings[0].because)
+    elsewhere = next(c for c in counted.checks(hour, counted.proxied(MESH, ["shop"]), MESH) if c.id == "metrics/passthrough")
+    assert elsewhere.status is Status.SKIP and [f.subject for f in elsewhere.findings] == ["Workload/mesh/away"]
+
+
+def test_series_without_the_label_and_proxies_that_are_not_scraped_are_unknown(hour: Counted) -> None:
+    assert {name: check(hour, name).status for name in ("unlabelled", "unscraped", "half", "quiet")} == {
+        "unlabelled": Status.ERROR, "unscraped": Status.ERROR, "half": Status.ERROR, "quiet": Status.SKIP}  # fmt: skip
+
+
+def test_ztunnel_counts_what_it_refuses_and_that_is_not_accepted(hour: Counted) -> None:
+    codes = {f.code: f for f in check(hour, "ambient").findings}
+    assert set(codes) == {"MT601", "MT602"}
+    assert abs(about(hour, "ambient") - 2 * HOUR / STEP) < 6 and abs(about(hour, "ambient", Security.REFUSED) - HOUR / STEP) < 3
+    assert codes["MT601"].subject == "Pod/mesh/cli" and "give the client a sidecar" in codes["MT601"].fix
+
+
+def test_tcp_without_a_name_says_that_it_may_be_tls_of_the_application(hour: Counted) -> None:
+    found, = check(hour, "tcp").findings
+    assert "a client that the metrics do not name, nor do the logs" in found.message
+    assert any("TLS of the application" in line for line in found.because)
+
+
+def test_how_far_it_reaches_is_said(hour: Counted) -> None:
+    reach = counted.reach(hour, counted.proxied(MESH, ["shop"]))
+    assert f"{len(WORKLOADS) - 2} of {len(WORKLOADS)} proxies scraped" in reach
+    since = datetime.datetime.strptime(reach.split("since ")[1][:20], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.UTC)
+    assert abs((since - hour.since).total_seconds()) < HOUR / 60
+
+
+def test_a_prometheus_that_is_younger_than_the_time_asked_about_is_unknown_for_younger_pods(tmp_path: Path) -> None:
+    now = time.time()
+    prom.history(tmp_path, [*steady('up{instance="10.0.0.1:15020"}', now - 600, now, 1),
+                            *steady(series(REQUESTS, "mtls", "mutual_tls", "web"), now - 600, now, 100, 1)])  # fmt: skip
+    begun = datetime.datetime.fromtimestamp(now - 900, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def said(created: str, window_s: float) -> Check:
+        one = pod("mtls")
+        mesh = Mesh(pods=(msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, creation_timestamp=created)),))
+        workloads = counted.proxied(mesh, ["shop"])
+        return counted.checks(count(prometheus, workloads, ["shop"], window_s), workloads, mesh)[0]
+
+    with prom.running(tmp_path) as url, Prometheus(Source(url=url)) as prometheus:
+        assert said(begun, HOUR).status is Status.ERROR
+        assert "give a shorter --since" in said(begun, HOUR).reason
+        assert said(begun, 300).status is Status.PASS
+        # a pod that was there all the time has counted all the time
+        assert said("2026-01-01T00:00:00Z", HOUR).status is Status.PASS

@@ -1,0 +1,137 @@
+"""A real Prometheus that finds and scrapes the lab's real proxies, and what observe and migrate make of what it counted."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import prom
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "lab_story"))
+import scene
+from scene import container, pod, policy, service, until
+
+import tiers
+from meshtls.lab import Lab, state
+
+pytestmark = prom.NEEDED
+# who asks again and again, and who asks once and then only waits
+CALLER = "import signal, os, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(0))\n" + scene.ASKING + """
+while True:
+    print(answer(sys.argv[2], 5), flush=True)
+    while sys.argv[1] == "once":
+        time.sleep(1)
+    time.sleep(0.2)
+"""
+# discovery and names of targets as Istio's sample configuration has them
+CONFIG = """
+global: {{scrape_interval: 1s}}
+scrape_configs:
+- job_name: kubernetes-pods
+  kubernetes_sd_configs: [{{role: pod, kubeconfig_file: {kubeconfig}}}]
+  relabel_configs:
+  - {{source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape], action: keep, regex: "true"}}
+  - {{source_labels: [__meta_kubernetes_pod_name], action: drop, regex: unseen}}
+  - {{source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_path], action: replace, target_label: __metrics_path__, regex: (.+)}}
+  - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_port, __meta_kubernetes_pod_ip]
+    action: replace
+    regex: (\\d+);(.+)
+    replacement: $2:$1
+    target_label: __address__
+"""
+SERVERS = ("stormy", "calm", "quiet", "rare", "unseen")
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    if why := tiers.no_lab():
+        pytest.skip(why)
+    servers = [one for name in SERVERS for one in (service(name, "mesh"), pod(name, "mesh", container(scene.SERVER)))]
+    callers = [pod("stranger", "bare", container(CALLER, "ever", "stormy.mesh")), pod("meshed", "mesh", container(CALLER, "ever", "calm.mesh")),
+               pod("visitor", "bare", container(CALLER, "once", "rare.mesh")), pod("friend", "mesh", container(CALLER, "ever", "stormy.mesh"))]  # fmt: skip
+    # loopback mode: a process of this machine reaches its pods
+    with Lab(manifests=[scene.MESHED, scene.BARE, policy("PERMISSIVE"), *servers, *callers], mode=state.LOOPBACK) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def url(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("prometheus")
+    with prom.running(folder, CONFIG.format(kubeconfig=lab.kubeconfig)) as url:
+        until(lambda: {"stormy", "calm", "rare"} <= counts(lab, url))
+        yield url
+
+
+def counts(lab: Lab, url: str) -> set[str]:
+    """The workloads of which something was counted."""
+    checks = json.loads(run(lab, "observe", "-n", "mesh", "--prometheus", url, "-o", "json").stdout)["checks"]
+    return {c["id"].rpartition("/")[2] for c in checks if c["id"].startswith("metrics/") and c["status"] in ("PASS", "FAIL")}
+
+
+def run(lab: Lab, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "meshtls.cli.main", *args]
+    return subprocess.run(command, env={**os.environ, "KUBECONFIG": lab.kubeconfig}, capture_output=True, text=True, timeout=120, check=False)
+
+
+def observed(lab: Lab, url: str, *args: str) -> tuple[int, dict[str, Any]]:
+    """The exit code, and the metrics' checks by the workload's name."""
+    done = run(lab, "observe", "-n", "mesh", "--prometheus", url, "-o", "json", *args)
+    assert done.stdout, done.stderr
+    checks = {c["id"].rpartition("/")[2]: c for c in json.loads(done.stdout)["checks"] if c["id"].startswith("metrics")}
+    return done.returncode, checks
+
+
+def test_plaintext_mtls_silence_and_what_nobody_scrapes_are_told_apart(lab: Lab, url: str) -> None:
+    code, checks = observed(lab, url)
+
+    assert code == 1
+    assert {name: checks[name]["status"] for name in SERVERS} == {
+        "stormy": "FAIL", "calm": "PASS", "rare": "FAIL", "quiet": "SKIP", "unseen": "ERROR"}  # fmt: skip
+
+
+def test_the_logs_lend_the_client_its_name(lab: Lab, url: str) -> None:
+    _, checks = observed(lab, url)
+
+    for name, client in (("stormy", "Pod/bare/stranger"), ("rare", "Pod/bare/visitor")):
+        assert [f["subject"] for f in checks[name]["findings"]] == [client], checks[name]
+
+
+def test_what_is_meant_can_be_narrowed(lab: Lab, url: str) -> None:
+    code, checks = observed(lab, url, "-l", "app=calm")
+
+    assert code == 0 and set(checks) == {"calm"}
+
+
+def test_a_migration_is_held_by_what_was_counted_and_by_a_prometheus_that_is_silent(lab: Lab, url: str) -> None:
+    plan = functools.partial(run, lab, "migrate", "plan", "-n", "mesh", "-o", "json", "--prometheus")
+    counted = {c["id"]: c["status"] for c in json.loads(plan(url).stdout)["checks"]}
+    silent = {c["id"]: c for c in json.loads(plan("http://127.0.0.1:1").stdout)["checks"]}
+
+    assert counted["metrics/Pod/mesh/stormy"] == "FAIL" and counted["metrics/Pod/mesh/unseen"] == "ERROR"
+    assert silent["metrics"]["status"] == "ERROR" and "cannot be reached" in silent["metrics"]["reason"]
+
+
+def test_without_access_logs_the_client_has_no_name_and_mtls_is_still_known(lab: Lab, url: str) -> None:
+    with lab.client() as client:
+        was = client.get("ConfigMap", "istio", "istio-system")["data"]["mesh"]
+        client.patch("ConfigMap", "istio", "istio-system", {"data": {"mesh": was.replace("/dev/stdout", '""')}})
+    # lines that were written before are older than this
+    code, checks = until(lambda: (lambda found: found if silent(lab) else None)(observed(lab, url, "--since", "3s")))
+    try:
+        assert code == 1
+        assert [f["subject"] for f in checks["stormy"]["findings"]] == ["Pod/mesh/stormy"]
+        assert "a client that the metrics do not name, nor do the logs" in checks["stormy"]["findings"][0]["message"]
+        assert checks["calm"]["status"] == "PASS"
+    finally:
+        with lab.client() as client:
+            client.patch("ConfigMap", "istio", "istio-system", {"data": {"mesh": was}})
+
+
+def silent(lab: Lab) -> bool:
+    """Whether the logs have had nothing to say for three seconds."""
+    return run(lab, "observe", "-n", "mesh", "--since", "3s").returncode == 3
