@@ -16,7 +16,8 @@ from meshtls.lab import addresses
 from meshtls.lab.node import images
 
 LABS = 3
-TIERS = ("default", "lab", "browser", "prometheus", "cluster")
+# a test with two of these markers is of the first
+TIERS = ("default", "browser", "prometheus", "lab", "cluster")
 
 
 class Tiers:
@@ -28,7 +29,7 @@ class Tiers:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
             self.tier[item.nodeid] = next((t for t in TIERS[1:] if item.get_closest_marker(t)), "default")
-        in_a_lab = [item for item in items if self.tier[item.nodeid] == "lab"]
+        in_a_lab = [item for item in items if item.get_closest_marker("lab")]
         why = no_lab() if in_a_lab else ""
         for item in in_a_lab if why else ():
             item.add_marker(pytest.mark.skip(reason=why))

@@ -18,6 +18,7 @@ from meshtls.model.check import Check, Status
 if TYPE_CHECKING:
     from meshtls.cli.output import Draft
     from meshtls.cluster.client import Client
+    from meshtls.observe.prometheus import Prometheus
 
 OVER = (Outcome.DONE, Outcome.ROLLED_BACK, Outcome.LEFT)
 
@@ -36,22 +37,24 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     place: str = ""
 
 
-def forward(options: Options, client: "Client", draft: "Draft", namespace: str, wish: Wish) -> None:
+def forward(options: Options, client: "Client", draft: "Draft", namespace: str, wish: Wish, prometheus: "Prometheus | None") -> None:
     """Take one namespace to STRICT; the draft has the checks and the exit code."""
     with locked(client, namespace, wish.place, wish.break_lock, wish.dry_run) as lock:
         store = Store(client, namespace, wish.place)
         journal = found_here(store)
         if journal is None or journal.outcome in OVER or untouched(journal):
-            journal = _begun(client, draft, namespace, wish, store)
+            journal = _begun(client, draft, namespace, wish, store, prometheus)
         else:
             journal = _continued(draft, journal, wish)
         if journal is not None and lock is not None:
             carry(options, client, store, journal, wish.image, draft, Outcome.DONE, lock)
 
 
-def _begun(client: "Client", draft: "Draft", namespace: str, wish: Wish, store: Store) -> Journal | None:
+def _begun(
+    client: "Client", draft: "Draft", namespace: str, wish: Wish, store: Store, prometheus: "Prometheus | None"
+) -> Journal | None:
     """The journal of a new run; None where there is nothing to do, or something holds it."""
-    mesh, found, checks = prepare(client, namespace, wish.canary, wish.since_s, wish.place, wish.waiver, draft)
+    mesh, found, checks = prepare(client, namespace, wish.canary, wish.since_s, wish.place, wish.waiver, draft, prometheus)
     if not found.stages:
         click.echo(f"{namespace}: {found.notes[0]}", err=True)
         draft.code = 0

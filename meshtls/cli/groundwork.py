@@ -21,27 +21,32 @@ from meshtls.model.mesh import Mesh
 if TYPE_CHECKING:
     from meshtls.cli.output import Draft
     from meshtls.cluster.client import Client
+    from meshtls.observe.prometheus import Prometheus
 
 GATE = 4
 DRAIN_S = 45.0  # Istio's default
 
 
 def prepare(
-    client: "Client", namespace: str, canary: str, since: float, place: str, waiver: Waiver, draft: "Draft"
+    client: "Client", namespace: str, canary: str, since: float, place: str, waiver: Waiver, draft: "Draft",
+    prometheus: "Prometheus | None" = None,
 ) -> tuple[Mesh, Plan, tuple[Check, ...]]:
     """The mesh as it is, the plan, and the checks of the baseline; the report has them."""
     click.echo(f"{namespace}: reading the cluster", err=True)
     mesh = sources.load(client=client)
-    observed, unobserved, arrivals = listen(client, mesh, namespace, since)
+    before = listen(client, mesh, namespace, since, prometheus)
     audited = tuple(audit.check(mesh, [namespace]))
     troubled = {f.subject for check in audited for f in check.findings}
-    found = make(mesh, namespace, canary=canary, arrivals=arrivals, troubled=troubled, past_plaintext=waiver.force)
+    found = make(mesh, namespace, canary=canary, arrivals=before.arrivals, troubled=troubled, past_plaintext=waiver.force)
     draft.facts += [("namespace", namespace), ("mode before", found.was), ("canary", found.canary or "none")]
     draft.facts += [("note", note) for note in found.notes]
+    if before.reach:
+        draft.facts.append(("metrics", before.reach))
     if not found.stages:
         return mesh, found, ()
     facts = msgspec.structs.replace(
-        ask(client, found, place or namespace), observed=observed, unobserved=unobserved, audited=audited
+        ask(client, found, place or namespace), observed=before.observed, unobserved=before.unobserved, counted=before.counted,
+        audited=audited,
     )
     checks = baseline.checks(mesh, found, facts, waiver)
     draft.checks += checks

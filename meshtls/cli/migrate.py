@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from meshtls.cli.counting import asking
 from meshtls.cli.options import Duration, Options, shared
 
 if TYPE_CHECKING:
     from meshtls.cli.output import Draft
     from meshtls.cluster.client import Client
+    from meshtls.observe.prometheus import Prometheus
 
 GATE = 4
 _journal_namespace = click.option("--journal-namespace", default="", metavar="NS", help="Where the journal is kept, if not in NS itself.")
@@ -30,7 +32,7 @@ def migrate() -> None:
 
 
 @migrate.command()
-@shared("cluster", "place", "output", "report", "timeout")
+@shared("cluster", "place", "output", "report", "timeout", "prometheus")
 @_canary
 @_since
 @_journal_namespace
@@ -39,14 +41,14 @@ def plan(options: Options, canary: str, since: float, journal_namespace: str) ->
     from meshtls.cli.groundwork import held, prepare, shown
     from meshtls.migrate.baseline import Waiver
 
-    with _session(options, "Plan") as (client, draft):
-        _, found, checks = prepare(client, _one(options, client), canary, since, journal_namespace, Waiver(), draft)
+    with _session(options, "Plan") as (client, draft, prometheus):
+        _, found, checks = prepare(client, _one(options, client), canary, since, journal_namespace, Waiver(), draft, prometheus)
         held(checks, Waiver(), draft)
         shown(client, found, draft, exactly=True)
 
 
 @migrate.command()
-@shared("cluster", "place", "output", "report", "timeout")
+@shared("cluster", "place", "output", "report", "timeout", "prometheus")
 @_canary
 @_since
 @click.option("--soak", type=Duration(), help="How long each stage is watched; by default until 15 s after the proxies' drain (45 s) ends.")
@@ -72,8 +74,8 @@ def apply(
 
     wish = Wish(canary=canary, since_s=since, soak_s=soak, waiver=Waiver(force=force, gitops=gitops_override, accepted=accept),
                 image=image, dry_run=dry_run, yes=yes, break_lock=break_lock, place=journal_namespace)  # fmt: skip
-    with _session(options, "Migration") as (client, draft):
-        forward(options, client, draft, _one(options, client), wish)
+    with _session(options, "Migration") as (client, draft, prometheus):
+        forward(options, client, draft, _one(options, client), wish, prometheus)
 
 
 @migrate.command()
@@ -88,7 +90,7 @@ def rollback(options: Options, leave: bool, yes: bool, break_lock: bool, journal
     from meshtls.migrate.journal import Outcome, back
     from meshtls.migrate.store import Store
 
-    with _session(options, "Rollback") as (client, draft):
+    with _session(options, "Rollback") as (client, draft, _):
         namespace = _one(options, client)
         with locked(client, namespace, journal_namespace, break_lock) as lock:
             store = Store(client, namespace, journal_namespace)
@@ -116,7 +118,7 @@ def status(options: Options, journal_namespace: str) -> None:
     from meshtls.migrate.store import Store
     from meshtls.model.check import Check, Status
 
-    with _session(options, "Migration status") as (client, draft):
+    with _session(options, "Migration status") as (client, draft, _):
         namespace = _one(options, client)
         journal = found_here(Store(client, namespace, journal_namespace))
         if journal is None:
@@ -134,7 +136,7 @@ def status(options: Options, journal_namespace: str) -> None:
 
 
 @contextlib.contextmanager
-def _session(options: Options, title: str) -> "Iterator[tuple[Client, Draft]]":
+def _session(options: Options, title: str) -> "Iterator[tuple[Client, Draft, Prometheus | None]]":
     from meshtls.cli.output import session
     from meshtls.cli.witness import progress
     from meshtls.cluster.client import Client
@@ -143,9 +145,10 @@ def _session(options: Options, title: str) -> "Iterator[tuple[Client, Draft]]":
         raise click.UsageError("migrate works on one namespace: -n NS")
     with (
         session(options, kind="MigrateReport", title=title) as draft,
+        asking(options) as prometheus,
         Client.connect(options.kubeconfig, options.context, say=progress) as client,
     ):
-        yield client, draft
+        yield client, draft, prometheus
 
 
 def _one(options: Options, client: "Client") -> str:

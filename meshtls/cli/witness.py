@@ -12,11 +12,13 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from meshtls import sources
+from meshtls.cli.counting import counted
 from meshtls.cluster.client import Client
 from meshtls.cluster.owned import Run
 from meshtls.errors import MeshtlsError, ServerFault, Throttled, Unreachable
@@ -31,6 +33,9 @@ from meshtls.observe.accesslog import Usage, Verdict
 from meshtls.observe.ears import Ears, Proxy
 from meshtls.observe.senders import Group, Sender
 from meshtls.observe.who import Directory
+
+if TYPE_CHECKING:
+    from meshtls.observe.prometheus import Prometheus
 
 CONVERGE_S = 60.0
 REFRESH_S = 15.0
@@ -245,16 +250,31 @@ class Eyes:
         return stage_proxies + others
 
 
-def baseline(client: Client, mesh: Mesh, namespace: str, since_s: float) -> tuple[tuple[Check, ...], str, dict[str, Arrivals]]:
-    """What the logs of the last `since_s` seconds say: checks, why there are none, and arrivals by workload."""
+class Before(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the time before a run: checks of the logs or why there are none, what was counted and how far that
+    reaches ("" where nobody was asked), and arrivals by workload."""
+
+    observed: tuple[Check, ...] = ()
+    unobserved: str = ""
+    counted: tuple[Check, ...] = ()
+    reach: str = ""
+    arrivals: dict[str, Arrivals] = {}
+
+
+def baseline(client: Client, mesh: Mesh, namespace: str, since_s: float, prometheus: "Prometheus | None" = None) -> Before:
+    """What logs, and a Prometheus where there is one, say of the last `since_s` seconds."""
+    found: tuple[Check, ...] = ()
+    unobserved, group = "", None
     try:
         heard = observing.start(mesh, [namespace])
         since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=since_s)
         observing.read(client, heard, rfc3339(since))
+        group = heard.group
         found = observing.checks(heard, mesh, [namespace])
     except MeshtlsError as error:
-        return (), str(error), {}
-    return found, "", arrivals(heard.group)
+        unobserved = str(error)
+    counts, reach = counted(prometheus, mesh, [namespace], since_s, group.senders if group else ()) if prometheus else ((), "")
+    return Before(observed=found, unobserved=unobserved, counted=counts, reach=reach, arrivals={} if unobserved or not group else arrivals(group))
 
 
 def arrivals(group: Group) -> dict[str, Arrivals]:

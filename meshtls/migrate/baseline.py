@@ -2,7 +2,7 @@
 
     never waived      permissions, the rollback's dry run, a webhook that would lock out the rollback, GitOps ownership
                       (which has a flag of its own), a namespace in which nothing is in the mesh
-    waived by --force observed plaintext, no access log, prediction, audit
+    waived by --force observed or counted plaintext, no access log, no answer of a Prometheus that was named, prediction, audit
 
 A SKIP is no hold: a workload without arrivals, or a question that does not arise. An ERROR is one: no data holds a gate.
 """
@@ -35,12 +35,13 @@ _MANAGERS = {"argocd-controller": "Argo CD", "argocd-application-controller": "A
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked of the world before the run. `observed` and `audited` are checks of those parts, `unobserved` why there
-    is no observation; `denied` what the API server would not allow; `refused` what a dry run of the rollback said;
+    is no observation; `counted` those of a Prometheus, none where none was asked; `denied` what the API server would not allow; `refused` what a dry run of the rollback said;
     `owners` are (policy, owner) of objects that another tool writes.
     """
 
     observed: tuple[Check, ...] = ()
     unobserved: str = ""
+    counted: tuple[Check, ...] = ()
     audited: tuple[Check, ...] = ()
     denied: tuple[str, ...] = ()
     refused: str = ""
@@ -63,6 +64,7 @@ def checks(mesh: Mesh, plan: Plan, facts: Facts, waiver: Waiver) -> tuple[Check,
     return (
         _mesh(mesh, plan),
         *_observed(facts, waiver),
+        *_counted(facts, waiver),
         _prediction(mesh, plan),
         _audited(facts, plan),
         _check("permissions", "the API server allows every step, and the way back", facts.denied),
@@ -111,6 +113,15 @@ def _observed(facts: Facts, waiver: Waiver) -> tuple[Check, ...]:
                       reason="no arrival at any workload was logged: is there traffic, and is access logging on?", group=GROUP),)  # fmt: skip
     return tuple(
         msgspec.structs.replace(check, group=GROUP, status=_without_accepted(check, waiver)) for check in facts.observed
+    )
+
+
+def _counted(facts: Facts, waiver: Waiver) -> tuple[Check, ...]:
+    if facts.counted and all(check.status is Status.SKIP for check in facts.counted):
+        return (Check(id="baseline/counted", title="the metrics show whether plaintext comes", status=Status.ERROR,
+                      reason="no arrival at any workload was counted: is there traffic, and are the proxies scraped?", group=GROUP),)  # fmt: skip
+    return tuple(
+        msgspec.structs.replace(check, group=GROUP, status=_without_accepted(check, waiver)) for check in facts.counted
     )
 
 

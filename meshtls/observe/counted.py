@@ -9,8 +9,8 @@ Metrics know that plaintext came, rarely from whom; logs know from whom, if they
     nothing but mTLS                                    PASS, if every proxy of the workload is scraped
     no arrival                                          SKIP, if its proxies are scraped: that proves nothing
     no arrival and not scraped; no policy label;
-    answers with parts missing; pods younger than what
-    the Prometheus knows, and no older ones in it       ERROR: no data is not no plaintext
+    answers with parts missing; pods that were gone
+    before the Prometheus began to know                 ERROR: no data is not no plaintext
 
 `increase` is an estimate, so what logs leave over counts from a tenth of it on.
 """
@@ -29,6 +29,7 @@ from meshtls.observe.senders import FIX, SAID, Sender
 from meshtls.observe.who import has_proxy
 
 GROUP = "counted plaintext"
+_SLACK = datetime.timedelta(minutes=5)
 _ACCEPTED = (Verdict.PLAINTEXT, Verdict.APP_TLS)
 _THROUGH = "its own proxy sends it on as it is (PassthroughCluster): it calls an address, or a host that its proxy does not know"
 
@@ -51,10 +52,12 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Proxied(msgspec.Struct, frozen=True, kw_only=True):
-    """A workload in the mesh: the addresses of its proxies, whose metrics tell of it, and when its oldest pod began (RFC 3339)."""
+    """A workload in the mesh: the addresses of its proxies, whose metrics tell of it; when it was made, and its oldest pod
+    of today (RFC 3339, "" where that is not known)."""
 
     ref: str
     proxies: tuple[str, ...]
+    made: str
     began: str
 
 
@@ -62,11 +65,14 @@ def proxied(mesh: Mesh, namespaces: Iterable[str]) -> tuple[Proxied, ...]:
     """The workloads of these namespaces that have running pods with a sidecar, or captured by ztunnel; meshtls' probes are none."""
     wanted = set(namespaces)
     pods: dict[str, list[Pod]] = {}
+    made: dict[str, str] = {}
     for pod in mesh.pods:
         if (pod.namespace in wanted and pod.status.phase == "Running" and not pod.metadata.deletion_timestamp and has_proxy(pod)
                 and pod.labels.get("app.kubernetes.io/managed-by") != "meshtls"):  # fmt: skip
             workload = mesh.workload_of_pod.get((pod.namespace, pod.name))
-            pods.setdefault(workload.ref if workload else pod.ref, []).append(pod)
+            ref = workload.ref if workload else pod.ref
+            pods.setdefault(ref, []).append(pod)
+            made[ref] = ((workload.owner if workload else None) or pod).metadata.creation_timestamp or ""
     ztunnels = {pod.spec.node_name: pod for pod in mesh.pods if pod.labels.get("app") == "ztunnel" and pod.status.phase == "Running"}
 
     def proxy(pod: Pod) -> str:
@@ -74,7 +80,7 @@ def proxied(mesh: Mesh, namespaces: Iterable[str]) -> tuple[Proxied, ...]:
         return next(iter(pod_addresses(its)), "") if its else ""
 
     return tuple(
-        Proxied(ref=ref, proxies=tuple(sorted({proxy(pod) for pod in found} - {""})),
+        Proxied(ref=ref, proxies=tuple(sorted({proxy(pod) for pod in found} - {""})), made=made[ref],
                 began=min((pod.metadata.creation_timestamp or "" for pod in found), default=""))
         for ref, found in sorted(pods.items())
     )  # fmt: skip
@@ -135,11 +141,19 @@ def _gap(counted: Counted, workload: Proxied | None, flows: list[Flow]) -> str:
         return "no proxy of it is known to be scraped and no series of it exists: no data is not no plaintext"
     if counted.scraped and missing:
         return f"{len(missing)} of its {len(workload.proxies)} proxies are not scraped, {missing[0]} for one: what they count is not known"
-    late = counted.knows is None or counted.knows - counted.since > max((counted.asked - counted.since) / 60, datetime.timedelta(minutes=5))
-    if late and workload.began[:19] > _text(counted.since)[:19]:
+    lost = _moment(workload.began, counted.asked), counted.knows or counted.asked
+    if min(lost) - max(counted.since, _moment(workload.made, counted.since)) > max((counted.asked - counted.since) / 60, _SLACK):
         known = f"before {_text(counted.knows)}" if counted.knows else "of this time"
         return f"the Prometheus knows nothing {known}, and pods that were here then are gone: give a shorter --since"
     return ""
+
+
+def _moment(text: str, otherwise: datetime.datetime) -> datetime.datetime:
+    """The time in RFC 3339, `otherwise` where it says none."""
+    try:
+        return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return otherwise
 
 
 def _findings(counted: Counted, ref: str, flows: list[Flow], mesh: Mesh, senders: list[Sender]) -> Iterable[Finding]:

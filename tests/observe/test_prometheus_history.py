@@ -13,7 +13,7 @@ from meshtls.model.check import Check, Status
 from meshtls.model.mesh import Mesh
 from meshtls.model.objects import Pod
 from meshtls.observe import counted
-from meshtls.observe.counted import Counted
+from meshtls.observe.counted import Counted, Proxied
 from meshtls.observe.metrics import Security
 from meshtls.observe.prometheus import Prometheus, Source, count
 
@@ -169,21 +169,21 @@ def test_how_far_it_reaches_is_said(hour: Counted) -> None:
     assert abs((since - hour.since).total_seconds()) < HOUR / 60
 
 
-def test_a_prometheus_that_is_younger_than_the_time_asked_about_is_unknown_for_younger_pods(tmp_path: Path) -> None:
+def test_a_prometheus_that_is_younger_than_the_time_asked_about_knows_nothing_of_pods_that_are_gone(tmp_path: Path) -> None:
     now = time.time()
     prom.history(tmp_path, [*steady('up{instance="10.0.0.1:15020"}', now - 600, now, 1),
                             *steady(series(REQUESTS, "mtls", "mutual_tls", "web"), now - 600, now, 100, 1)])  # fmt: skip
-    begun = datetime.datetime.fromtimestamp(now - 900, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    def said(created: str, window_s: float) -> Check:
-        one = pod("mtls")
-        mesh = Mesh(pods=(msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, creation_timestamp=created)),))
-        workloads = counted.proxied(mesh, ["shop"])
-        return counted.checks(count(prometheus, workloads, ["shop"], window_s), workloads, mesh)[0]
+    def said(pod_age_s: float, workload_age_s: float, window_s: float) -> Check:
+        made, began = (datetime.datetime.fromtimestamp(now - age, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for age in (workload_age_s, pod_age_s))
+        workloads = (Proxied(ref="Deployment/shop/mtls", proxies=("10.0.0.1",), made=made, began=began),)
+        return counted.checks(count(prometheus, workloads, ["shop"], window_s), workloads, MESH)[0]
 
     with prom.running(tmp_path) as url, Prometheus(Source(url=url)) as prometheus:
-        assert said(begun, HOUR).status is Status.ERROR
-        assert "give a shorter --since" in said(begun, HOUR).reason
-        assert said(begun, 300).status is Status.PASS
-        # a pod that was there all the time has counted all the time
-        assert said("2026-01-01T00:00:00Z", HOUR).status is Status.PASS
+        # a pod that came before the Prometheus, after others
+        assert said(900, 2 * HOUR, HOUR).status is Status.ERROR
+        assert "give a shorter --since" in said(900, 2 * HOUR, HOUR).reason
+        assert said(900, 2 * HOUR, 300).status is Status.PASS
+        # the first of its pods, and one that was there all the time, have counted all the time
+        assert said(900, 901, HOUR).status is Status.PASS
+        assert said(2 * HOUR, 2 * HOUR, HOUR).status is Status.PASS
