@@ -246,11 +246,17 @@ def _merged(flows: Iterable[Flow]) -> list[Flow]:
 def _about(counted: Counted, flows: list[Flow]) -> str:
     number, http = round(sum(flow.count for flow in flows)), flows[0].http
     what = ("request" if http else "connection") + ("" if number == 1 else "s")
-    return f"about {number} {what} since {_text(counted.since)}"
+    return f"about {number} {what} since {_text(counted.since)}{_older(counted)}"
+
+
+def _older(counted: Counted) -> str:
+    """A proxy's counter that is seen for the first time has what it counted before in it."""
+    late = counted.knows is None or counted.knows - counted.since > datetime.timedelta(seconds=1)
+    return ", or before that, for the Prometheus is younger" if late else ""
 
 
 def _mtls(counted: Counted, flows: list[Flow]) -> str:
-    return f"about {round(sum(f.count for f in flows if f.security is Security.MTLS))} arrivals over mTLS since {_text(counted.since)}"
+    return f"about {round(sum(f.count for f in flows if f.security is Security.MTLS))} arrivals over mTLS since {_text(counted.since)}{_older(counted)}"
 
 
 def _text(when: datetime.datetime) -> str:

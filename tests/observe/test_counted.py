@@ -97,6 +97,11 @@ def test_where_targets_have_other_names_than_addresses_arrivals_are_sign_enough_
     assert check([flow(3, Security.MTLS)], scraped={}).status is Status.PASS
 
 
+def test_a_prometheus_that_is_younger_than_the_time_asked_about_may_count_what_was_before() -> None:
+    assert "or before that" in check([flow(3)], knows=NOW - HOUR / 2).findings[0].message
+    assert "or before that" not in check([flow(3)]).findings[0].message
+
+
 def test_a_workload_that_is_gone_is_told_of_all_the_same() -> None:
     given = Counted(name="http://prom", asked=NOW, since=NOW - HOUR, flows=(flow(4, to="old"),), scraped={"10.0.0.1": True}, knows=NOW - HOUR)
     found = {c.id: c.status for c in counted.checks(given, counted.proxied(MESH, ["shop"]), MESH)}
