@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from meshtls.cli import expect
 from meshtls.cli.options import Duration, Options, same_cluster, shared
 
 if TYPE_CHECKING:
@@ -58,12 +59,15 @@ _LABEL = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_./]*")
     "--ready-timeout", type=Duration(), default="60s", show_default=True, help="For a probe pod to become ready."
 )
 @click.option("--keep", is_flag=True, help="Leave the probe pods, to look at them.")
+@expect.OPTION
 @click.option("--dry-run", is_flag=True, help="Print what would be created, and create nothing.")
 def probe(options: Options, **given: Any) -> None:
     """Deploy clients and servers with and without sidecar, and show expectation beside observation.
 
     Also takes the fingerprint of every port of the pods that are there: two TLS handshakes tell STRICT, PERMISSIVE or not
     enforced, and no byte of payload is sent. Everything it creates is gone afterwards, also after Ctrl-C.
+
+    With --expect it also looks at what the file says, and without -n in the namespaces that this takes.
 
     Exit codes: 0 all as expected, 1 findings, 2 usage, 3 something could not be told, 124 timeout, 130 interrupted.
     """
@@ -74,6 +78,8 @@ def probe(options: Options, **given: Any) -> None:
     settings, offers = _settings(options, given), _offers(given["offers"])
     if given["fingerprint_only"] and given["no_fingerprint"]:
         raise click.UsageError("--fingerprint-only and --no-fingerprint exclude each other")
+    if given["expected"] and (given["no_fingerprint"] or options.selector):
+        raise click.UsageError("--expect needs the fingerprint of every pod: it excludes --no-fingerprint and -l")
     if options.all_namespaces and not given["fingerprint_only"]:
         raise click.UsageError("-A needs --fingerprint-only: probe pods in every namespace would be too many")
     with (
@@ -94,24 +100,31 @@ def _probe(
     import datetime
 
     from meshtls.cluster.owned import Run
+    from meshtls.probe import compare
     from meshtls.probe import run as hand
     from meshtls.probe.known import Known
     from meshtls.probe.plan import Wanted, plan
     from meshtls.sources import load
 
-    namespaces = _namespaces(client, options)
+    asked = expect.Asked(given["expected"])
+    named = not asked.expected or options.namespaces or options.all_namespaces
+    namespaces = _namespaces(client, options) if named else ()
+    mesh = _selected(load(client=client), options)
+    if asked.expected:
+        asked.look(mesh)
+        namespaces = namespaces if named else asked.named()
     draft.title = (
         f"Probe of {', '.join(namespaces)}" if len(namespaces) < 9 else f"Probe of {len(namespaces)} namespaces"
     )
-    mesh = _selected(load(client=client), options)
     wanted = Wanted(
         namespaces=namespaces,
         offers=offers,
         cells=not given["fingerprint_only"],
         fingerprint=not given["no_fingerprint"],
+        also=asked.also,
     )
     planned = _uncaptured(plan(mesh, wanted, Known(mesh).of_pod), mesh, settings)
-    programs, certs = hand.programs(), _certs(offers, mesh.config.trust_domain, namespaces[0])
+    programs, certs = hand.programs(), _certs(offers, mesh.config.trust_domain, namespaces[0] if namespaces else "default")
     if given["dry_run"]:
         _show(hand.manifests(planned, settings, programs, certs), options)
         raise click.exceptions.Exit(0)
@@ -134,6 +147,8 @@ def _probe(
         )
     finally:
         _fill(draft, mesh, collected, run.cleanup_command)
+        if asked.expected:
+            draft.checks += asked.checks(mesh, collected.plan, compare.Seen(collected.plan, collected.observations, collected.logged), namespaces)
 
 
 def _fill(draft: "Draft", mesh: "Mesh", collected: "Collected", cleanup_command: str) -> None:

@@ -21,6 +21,7 @@ from meshtls.model.check import Check, Confidence, Finding, Severity, Status
 from meshtls.policy.server import UNKNOWN
 
 GROUP = "expectations"
+OUTSIDE = "OUTSIDE"  # not asked, because the user asked about other namespaces
 SATISFIES = {
     "MTLS": ("MTLS",), "PLAINTEXT": ("PLAINTEXT",), "WORKS": ("MTLS", "PLAINTEXT", "WORKS"),
     "REFUSED": ("REFUSED",), "BREAKS": ("REFUSED", "BREAKS"),
@@ -30,7 +31,7 @@ SATISFIES = {
 class Answer(msgspec.Struct, frozen=True):
     """What became of a call of these clients, or what a port enforces (`clients` is empty, `port` `*`: any that nothing declares).
 
-    `got`: MTLS, PLAINTEXT, WORKS (in several ways), REFUSED, BREAKS (otherwise, or at some endpoints), or a mode; UNKNOWN.
+    `got`: MTLS, PLAINTEXT, WORKS (in several ways), REFUSED, BREAKS (otherwise, or at some endpoints), or a mode; UNKNOWN; OUTSIDE.
     """
 
     clients: tuple[str, ...]
@@ -74,17 +75,21 @@ def unknown(expected: Expected, reason: str) -> list[Check]:
 
 
 class _Judged:
-    """An expectation while answers come in. `wrong`: (server, port of a call, got, who accepts it, what has ended) -> clients or ports, because."""
+    """An expectation while answers come in. `wrong`: (server, port of a call, got, because, who accepts it, what has ended) -> clients or ports."""
 
     def __init__(self, expected: Expected, path: str, each: Call | Modes, today: datetime.date, confidence: Confidence) -> None:
         self.expected, self.path, self.each, self.day, self.confidence = expected, path, each, today, confidence
-        self.asked = 0
-        self.wrong: dict[tuple[str, str, str, str, str], tuple[list[str], tuple[str, ...]]] = {}
+        self.asked = self.outside = 0
+        self.wrong: dict[tuple[str, str, str, tuple[str, ...], str, str], list[str]] = {}
         self.unknown: dict[str, None] = {}
         self.needed: set[str] = set()
 
     def take(self, answer: Answer) -> None:
         """Count what is as it should be, note what is not; what an exception takes out is told apart."""
+        if answer.got == OUTSIDE:
+            self.outside += len(answer.clients or ("",))
+            self.needed |= {f"{self.path}.except[{i}]" for i in range(len(self.each.except_))}
+            return
         self.asked += len(answer.clients or ("",))
         call = isinstance(self.each, Call)
         if answer.got in SATISFIES[self.each.must] if isinstance(self.each, Call) else answer.got == self.each.mode:
@@ -95,8 +100,8 @@ class _Judged:
                 why = "; ".join(answer.because[-2:]) or "not known"
                 self.unknown[f"{f'{client} -> ' if client else ''}{answer.server}:{answer.port}: {why}"] = None
             else:
-                key = (answer.server, answer.port if call else "", answer.got, accepted, ended)
-                self.wrong.setdefault(key, ([], answer.because))[0].append(client if call else answer.port)
+                key = (answer.server, answer.port if call else "", answer.got, answer.because, accepted, ended)
+                self.wrong.setdefault(key, []).append(client if call else answer.port)
 
     def _excepted(self, client: str, answer: Answer) -> tuple[str, str]:
         """(who takes this out, which exceptions of it have ended)."""
@@ -111,7 +116,7 @@ class _Judged:
                 ended.append(f"the exception of {exception.owner} ({where}) ended on {exception.until}")
         return "", "; ".join(ended)
 
-    def _finding(self, server: str, port: str, got: str, accepted: str, ended: str, told: list[str], because: tuple[str, ...]) -> Finding:
+    def _finding(self, server: str, port: str, got: str, because: tuple[str, ...], accepted: str, ended: str, told: list[str]) -> Finding:
         line, column = self.expected.at(self.path)
         some = ", ".join(told) if len(told) <= 3 else f"{', '.join(told[:2])} and {len(told) - 2} more"
         if isinstance(self.each, Call):
@@ -124,17 +129,19 @@ class _Judged:
 
     def check(self, lacking: Callable[[Call | Modes], str]) -> Check:
         """The verdict on all that came in."""
-        findings = tuple(self._finding(*key, *told) for key, told in self.wrong.items())
+        findings = tuple(self._finding(*key, told) for key, told in self.wrong.items())
         first = list(self.unknown)
         reason = "; ".join(first[:3]) + (f"; and {len(first) - 3} more" if len(first) > 3 else "")
-        if not self.asked:
+        if not self.asked and self.outside:
+            status, reason = Status.SKIP, "it is about other namespaces than -n"
+        elif not self.asked:
             status, findings = Status.FAIL, (self._nothing(lacking(self.each)),)
         elif any(not f.accepted for f in findings):
             status, reason = Status.FAIL, f"besides, it could not be told: {reason}" if first else ""
         elif first:
             status = Status.ERROR
         else:
-            status, reason = Status.PASS, f"looked at: {self.asked}"
+            status, reason = Status.PASS, f"looked at: {self.asked}" + (f"; outside of -n: {self.outside}" if self.outside else "")
         return Check(id=self.each.says, title=_title(self.each), status=status, group=GROUP, reason=reason, findings=findings)
 
     def _nothing(self, what: str) -> Finding:

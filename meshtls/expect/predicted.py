@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 from functools import cached_property
 
+import msgspec
+
 from meshtls.expect.file import Call, Modes
 from meshtls.expect.judge import Answer
 from meshtls.expect.match import is_port, is_service, matches, named
 from meshtls.model.mesh import Mesh
+from meshtls.model.objects import Pod
 from meshtls.model.workload import Workload
-from meshtls.policy.calls import Outcome, Where
+from meshtls.policy.calls import Kind, Outcome
 from meshtls.policy.client import MTLS, PLAINTEXT, TLS
 from meshtls.policy.dataplane import GATEWAY
 from meshtls.policy.predict import Table
@@ -27,6 +30,19 @@ def got(outcome: Outcome) -> str:
     return UNKNOWN
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """A call that is meant, of one class of clients. `ends`: the pods (None: not of the input) and ports that it may end at."""
+
+    clients: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    server: str
+    port: int
+    name: str
+    ends: tuple[tuple[Pod | None, int], ...]
+    outcome: Outcome
+    straight: bool
+
+
 class Predicted:
     """The answers of `meshtls predict`."""
 
@@ -36,32 +52,34 @@ class Predicted:
 
     def calls(self, call: Call) -> Iterator[Answer]:
         """An answer for each class of clients and each port that is meant."""
-        classes = [(key, some) for key in self.table.classes if (some := tuple(named(call.from_, self.table.members(key))))]
-        for where in self.services(call):
-            for key, some in classes:
-                yield self._answer(some, where.host.ref, where.port.number, self.table.outcome(key, where), where.port.name)
-        for workload, port in self.addresses(call):
+        for each in self.asked(call):
+            yield Answer(each.clients, each.server, str(each.port), got(each.outcome), tuple(str(b) for b in each.outcome.because), each.name)
+
+    def asked(self, call: Call) -> Iterator[Asked]:
+        """Every call that is meant, by class of clients."""
+        table = self.table
+        classes = [(key, some) for key in table.classes if (some := tuple(named(call.from_, table.members(key))))]
+        for where in table.calls.ports() if is_service(call.to) else ():
+            if matches(call.to, where.host.ref, "Service") and is_port(call.port, where.port.number, where.port.name):
+                ends = tuple((e.pod, e.port) for e in table.calls.endpoints(where))
+                for key, some in classes:
+                    kinds = table.kinds(key)
+                    straight = all(table.calls.straight(kind, where) for kind in kinds)
+                    yield Asked(some, kinds, where.host.ref, where.port.number, where.port.name, ends, table.outcome(key, where), straight)
+        for workload, port in self._addresses(call):
+            ends = tuple((face.pod, port) for face in table.engine.faces[workload.ref])
             for key, some in classes:
                 if others := tuple(ref for ref in some if ref != workload.ref):
-                    yield self._answer(others, workload.ref, port, self.table.direct(key, workload, port))
+                    outcome = table.direct(key, workload, port)
+                    yield Asked(others, table.kinds(key), workload.ref, port, "", ends, outcome, outcome.sends == PLAINTEXT)
 
-    def services(self, call: Call) -> Iterator[Where]:
-        """The ports of Services that are called."""
-        if is_service(call.to):
-            for where in self.table.calls.ports():
-                if matches(call.to, where.host.ref, "Service") and is_port(call.port, where.port.number, where.port.name):
-                    yield where
-
-    def addresses(self, call: Call) -> Iterator[tuple[Workload, int]]:
+    def _addresses(self, call: Call) -> Iterator[tuple[Workload, int]]:
         """The workloads, and ports of their pods, that are called by address."""
         if not is_service(call.to):
             for workload in self.mesh.workloads:
                 if matches(call.to, workload.ref) and self.table.engine.faces[workload.ref]:
                     ports = (call.port,) if isinstance(call.port, int) else self.table.ports_of(workload)
                     yield from ((workload, port) for port in ports if is_port(call.port, port))
-
-    def _answer(self, clients: tuple[str, ...], server: str, port: int, outcome: Outcome, name: str = "") -> Answer:
-        return Answer(clients, server, str(port), got(outcome), tuple(str(b) for b in outcome.because), name)
 
     @cached_property
     def _modes(self) -> list[tuple[str, WorkloadMode]]:

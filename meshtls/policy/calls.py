@@ -194,7 +194,7 @@ class Calls:
 
     def _to_service(self, kind: Kind, where: Where) -> Outcome:
         host, port = where.host, where.port
-        endpoints = self._endpoints(where)
+        endpoints = self.endpoints(where)
         http = port.protocol in HTTP
         plane = kind.face.plane
         if plane.kind in (BARE, AMBIENT):
@@ -210,13 +210,22 @@ class Calls:
         client = self._client(kind)
         return join([self._through(client, path, called, http, host) for path, called in paths])
 
-    def _endpoints(self, where: Where) -> tuple[Endpoint, ...]:
+    def endpoints(self, where: Where) -> tuple[Endpoint, ...]:
+        """Where a call to a Service's port may end, if no route leads it elsewhere."""
         host, number = where.host, where.port.number
         endpoints = answering(self.engine.cluster.endpoints(host).get(number, ()))
         if host.resolution != PASSTHROUGH:
             return endpoints
         # a headless service's name leads to its pods, its port is called there as it is
         return tuple(e if e.port == number else msgspec.structs.replace(e, port=number) for e in endpoints)
+
+    def straight(self, kind: Kind, where: Where) -> bool:
+        """Whether a call ends at the Service's own endpoints, all of them: no route leads it elsewhere, or to a subset."""
+        if kind.face.plane.kind in (BARE, AMBIENT, PROXYLESS):
+            return True
+        own = (where.host.hostname, "")
+        paths = [path for path, _ in self._way(kind, where).paths]
+        return bool(paths) and all(p.passthrough or [(c.host, c.subset) for c in p.clusters] == [own] for p in paths)
 
     def _way(self, kind: Kind, where: Where) -> Way:
         key = (kind.family, where.host.ref, where.port.number)
@@ -232,7 +241,7 @@ class Calls:
         host, port, plane = where.host, where.port, kind.face.plane
         if plane.kind == PROXYLESS:
             return ()
-        endpoints = self._endpoints(where)
+        endpoints = self.endpoints(where)
         if plane.kind == GATEWAY:
             return ((Path(clusters=(Cluster(host.hostname, "", port.number),)), endpoints),)
         outbound = self._out(kind)

@@ -77,6 +77,9 @@ class Table:
     def members(self, key: tuple[object, ...]) -> list[str]:
         return self._members.get(key, [])
 
+    def kinds(self, key: tuple[object, ...]) -> tuple[Kind, ...]:
+        return self._kinds[key]
+
     def outcome(self, key: tuple[object, ...], where: Where) -> Outcome:
         return join([self.calls.to_service(kind, where) for kind in self._kinds[key]])
 

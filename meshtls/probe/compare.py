@@ -16,7 +16,7 @@ import msgspec
 
 from meshtls.model.check import Cell, Check, Finding, Matrix, Severity, Status
 from meshtls.probe import fingerprint
-from meshtls.probe.case import PORT_NAMES, Case, Client, Expectation, Handshake, Mode, Outcome, Port, Server, Target
+from meshtls.probe.case import HTTP, PORT_NAMES, Case, Client, Expectation, Handshake, Mode, Outcome, Port, Server, Target
 from meshtls.probe.plan import Plan
 from meshtls.probe.read import Observation, not_run
 
@@ -195,16 +195,11 @@ def _shown(verdict: Verdict) -> str:
 
 
 def fingerprints(plan: Plan, seen: Seen) -> tuple[tuple[Check, ...], tuple[Matrix, ...]]:
-    """The mode of every port that was there before, beside what the policies say."""
-    pairs: dict[Target, dict[str, Observation]] = {}
-    for shake in plan.handshakes:
-        pairs.setdefault(shake.target, {})[shake.kind] = seen.of(shake)
+    """The mode of every port that was there before, seen from its own namespace, beside what the policies say."""
     cells, found = [], []
-    for target, answers in pairs.items():
-        if target.ambient:
-            mode, why = fingerprint.ambient(answers[fingerprint.SILENT])
-        else:
-            mode, why = fingerprint.mode(answers[fingerprint.WITH_ALPN], answers[fingerprint.WITHOUT_ALPN])
+    for (origin, target), (mode, why, _) in ports_seen(plan, seen).items():
+        if origin != target.namespace:
+            continue
         known = target.mode is not Mode.UNKNOWN and mode is not Mode.UNKNOWN
         ok = _agree(target, mode) if known else None
         cells.append(
@@ -228,6 +223,32 @@ def fingerprints(plan: Plan, seen: Seen) -> tuple[tuple[Check, ...], tuple[Matri
         cells=tuple(cells),
     )
     return tuple(found), (matrix,)
+
+
+def ports_seen(plan: Plan, seen: Seen) -> dict[tuple[str, Target], tuple[Mode, str, bool]]:
+    """(namespace of the client, port) -> its mode on the wire, why, and whether the application speaks TLS of its own."""
+    pairs: dict[tuple[str, Target], dict[str, Observation]] = {}
+    for shake in plan.handshakes:
+        pairs.setdefault((shake.client.namespace, shake.target), {})[shake.kind] = seen.of(shake)
+    found = {}
+    for (origin, target), answers in pairs.items():
+        if target.ambient:
+            found[origin, target] = (*fingerprint.ambient(answers[fingerprint.SILENT]), False)
+        else:
+            plain = answers[fingerprint.WITHOUT_ALPN]
+            found[origin, target] = (*fingerprint.mode(answers[fingerprint.WITH_ALPN], plain), plain.outcome is Outcome.TLS)
+    return found
+
+
+def mutual_seen(plan: Plan, seen: Seen) -> dict[tuple[str, str], tuple[bool | None, str]]:
+    """(client's namespace, server's) -> whether mTLS between our pods with sidecar worked by the Service's name, and what was seen."""
+    found: dict[tuple[str, str], tuple[bool | None, str]] = {}
+    for case in plan.cases:
+        if case.offer.name == "mtls" and case.server.meshed and case.port == HTTP:
+            outcome = seen.outcome(case)
+            says = f"observed: mTLS of {case.client.title} to {case.server.title}: {outcome}"
+            found[case.client.namespace, case.server.namespace] = (None if outcome in UNKNOWN else outcome is Outcome.MTLS, says)
+    return found
 
 
 def _agree(target: Target, mode: Mode) -> bool:

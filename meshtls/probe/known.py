@@ -20,7 +20,7 @@ from meshtls.probe.expect import expectation
 
 _MODES = {"STRICT": Mode.STRICT, "PERMISSIVE": Mode.PERMISSIVE, "DISABLE": Mode.UNENFORCED, "NONE": Mode.UNENFORCED}
 # without these, what a sidecar sends is a guess
-_CLIENT_SIDE = ("DestinationRule", "VirtualService", "Sidecar", "ConfigMap")
+CLIENT_SIDE = ("DestinationRule", "VirtualService", "Sidecar", "ConfigMap")
 
 
 def with_ours(mesh: Mesh, live: Iterable[dict[str, Any]]) -> Mesh:
@@ -72,7 +72,7 @@ class Known:
         missing = next(
             (
                 f"{kind}s could not be read: {self._mesh.absent[kind]}"
-                for kind in _CLIENT_SIDE
+                for kind in CLIENT_SIDE
                 if kind in self._mesh.absent
             ),
             "",

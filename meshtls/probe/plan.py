@@ -6,6 +6,7 @@ and no byte of payload.  What is left out is a SKIP with its reason, never silen
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
 
 import msgspec
 
@@ -36,12 +37,16 @@ ModeOfPort = Callable[[Pod, int], tuple[Mode, tuple[str, ...]]]
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user asks for. `cells`: probe with servers of ours; `fingerprint`: handshakes with what is there."""
+    """What the user asks for. `cells`: probe with servers of ours; `fingerprint`: handshakes with what is there.
+
+    `also`: (client's namespace, pod's namespace, pod, port) of handshakes from other namespaces than the pod's own.
+    """
 
     namespaces: tuple[str, ...]
     offers: tuple[str, ...] = DEFAULT_OFFERS
     cells: bool = True
     fingerprint: bool = True
+    also: frozenset[tuple[str, str, str, int]] = frozenset()
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,11 +119,11 @@ def plan(mesh: Mesh, wanted: Wanted, mode_of: ModeOfPort) -> Plan:
         found, left_out = targets(mesh, wanted.namespaces, mode_of)
         skipped += left_out
         for target in found:
-            client = Client(namespace=target.namespace, meshed=False)
+            from_ = [ns for ns in wanted.namespaces if ns == target.namespace or (ns, target.namespace, target.pod, target.port.number) in wanted.also]
             kinds = (fingerprint.SILENT,) if target.ambient else (fingerprint.WITH_ALPN, fingerprint.WITHOUT_ALPN)
             handshakes += [
-                Handshake(id=f"f{len(handshakes) + i}", client=client, target=target, kind=kind)
-                for i, kind in enumerate(kinds)
+                Handshake(id=f"f{len(handshakes) + i}", client=Client(namespace=ns, meshed=False), target=target, kind=kind)
+                for i, (ns, kind) in enumerate(product(from_, kinds))
             ]
         clients += sorted({h.client for h in handshakes if h.client not in clients}, key=lambda c: c.namespace)
     asking = {case.client for case in cases} | {shake.client for shake in handshakes}

@@ -120,3 +120,20 @@ def test_where_nothing_could_be_looked_at_no_expectation_passes():
     found = judge.unknown(expected(), "pods could not be read")
 
     assert [(c.status, c.reason) for c in found] == [(Status.ERROR, "pods could not be read")]
+
+
+def test_clients_that_are_wrong_for_different_reasons_are_told_apart():
+    one, two = answer("PLAINTEXT", "Deployment/a/x"), Answer(("Deployment/a/y",), "Service/b/s", "80", "PLAINTEXT", ("another",))
+    (check,) = checks(expected(), one, two)
+
+    assert [(f.because, "a/x" in f.message, "a/y" in f.message) for f in check.findings] == [(("why",), True, False), (("another",), False, True)]
+
+
+def test_what_is_outside_of_the_question_is_counted_and_alone_it_is_no_answer():
+    told = expected(excepted="{from: a/old, owner: team-a, until: 2027-01-01}")
+    check, exceptions = checks(told, answer("MTLS"), answer("OUTSIDE", "Deployment/a/x", "Deployment/a/y"))
+    (alone,) = checks(expected(), answer("OUTSIDE"))
+
+    assert (check.status, check.reason) == (Status.PASS, "looked at: 1; outside of -n: 2")
+    assert exceptions.status is Status.PASS, "whether it is needed was not looked at"
+    assert alone.status is Status.SKIP
