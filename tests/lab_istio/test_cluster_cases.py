@@ -36,8 +36,9 @@ def objects(case):
     later = {**home, "name": "x", "creationTimestamp": "2026-01-02T00:00:00Z"}
     if "rule" in case:
         yield {"kind": "DestinationRule", "metadata": later, "spec": {"host": HOST, "trafficPolicy": case["rule"]}}
-    if "ingress" in case:
-        yield {"kind": "Sidecar", "metadata": later, "spec": {"ingress": case["ingress"], "egress": [{"hosts": ["*/*"]}]}}
+    if "ingress" in case or "egress" in case:
+        listeners = {"ingress": case.get("ingress", []), "egress": [*case.get("egress", []), {"hosts": ["*/*"]}]}
+        yield {"kind": "Sidecar", "metadata": later, "spec": listeners}
     if "entry" in case:
         yield {"kind": "ServiceEntry", "metadata": later, "spec": {"hosts": [HOST], **case["entry"]}}
 
@@ -77,6 +78,14 @@ def listens(listener):
     return sorted(found)
 
 
+def leads(listener):
+    """How each connection out is handled, and whether the listener has a socket of its own."""
+    chains = [*listener["filter_chains"], *([listener["default_filter_chain"]] if "default_filter_chain" in listener else [])]
+    kinds = ["http" if "http" in c["filters"][-1]["name"] else "tcp" for c in chains]
+    sniffed = ["sniffed"] * any(c.get("filter_chain_match") for c in chains)
+    return " ".join([*kinds, *sniffed, *["bound"] * listener.get("bind_to_port", True)])
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c["name"])
 def test_the_configuration_is_istiods(case):
     world = World.of(objects(case))
@@ -88,6 +97,9 @@ def test_the_configuration_is_istiods(case):
     if "listens" in case:
         got = {r["name"]: listens(r) for r in istio.listeners(world, pod).items if r["traffic_direction"] == "INBOUND"}
         assert got == case["listens"]
+    if "leads" in case:
+        found = {r["name"]: r for r in istio.listeners(world, pod).items if r["traffic_direction"] == "OUTBOUND"}
+        assert {name: leads(found[name]) if name in found else None for name in case["leads"]} == case["leads"]
     if "domains" in case:
         assert world.trust_domains == case["domains"]
-    assert {"clusters", "listens", "domains"} & case.keys()
+    assert {"clusters", "listens", "leads", "domains"} & case.keys()

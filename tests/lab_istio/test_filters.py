@@ -268,7 +268,14 @@ def test_the_drain_time_is_the_meshs(mesh, seconds):
     found = world(MESH % mesh)
     flags = istio.arguments(found, found.pods_by_name["echo", "b"])
     assert flags[flags.index("--drain-time-s") + 1] == str(seconds)
-    assert drain_seconds(found) == seconds
+    assert drain_seconds(found.pods_by_name["echo", "b"], found) == seconds
+
+
+def test_the_drain_time_is_what_the_injector_wrote_into_the_proxy():
+    found = world(MESH % "defaultConfig: {drainDuration: 5s}")
+    pod = found.pods_by_name["echo", "b"]
+    proxy = {"name": "istio-proxy", "env": [{"name": "PROXY_CONFIG", "value": '{"drainDuration":"1m30s"}'}]}
+    assert drain_seconds({**pod, "spec": {**pod["spec"], "containers": [proxy]}}, found) == 90
 
 
 def test_every_socket_of_the_proxy_is_marked_and_calls_to_the_own_ports_come_from_127_0_0_6():
@@ -283,6 +290,16 @@ def test_every_socket_of_the_proxy_is_marked_and_calls_to_the_own_ports_come_fro
         )
 
 
-def test_mesh_configuration_that_is_no_mapping_is_the_users_fault():
+UNREADABLE = ["[a]", "{", "trustDomain: [a]", "trustDomainAliases: a", "enableAutoMtls: 1", "defaultConfig: {drainDuration: soon}", "h2UpgradePolicy: MAYBE"]
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
+def test_mesh_configuration_that_cannot_be_read_is_as_it_was_or_the_users_fault(text):
     with pytest.raises(InputError, match="istio-system/istio"):
-        assert world(MESH % "[a]").mesh
+        assert world(MESH % text).mesh
+    found = world(MESH % text)
+    assert World(found.lists, last={"trustDomain": "before"}).mesh == {"trustDomain": "before"}
+
+
+def test_a_null_in_mesh_configuration_is_nothing_said():
+    assert world(MESH % "{trustDomain: null, h2UpgradePolicy: null}").mesh["trustDomain"] == "cluster.local"

@@ -82,7 +82,7 @@ def from_files(value, directory):
 
 def secrets(directory):
     authority = Authority(datetime.datetime.now(datetime.UTC))
-    chain, key = authority.issue(authority.identity("my", "foo"), datetime.datetime.now(datetime.UTC))
+    chain, key = authority.issue("spiffe://cluster.local/ns/my/sa/foo", datetime.datetime.now(datetime.UTC))
     bodies = {
         "default": {
             "tls_certificate": {"certificate_chain": {"inline_string": chain}, "private_key": {"inline_string": key}}

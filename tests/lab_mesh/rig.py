@@ -86,18 +86,21 @@ def rig(objects: Iterable[Json], pods: Iterable[Json], mesh: Json | None = None)
 
 
 def serving(pod: Json, lab: Lab) -> Json:
-    """The pod with the server in it: `ports` of its only container are what it listens on."""
-    metadata = pod["metadata"]
+    """The pod with the server in it: it listens on the `args` of its only container, or else on its `ports`."""
+    metadata, given = pod["metadata"], pod["spec"]["containers"][0]
     name = name_of(pod)
-    ports = [str(port["containerPort"]) for port in pod["spec"]["containers"][0]["ports"]]
+    places = given.get("args") or [str(port["containerPort"]) for port in given["ports"]]
+    ip, _, port = places[-1].rpartition(":")
+    asked = f"import socket; socket.create_connection(({ip!r}, {port}))"
+    probe = {"exec": {"command": ["python3", "-c", asked]}, "timeoutSeconds": 10} if ip else {"tcpSocket": {"port": int(port)}}
     container = {
         "name": "app",
         "image": "python:3",
-        "command": ["python3", "-c", SERVER, *ports, token(lab, name)],
+        "command": ["python3", "-c", SERVER, *places, token(lab, name)],
         "env": [{"name": "NAME", "value": name}],
-        "ports": pod["spec"]["containers"][0]["ports"],
+        "ports": given["ports"],
         # a container without a probe is ready before its program listens; asked until it does, and then hardly ever
-        "readinessProbe": {"tcpSocket": {"port": int(ports[-1])}, "periodSeconds": 600},
+        "readinessProbe": {**probe, "periodSeconds": 600},
     }
     spec = {"containers": [container], "terminationGracePeriodSeconds": 1}
     if account := pod["spec"].get("serviceAccountName"):

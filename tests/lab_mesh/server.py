@@ -1,6 +1,6 @@
 """A pod's application: on each port it answers an HTTP request with HTTP and anything else with a line, both with its name.
 
-python -c SOURCE PORT... TOKEN
+python -c SOURCE PLACE... TOKEN        PLACE: a port of all addresses, or IP:PORT
 """
 
 import asyncio
@@ -27,8 +27,9 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def main() -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    for port in sys.argv[1:-1]:
-        await asyncio.start_server(serve, "0.0.0.0", int(port))
+    for place in sys.argv[1:-1]:
+        ip, _, port = place.rpartition(":")
+        await asyncio.start_server(serve, ip or "0.0.0.0", int(port))
     await stop.wait()
 
 

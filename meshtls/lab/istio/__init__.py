@@ -14,8 +14,7 @@ Written from Istio's source at one commit; it knows nothing of meshtls.policy, s
 
 A World is a snapshot: make a new one when objects change, and ask again for each pod with a proxy (`has_proxy(pod)`);
 equal content has an equal `version`, so an unchanged pod needs no push. Within one World, what pods share is made and
-encoded once. The pod must have `status.podIP`. Raises InputError where MeshConfig cannot be read: keep the last good World, as
-istiod does.
+encoded once. The pod must have `status.podIP`. MeshConfig that cannot be read is as it was in the World before (`last`), as for istiod.
 
 How to serve it: Envoy asks by REST, POST /v3/discovery:{listeners,clusters,routes,secrets} on the unix socket
 `xds_socket`, clusters before listeners; for endpoints by one gRPC stream on the same socket. Secrets are named `default` (certificate and key of the pod's service account) and `ROOTCA` (validation

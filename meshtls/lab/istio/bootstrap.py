@@ -1,8 +1,9 @@
 """What an Envoy starts with: its name, where its configuration comes from, its admin socket. The rest is dynamic."""
 
-from meshtls.lab.istio import envoy
+from meshtls.lab.api.istio_rules import duration_s
+from meshtls.lab.istio import envoy, meshconfig
 from meshtls.lab.istio.envoy import Json
-from meshtls.lab.istio.objects import DOMAIN, Obj, at, labels, name_of, namespace_of, pod_ip
+from meshtls.lab.istio.objects import DOMAIN, Obj, labels, name_of, namespace_of, pod_ip, proxy_variable
 from meshtls.lab.istio.world import World
 
 
@@ -12,17 +13,16 @@ def node_id(pod: Obj) -> str:
     return f"sidecar~{pod_ip(pod)}~{name_of(pod)}.{namespace}~{namespace}.svc.{DOMAIN}"
 
 
-def drain_seconds(world: World) -> int:
-    """Seconds that an old listener's connections live: drainDuration of the mesh's proxy configuration, else 45."""
-    text = str(at(world.mesh, "defaultConfig", "drainDuration") or world.mesh.get("drainDuration") or "45s")
-    units = {"s": 1, "m": 60, "h": 3600}
-    return round(float(text[:-1]) * units[text[-1]]) if text[-1] in units else round(float(text))
+def drain_seconds(pod: Obj, world: World) -> int:
+    """Seconds that an old listener's connections live: drainDuration as the injector wrote it into the proxy, else the mesh's, else 45."""
+    config = meshconfig.proxy(proxy_variable(pod, "PROXY_CONFIG") or "{}", world.mesh)
+    return round(duration_s(config.get("drainDuration") or "45s") or 0)
 
 
 def arguments(world: World, pod: Obj) -> list[str]:
     """Envoy's flags, apart from the configuration's path."""
     options = {
-        "--drain-time-s": str(drain_seconds(world)),
+        "--drain-time-s": str(drain_seconds(pod, world)),
         "--drain-strategy": "immediate",
         "--concurrency": "1",
         "--service-node": node_id(pod),

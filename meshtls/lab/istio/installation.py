@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from meshtls.lab.istio import meshconfig
 from meshtls.lab.istio.objects import DOMAIN, ROOT, Obj, overlaid
 
 VERSION = "1.32-dev"
@@ -82,9 +83,12 @@ def webhook() -> Obj:
 
 
 def installation(mesh: Obj | None = None, values: Obj | None = None) -> list[Obj]:
-    """The objects to create first. `mesh` and `values` are laid over the defaults, key by key."""
+    """The objects to create first. `mesh` and `values` are laid over the defaults, key by key. Raises InputError for a `mesh` that
+    is no MeshConfig."""
+    text = yaml.safe_dump({**MESH, **(mesh or {})})
+    meshconfig.mesh(text)
     injector = {"config": yaml.safe_dump(CONFIG), "values": json.dumps(overlaid(VALUES, values or {}))}
-    settings = {"mesh": yaml.safe_dump({**MESH, **(mesh or {})}), "meshNetworks": "networks: {}\n"}
+    settings = {"mesh": text, "meshNetworks": "networks: {}\n"}
     return [
         _object("v1", "Namespace", ROOT, {"kubernetes.io/metadata.name": ROOT}),
         _object("v1", "ConfigMap", "istio", LABELS, data=settings),

@@ -18,6 +18,9 @@ from meshtls.lab.istio.objects import AUTO, HTTP, TCP, TLS, Obj, Port, Service
 from meshtls.lab.istio.scope import Listener
 from meshtls.lab.istio.virtualservice import VirtualService
 
+EXPLICIT = "http_proxy"
+RESERVED = (*OWN_PORTS, envoy.OUTBOUND_PORT, envoy.INBOUND_PORT)
+
 
 class Chain(msgspec.Struct, frozen=True):
     """A filter chain to be. `sniffed`: of what comes, it takes plain HTTP only."""
@@ -71,29 +74,24 @@ class Builder:
         for listener in self.scope.listeners:
             declared = listener.declared.get("port") or {}
             protocol = str(declared.get("protocol", "")).lower()
-            if protocol == "http_proxy":
-                continue  # explicit HTTP proxies are not translated
+            if protocol == EXPLICIT:
+                continue  # a forward proxy, not translated
             bound = self.proxy.interception == "NONE" or listener.declared.get("captureMode") == "NONE"
             bind = listener.declared.get("bind") or ("127.0.0.1" if bound else "")
-            if listener.port:
-                port = Port(declared.get("name") or "", listener.port, protocol if protocol in HTTP | TCP else AUTO)
-                for service in listener.services:
-                    self._add(listener, service, port, bind, bound)
-                continue
-            for entry in self.entries.values():
+            named = Port(declared.get("name") or "", listener.port, protocol if protocol in HTTP | TCP else AUTO)
+            for entry in self.entries.values() if not listener.port else ():
                 entry.locked = True
             for service in listener.services:
-                for port in service.ports:
-                    for address in self._addresses(service, port, bind):
+                for port in (named,) if listener.port else service.ports:
+                    if port.number in RESERVED and (bind == WILDCARD if bind else port.protocol in HTTP):
+                        continue
+                    for address in [bind] if listener.port else self._addresses(service, port, bind):
                         self._add(listener, service, port, address, bound)
         out = [self._finish(e) for e in self.entries.values()]
         return out if self.proxy.interception == "NONE" else [*out, self._virtual()]
 
     def _addresses(self, service: Service, port: Port, bind: str) -> list[str]:
         """Where a service's port is listened for: "" stands for its own place, headless TCP has each pod's address."""
-        if port.number in (envoy.OUTBOUND_PORT, envoy.INBOUND_PORT, *OWN_PORTS):
-            if bind == WILDCARD if bind else port.protocol in HTTP:
-                return []
         headless = service.resolution == "PASSTHROUGH" and service.addresses[0] == WILDCARD
         if bind or not headless or port.protocol not in TCP | {AUTO}:
             return [bind]
@@ -113,7 +111,11 @@ class Builder:
             if "/" in bind:
                 bind, cidrs = WILDCARD, service.addresses
         known = self.entries.get((bind, port.number))
-        if known is not None and (known.locked or (http and known.protocol not in TCP)):
+        if known is not None and known.locked:
+            return
+        if port.protocol == EXPLICIT:
+            known = None  # it takes the place of what is there
+        elif known is not None and http and known.protocol not in TCP:
             return
         mine = [v for v in listener.virtual_services if any(hosts.matches(h, service.hostname) for h in v.hosts)]
         make = self._tls_chains if port.protocol in TLS else self._tcp_chains
@@ -123,9 +125,9 @@ class Builder:
             table = routes.for_listener(self.proxy, port.number, host)
             name = f"outbound_{envoy.listener_name(bind, port.number)}"
             manager = filters.manager(name, table, [filters.GRPC_STATS, filters.ALPN_FILTER], self.proxy.logs.http("outbound"))
-            chains.append(Chain([manager], sniffed=auto or bind == WILDCARD))
+            chains.append(Chain([manager], sniffed=auto or (bind == WILDCARD and port.protocol != EXPLICIT)))
         if known is None or (auto and known.protocol in HTTP):
-            protocol = AUTO if http and bind == WILDCARD else port.protocol
+            protocol = AUTO if http and chains[-1].sniffed else port.protocol
             self.entries[bind, port.number] = Entry(bind, port.number, bound, chains, protocol)
             return
         if {"mongo", "mysql"} & {port.protocol, known.protocol} and port.protocol != known.protocol:

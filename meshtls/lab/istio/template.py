@@ -9,9 +9,7 @@ import json
 import re
 from typing import Any
 
-import yaml
-
-from meshtls.lab.istio import installation, probers, refusals
+from meshtls.lab.istio import installation, meshconfig, probers, refusals
 from meshtls.lab.istio.objects import DOMAIN, ROOT, Obj, annotations, at, labels, overlaid
 from meshtls.lab.istio.probers import compact
 from meshtls.lab.istio.world import World
@@ -66,8 +64,7 @@ class Injection:
         self.pod, self.world, self.values, self.rev = pod, world, values, rev
         self.notes: dict[str, str] = dict(annotations(pod))
         refusals.check(self.notes)
-        given = yaml.safe_load(self.notes.get("proxy.istio.io/config", "{}")) or {}
-        self.config: Obj = {**(world.mesh.get("defaultConfig") or {}), **given}
+        self.config = meshconfig.proxy(self.notes.get("proxy.istio.io/config", "{}"), world.mesh)
         self.mode = self._note("interceptionMode", "") or self.config.get("interceptionMode") or "REDIRECT"
         env = at(values, "pilot", "env") or {}
         native = self._note("nativeSidecar", "") or str(env.get("ENABLE_NATIVE_SIDECARS", "true"))
@@ -75,7 +72,7 @@ class Injection:
         hold = "holdApplicationUntilProxyStarts"
         self.hold = bool(self.config.get(hold) or at(values, "global", "proxy", hold))
         self.status_port = int(self.notes.get("status.sidecar.istio.io/port") or probers.STATUS_PORT)
-        self.metadata_env = {k: str(v) for k, v in (self.config.get("proxyMetadata") or {}).items()}
+        self.metadata_env: dict[str, str] = self.config.get("proxyMetadata") or {}
         self.name, self.owner = self._owner()
         self._containers()
 

@@ -7,15 +7,12 @@ A World never changes: build a new one when objects change. Services are Kuberne
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import yaml
-
 from meshtls.cluster.kinds import KINDS
-from meshtls.errors import InputError
 from meshtls.lab.api import select
-from meshtls.lab.istio import endpoints, hosts
+from meshtls.lab.istio import endpoints, hosts, meshconfig
 from meshtls.lab.istio.objects import (
     DOMAIN,
     ROOT,
@@ -37,8 +34,6 @@ from meshtls.lab.istio.objects import (
     target_port,
 )
 
-MESH_DEFAULTS: Obj = {"rootNamespace": ROOT, "trustDomain": DOMAIN, "enableAutoMtls": True, "accessLogFile": ""}
-
 # Kind -> the name under which an object store keeps its list.
 RESOURCES = {
     kind: KINDS[kind].resource
@@ -52,12 +47,6 @@ RESOURCES = {
 P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K")
-
-
-@lru_cache(maxsize=8)
-def _parsed(text: str) -> Any:
-    """YAML, read once: a World is made at every change of the cluster, MeshConfig hardly ever changes."""
-    return yaml.safe_load(text) or {}
 
 
 def _grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
@@ -86,13 +75,17 @@ class World:
     """Read-only view over lists of plain objects per resource ("pods", "peerauthentications.security.istio.io",
     ...)."""
 
-    def __init__(self, lists: Mapping[str, Iterable[Obj]], *, config_domain: str = DOMAIN, settings: object = None) -> None:
-        """`settings` equals another World's where the two differ in pods and endpoints only. `config_domain` completes short host names in Istio's own objects. It is the cluster's domain on a cluster,
-        and empty where istiod was fed from memory, as in its simulations: there `web` in namespace `a` means `web.a`,
-        which fits nothing."""
+    def __init__(
+        self, lists: Mapping[str, Iterable[Obj]], *, config_domain: str = DOMAIN, settings: object = None, last: Obj | None = None
+    ) -> None:
+        """`settings` equals another World's where the two differ in pods and endpoints only; `last` is the `mesh` of the
+        World before. `config_domain` completes short host names in Istio's own objects. It is the cluster's domain on a
+        cluster, and empty where istiod was fed from memory, as in its simulations: there `web` in namespace `a` means
+        `web.a`, which fits nothing."""
         self.lists = {resource: list(items) for resource, items in lists.items()}
         self.config_domain = config_domain
         self.settings = object() if settings is None else settings
+        self._last = last
         self._cache: dict[Any, Any] = {}
 
     @classmethod
@@ -144,15 +137,9 @@ class World:
 
     @cached_property
     def mesh(self) -> Obj:
-        """MeshConfig: key `mesh` of ConfigMap istio-system/istio over the defaults. Raises InputError when it is no
-        mapping."""
-        try:
-            given = _parsed((self.settings_of("istio") or {}).get("mesh") or "{}")
-        except yaml.YAMLError as error:
-            raise InputError(f"ConfigMap {ROOT}/istio, key mesh: not YAML: {error}") from error
-        if not isinstance(given, dict):
-            raise InputError(f"ConfigMap {ROOT}/istio, key mesh: not a mapping", "write MeshConfig fields, as YAML")
-        return {**MESH_DEFAULTS, **given}
+        """MeshConfig: key `mesh` of ConfigMap istio-system/istio over the defaults; while that cannot be read, the `last`
+        World's. Raises InputError where there is none."""
+        return meshconfig.mesh((self.settings_of("istio") or {}).get("mesh") or "{}", self._last)
 
     @property
     def root_namespace(self) -> str:

@@ -20,10 +20,9 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> str:
 
 
 class Authority:
-    """A root and what it signs. `trust_domain` is also the root's organisation, as istiod's self-signed one has it."""
+    """A root and what it signs. `trust_domain` is the root's organisation, as istiod's self-signed one has it."""
 
     def __init__(self, now: datetime.datetime, trust_domain: str = "cluster.local") -> None:
-        self.trust_domain = trust_domain
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, trust_domain)])
         usage = x509.KeyUsage(digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
@@ -34,10 +33,6 @@ class Authority:
                 .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
                 .sign(self._key, hashes.SHA256()))
         self.root_pem = root.public_bytes(serialization.Encoding.PEM).decode()
-
-    def identity(self, namespace: str, account: str) -> str:
-        """spiffe://cluster.local/ns/<namespace>/sa/<account>."""
-        return f"spiffe://{self.trust_domain}/ns/{namespace}/sa/{account}"
 
     def issue(self, identity: str, now: datetime.datetime, life: datetime.timedelta = LIFE) -> tuple[str, str]:
         """A certificate chain and its key, both PEM."""

@@ -68,6 +68,7 @@ class Plane:
         self._store, self._xds = store, server
         self._world: istio.World | None = None
         self._pushed: istio.World | None = None
+        self._mesh: Obj | None = None
         self._settings = 0  # counts the changes to anything but pods and endpoints
         self._kept: istio.Kept = {}
         self._pushing: asyncio.TimerHandle | None = None
@@ -84,7 +85,9 @@ class Plane:
     def world(self) -> istio.World:
         """The store as Istio sees it, as of now."""
         if self._world is None:
-            self._world = istio.World({resource: self._store.list(resource) for resource in _WATCHED}, settings=self._settings)
+            lists = {resource: self._store.list(resource) for resource in _WATCHED}
+            self._world = istio.World(lists, settings=self._settings, last=self._mesh)
+            self._mesh = self._world.mesh
         return self._world
 
     def _hear(self, event: Event) -> None:
@@ -192,8 +195,7 @@ class Plane:
         if proxy is None:
             return
         proxy.certified = now
-        identity = self.authority.identity(pod["metadata"]["namespace"], pod["spec"].get("serviceAccountName") or "default")
-        chain, private = self.authority.issue(identity, now)
+        chain, private = self.authority.issue(self.world.account(pod), now)
         for name, version, secret in (
                 ("default", f"{now.timestamp():.6f}", {"tls_certificate": {"certificate_chain": {"inline_string": chain}, "private_key": {"inline_string": private}}}),
                 ("ROOTCA", "root", {"validation_context": {"trusted_ca": {"inline_string": self.authority.root_pem}}})):
