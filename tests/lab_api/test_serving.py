@@ -36,12 +36,11 @@ def test_the_api_can_hang_and_hang_up(http: httpx.Client, api: Standalone) -> No
 @pytest.mark.parametrize(("header", "code"), [
     ({}, 403), ({"Authorization": "Basic eDp5"}, 403), ({"Authorization": "Bearer nope"}, 401),
     ({"Authorization": "Bearer a.b.c"}, 401)])
-def test_without_a_good_token_there_is_nothing_but_the_version(http: httpx.Client, header: dict[str, str],
-                                                               code: int) -> None:
-    """No token is anonymous, who may do nothing; a wrong one is nobody."""
+def test_without_a_token_there_is_nothing_but_the_version(http: httpx.Client, header: dict[str, str], code: int) -> None:
+    """No token is anonymous, who may do nothing else; a wrong one is nobody."""
     bare = {"Authorization": "", **header}
     assert http.get(MAPS, headers=bare).status_code == code
-    assert http.get("/version", headers=bare).json()["major"] == "1"
+    assert http.get("/version", headers=bare).status_code == (200 if code == 403 else 401)
 
 
 def test_a_service_accounts_token_lives_as_long_as_the_account(http: httpx.Client) -> None:

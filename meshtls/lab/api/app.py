@@ -58,6 +58,7 @@ class Api:
                 self.registry.add(resource)
         if store.get(f"clusterroles.{authz.RBAC}", "", "cluster-admin") is None:
             authz.bootstrap(store)
+        store.compact()  # what was before the server began is not told
         store.admitter = self.writes.submit
         store.subscribe(self._definitions)
 
@@ -92,14 +93,14 @@ class Api:
         await response(scope, receive, send)
 
     async def _answer(self, request: HttpRequest) -> Response:
-        path = request.url.path
+        path, user = request.url.path, self._who(request)
         if path.rstrip("/") in _PUBLIC:
             if not path.startswith("/version"):
                 return Response("ok", media_type="text/plain")
             if request.method != "GET":
                 raise status.not_allowed()
+            Form.of(request.headers.get("accept", ""), {})
             return answers.plain(discovery.VERSION, request)
-        user = self._who(request)
         parts = [unquote(part) for part in path.split("/") if part]
         if len(parts) >= 3 and parts[0] == "api" or len(parts) >= 4 and parts[0] == "apis":
             return await self._resource(request, user, parts)
@@ -113,6 +114,8 @@ class Api:
             raise status.no_such_path()
         if request.method not in ("GET", "HEAD"):
             raise status.not_allowed()
+        if discovery.AGGREGATED not in request.headers.get("accept", ""):
+            Form.of(request.headers.get("accept", ""), {})
         return answers.plain(document, request)
 
     def _who(self, request: HttpRequest) -> User:
@@ -149,8 +152,12 @@ class Api:
                                           name if core and plural == "namespaces" else namespace, named))
         if version not in known:
             raise status.unknown_resource() if known and not custom else status.no_such_path()
-        if resource is None and custom:
+        if custom and (resource is None or resource.namespaced and not namespace and (name or verb not in ("list", "watch"))):
             raise status.no_such_path()
+        if custom and resource is not None and subresource and subresource not in resource.subresources:
+            raise status.not_found(resource.name, name)
+        if custom and not name and verb in ("update", "patch"):
+            raise status.bad_request("name must be provided")
         if resource is None or len(rest) > 3 or (subresource and subresource not in resource.subresources) or (
                 namespace and not resource.namespaced):
             raise status.unknown_resource()
@@ -201,9 +208,10 @@ class Api:
         wishes = subresources.delete_options(await request.body(), request.query_params, options)
         options.warnings += warn.of_deletion(target.resource, wishes)
         if verb == "deletecollection":
-            matches = reads.matcher(request.query_params, target.resource) or (lambda obj: True)
-            gone = await self.writes.delete_all(target, matches, wishes, options)
-            return answers.plain(reads.as_list(gone, target, form, {"resourceVersion": str(self.store.version)}), request)
+            gone, metadata = reads.chosen(self.store, target, request.query_params)
+            await self.writes.delete_all(target, gone, wishes, options)
+            return answers.plain(reads.as_list(
+                gone, {**metadata, "resourceVersion": str(self.store.version)}, target=target, form=form), request)
         obj, removed = await self.writes.delete(target, wishes, options)
         if removed and target.resource.kind not in RETURNED_WHEN_DELETED:
             return answers.plain(status.success(target.resource.name, target.name, obj["metadata"]["uid"]), request)
@@ -254,7 +262,7 @@ class Api:
 
 
 def _verb(method: str, name: str, query: Mapping[str, str]) -> str:
-    if method in ("GET", "HEAD"):
+    if method == "GET":
         watching = query.get("watch") in ("true", "1")
         return "get" if name else "watch" if watching else "list"
     if method == "DELETE":
@@ -286,9 +294,8 @@ def _options(request: HttpRequest, user: User, kind: str) -> Options:
         errors.append(unsupported("fieldValidation", level, ("", "Ignore", "Strict", "Warn")))
     if errors:
         raise status.invalid(kind, "meta.k8s.io", "", errors)
-    if kind in ("CreateOptions",
-                "UpdateOptions") and content not in ("application/json", "application/yaml", protobuf.MEDIA):
-        raise status.unknown_format("application/json", "application/yaml", protobuf.MEDIA, "application/cbor")
+    if kind in ("CreateOptions", "UpdateOptions") and content not in ("application/json", "application/yaml", protobuf.MEDIA):
+        raise status.unknown_format("application/json", "application/yaml", protobuf.MEDIA)
     agent = request.headers.get("user-agent", "unknown").partition("/")[0][:128]
     return Options(user, manager or agent, bool(dry), level or "Warn", query.get("force") in ("true", "1"), content,
                    request.state.warnings)

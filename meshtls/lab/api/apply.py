@@ -87,12 +87,11 @@ def faults(node: dict[str, Any], value: Any, path: str = "") -> Iterator[str]:
         for place, item in enumerate(value):
             at = f"{path}[{place}]"
             if keys and isinstance(item, dict):
-                lacking = [key for key in keys if key not in item and key not in schema.KEY_DEFAULTS]
-                if len(lacking) == len(keys) or lacking and len(keys) == 1:
-                    yield (f"{path}: element {place}: associative list with keys has an element that omits key field "
-                           f"{quote(lacking[0])} (and doesn't have default value)")
+                if not schema.mark(node, item):
+                    yield (f"{path}: element {place}: associative list with keys has an element that omits all key fields "
+                           f"[{' '.join(map(quote, keys))}] (and doesn't have default values for any key fields)")
                     continue
-                at = path + shown((_element(keys, item),))
+                at = path + shown((_element(node, item),))
                 if at in seen:
                     yield f"{path}: duplicate entries for key {at.removeprefix(path)}"
                 seen.add(at)
@@ -136,8 +135,7 @@ def _parts(node: dict[str, Any], old: Any, new: Any) -> Iterator[tuple[str, dict
         return ((f"f:{key}", schema.child(node, key), left.get(key, _NOTHING), right.get(key, _NOTHING))
                 for key in {**left, **right})
     if all(isinstance(one, list) for one in sides):
-        keys = schema.merge_keys(node)
-        left, right = ({_element(keys, item): item for item in one or ()} for one in (old, new))
+        left, right = ({_element(node, item): item for item in one or ()} for one in (old, new))
         return ((element, schema.items(node), left.get(element, _NOTHING), right.get(element, _NOTHING))
                 for element in {**left, **right})
     return None
@@ -147,11 +145,9 @@ def _bare(value: Any) -> Any:
     return {} if isinstance(value, dict) else [] if isinstance(value, list) else value
 
 
-def _element(keys: list[str] | None, item: Any) -> str:
-    if keys and isinstance(item, dict):
-        mark = {key: item.get(key, schema.KEY_DEFAULTS.get(key)) for key in keys}
-        held = {key: value for key, value in mark.items() if value is not None}
-        return "k:" + msgspec.json.encode(held, order="sorted").decode()
+def _element(node: dict[str, Any], item: Any) -> str:
+    if schema.merge_keys(node) and isinstance(item, dict):
+        return "k:" + msgspec.json.encode(schema.mark(node, item), order="sorted").decode()
     return "v:" + msgspec.json.encode(item).decode()
 
 
@@ -241,7 +237,7 @@ def updated(node: dict[str, Any], old: Object | None, new: Object, manager: str,
     """Write the owners into `new` after an update or create by `manager` (in place). `reset` tells the fields that
     this way of writing does not change."""
     given = (new.get("metadata") or {}).get("managedFields")
-    held = _managers(new if given else (old or {}))
+    held = _managers(new if given is not None else (old or {}))
     if old is not None and not held:
         _write(new, [])
         return
@@ -343,7 +339,7 @@ def _merged(node: dict[str, Any], base: Any, config: Any) -> Any:
                            for key, value in config.items()}}
     if isinstance(config, list):
         keys = schema.merge_keys(node)
-        held, given = ({_element(keys, item): item for item in one} for one in (base, config))
+        held, given = ({_element(node, item): item for item in one} for one in (base, config))
         merged = {mark: _merged(schema.items(node), held[mark], item) if mark in held and keys else clone(item)
                   for mark, item in given.items()}
         return [merged.pop(mark, item) for mark, item in held.items()] + list(merged.values())
@@ -360,7 +356,7 @@ def _remove(obj: Any, path: Path, node: dict[str, Any]) -> None:
         if not rest or obj[name] in ({}, []) and "x-model" not in child:
             del obj[name]
     elif kind != "f" and isinstance(obj, list):
-        marks = [_element(schema.merge_keys(node), item) for item in obj]
+        marks = [_element(node, item) for item in obj]
         if path[0] in marks and rest:
             _remove(obj[marks.index(path[0])], rest, schema.items(node))
         elif path[0] in marks:

@@ -182,7 +182,7 @@ def review(kind: str, obj: Object, user: User, rbac: Rbac, namespace: str) -> Ob
                  for rule in held if rule.get("resources")]
         urls = [{"verbs": rule["verbs"], "nonResourceURLs": rule["nonResourceURLs"]} for rule in held
                 if rule.get("nonResourceURLs")]
-        return {**obj, "status": {"resourceRules": rules, "nonResourceRules": urls, "incomplete": False}}
+        return {**obj, "metadata": {}, "spec": {}, "status": {"resourceRules": rules, "nonResourceRules": urls, "incomplete": False}}
     asked = spec.get("resourceAttributes")
     errors = list(_faults(kind, obj, spec, namespace))
     if errors:
@@ -222,7 +222,7 @@ def bootstrap(store: Store) -> None:
         store.create(f"clusterroles.{RBAC}", {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRole",
                                               "metadata": {"name": name}, "rules": rules})
     for name, group in (("cluster-admin", "system:masters"), ("system:basic-user", "system:authenticated"),
-                        ("system:discovery", "system:authenticated")):
+                        ("system:discovery", "system:authenticated"), ("system:public-info-viewer", "system:authenticated")):
         store.create(f"clusterrolebindings.{RBAC}", {
             "apiVersion": f"{RBAC}/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
             "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": name},

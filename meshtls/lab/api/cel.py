@@ -50,7 +50,8 @@ def evaluate(expression: str, variables: dict[str, Any]) -> Any:
         value = program.evaluate({name: json_to_cel(value) for name, value in variables.items()})
         return json.loads(json.dumps(value, cls=CELJSONEncoder))
     except CELEvalError as error:
-        raise CelError(str(error.args[0]) if error.args else "evaluation failed") from error
+        told = str(error.args[0]) if error.args else "evaluation failed"
+        raise CelError(re.sub(r"^no such member in mapping: '(.*)'$", r"no such key: \1", told)) from error
     except (TypeError, ValueError, KeyError) as error:
         raise CelError(str(error)) from error
 
@@ -88,16 +89,13 @@ def literal(expression: str) -> str:
 
 def rule(rule: dict[str, Any], value: Any, old: Any) -> str | None:
     """None if an x-kubernetes-validations rule holds for `value`, else what it says. Rules about oldSelf need an old
-    value."""
+    value. Raises CelError."""
     text = rule["rule"]
     if re.search(r"\boldSelf\b", text) and old is None:
         return None
     variables = {"self": value, "oldSelf": old}
-    try:
-        if evaluate(text, variables) is True:
-            return None
-    except CelError as error:
-        return f"{error} evaluating rule: {rule.get('message') or text}"
+    if evaluate(text, variables) is True:
+        return None
     if rule.get("messageExpression"):
         try:
             said = evaluate(rule["messageExpression"], variables)

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+
 from meshtls.lab.api import cel
 from meshtls.lab.api.field import OMITTED, FieldError, duplicate, forbidden, invalid, mistyped, required, shown, too_long, too_many, unsupported
 from meshtls.lab.api.istio_rules import RULES, CannotConvert
@@ -26,7 +28,7 @@ _OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _FORMATS = {
     "date-time": r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[-+]\d\d:\d\d)", "date": r"\d{4}-\d\d-\d\d",
     "uuid": "[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}", "ipv4": rf"{_OCTET}(\.{_OCTET}){{3}}",
-    "email": r"[^@\s]+@[^@\s]+", "byte": r"[A-Za-z0-9+/\r\n]*={0,2}"}
+    "email": r"[^@\s]+@[^@\s]+", "byte": r"([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"}
 
 
 def children(node: Node, value: Any, path: str, mapped: str = ".{}") -> Sequence[tuple[Node, Any, Any, str]]:
@@ -46,10 +48,13 @@ def children(node: Node, value: Any, path: str, mapped: str = ".{}") -> Sequence
 def apply_defaults(node: Node, value: Any) -> None:
     """Fill in the schema's defaults, in place; a null where none is allowed counts as absent when there is a
     default."""
-    for key, child in (node.get("properties") or {}).items() if isinstance(value, dict) else ():
+    known: Node = node.get("properties") or {}
+    for key, child in known.items() if isinstance(value, dict) else ():
         if "default" in child and (key not in value or (value[key] is None and not child.get("nullable"))):
             value[key] = clone(child["default"])
-        elif value.get(key, 0) is None and not child.get("nullable"):
+    for key in [key for key, item in value.items() if item is None] if isinstance(value, dict) else ():
+        other = known.get(key, node.get("additionalProperties"))
+        if isinstance(other, dict) and not other.get("nullable"):
             del value[key]
     for child, key, item, _ in children(node, value, ""):
         if key != "metadata":
@@ -62,16 +67,17 @@ def validate(node: Node, obj: dict[str, Any], old: dict[str, Any] | None, only: 
     """
     root = {**node, "properties": {key: child for key, child in (node.get("properties") or {}).items()
                                    if key not in ("apiVersion", "kind", "metadata") and only in ("", key)}}
-    if only:
-        root["required"] = []
     shown_part = {key: value for key, value in obj.items() if key in root["properties"]}
-    errors = list(_schema(root, shown_part, ""))
-    errors += _lists(root, shown_part, "")
-    if not _has_rules(root):
+    judged: Any = shown_part
+    if only:  # alone: messages begin there
+        root, judged = root["properties"].get(only) or {}, obj.get(only)
+    errors = [*_schema(root, judged, ""), *_lists(root, judged, "")] if judged is not None else []
+    errors = [msgspec.structs.replace(error, path=_join(only, error.path)) if only and error.path != "<nil>" else error for error in errors]
+    if not _has_rules(node):
         return errors
     if any(error.reason in _BLOCKING for error in [*before, *errors]):
         return [*errors, FieldError("<nil>", "FieldValueInvalid", None, _UNCHECKED)]
-    return [*errors, *_rules(root, obj if not only else shown_part, old, "")]
+    return [*errors, *_rules(root, judged if only else obj, (old or {}).get(only) if only else old, only)]
 
 
 def _schema(node: Node, value: Any, path: str) -> Iterator[FieldError]:
@@ -81,6 +87,8 @@ def _schema(node: Node, value: Any, path: str) -> Iterator[FieldError]:
         return
     if kinds and actual not in kinds and not (actual == "integer" and "number" in kinds):
         yield mistyped(path, actual, f'{path} in body must be of type {",".join(kinds)}: "{actual}"')
+        if "enum" in node:
+            yield unsupported(path, value, [item if isinstance(item, str) else shown(item) for item in node["enum"]])
         return
     if "enum" in node and value not in node["enum"]:
         yield unsupported(path, value, [item if isinstance(item, str) else shown(item) for item in node["enum"]])
@@ -174,7 +182,11 @@ def _rules(node: Node, value: Any, old: Any, path: str) -> Iterator[FieldError]:
             except CannotConvert as error:
                 yield invalid(path, _type_of(value), f"{error} evaluating rule: {message}")
     for rule in node.get("x-kubernetes-validations") or ():
-        verdict = cel.rule(rule, value, old)
+        try:
+            verdict = cel.rule(rule, value, old)
+        except cel.CelError as error:
+            yield invalid(path, _type_of(value), f"{error} evaluating rule: {rule.get('message') or rule['rule']}")
+            continue
         if verdict is not None:
             at = _join(path, rule["fieldPath"].lstrip(".")) if rule.get("fieldPath") else path
             yield {"FieldValueRequired": required(at, verdict), "FieldValueForbidden": forbidden(at, verdict),

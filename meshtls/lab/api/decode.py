@@ -6,13 +6,10 @@ from custom resources unless their schema keeps them. What a typed server would 
 maps, false where absent means false) is left out of built-in kinds, so that a second apply changes nothing.
 """
 import base64
-import json
 import re
 from typing import Any
 
-import yaml
-
-from meshtls.lab.api import protobuf, schema, status, zeros
+from meshtls.lab.api import parsing, protobuf, schema, status, zeros
 from meshtls.lab.api.field import quote
 from meshtls.lab.api.quantities import FORM, quantity
 from meshtls.lab.api.resources import Registry, Resource
@@ -21,23 +18,6 @@ from meshtls.lab.api.store import clone
 LIMIT_BYTES = 3 * 1024 * 1024
 _PLACE = re.compile(r"\[\d+\]")
 _MICRO = {"renewTime", "acquireTime", "eventTime", "lastObservedTime"}
-_TIME, _ZONE = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", r"(Z|[-+]\d\d:\d\d)"
-
-
-class Repeated(dict[str, Any]):
-    """A JSON object in which some keys stood twice (the last one holds)."""
-
-    keys_twice: tuple[str, ...] = ()
-
-
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
-    repeated = Repeated(found)
-    names = [key for key, _ in pairs]
-    repeated.keys_twice = tuple(key for key in found if names.count(key) > 1)
-    return repeated
 
 
 def parse(body: bytes, content_type: str, kind: str) -> dict[str, Any]:
@@ -48,20 +28,32 @@ def parse(body: bytes, content_type: str, kind: str) -> dict[str, Any]:
         return protobuf.decode(body)
     try:
         if "yaml" in content_type:
-            value = json.loads(json.dumps(yaml.safe_load(body), default=str), object_pairs_hook=_pairs)
+            value, twice = parsing.from_yaml(body)
         else:
-            value = json.loads(body, object_pairs_hook=_pairs)
-    except yaml.YAMLError as error:
-        fault = f"error converting YAML to JSON: yaml: {' '.join(str(error).split())[:200]}"
-    except (ValueError, RecursionError) as error:
-        fault = f"json parse error: {syntax(body, error)}"
+            value, twice = parsing.from_json(body), []
+    except parsing.Faulty as error:
+        fault = str(error) if "yaml" in content_type else f"couldn't get version/kind; json parse error: {error}"
     else:
-        if isinstance(value, dict) or value is None:
-            return value or {}
-        fault = f"json parse error: json: cannot unmarshal {_json_type(value)} into Go value of type struct"
-    raise status.bad_request(f"the object provided is unrecognized (must be of type {kind}): couldn't get "
-                             f"version/kind; {fault} "
-                             f"({_summary(body)})")
+        value = {} if value is None else value
+        if isinstance(value, dict):
+            wrong = next((key for key in ("apiVersion", "kind") if not isinstance(value.get(key, ""), str)), "")
+            if not wrong:
+                return _noted(value, twice)
+            fault = (f"couldn't get version/kind; json parse error: json: cannot unmarshal {parsing.kind_of(value[wrong])} into Go "
+                     f"struct field .{wrong} of type string")
+        else:
+            fault = (f"couldn't get version/kind; json parse error: json: cannot unmarshal {parsing.kind_of(value)} into Go value of "
+                     f"type {parsing.TYPE_META}")
+    raise status.bad_request(f"the object provided is unrecognized (must be of type {kind}): {fault} ({_summary(body)})")
+
+
+def _noted(value: dict[str, Any], twice: list[str]) -> dict[str, Any]:
+    """An object of YAML remembers which lines of it say again what others have said."""
+    if not twice:
+        return value
+    found = parsing.Repeated(value)
+    found.lines_twice = tuple(twice)
+    return found
 
 
 def _summary(body: bytes) -> str:
@@ -72,44 +64,21 @@ def _summary(body: bytes) -> str:
     return body[:30].hex() + (" ..." if len(body) > 30 else "")
 
 
-def syntax(body: bytes, error: Exception) -> str:
-    """The parser's complaint as Go's encoding/json makes it."""
-    if not isinstance(error, json.JSONDecodeError):
-        return "invalid UTF-8"
-    text = error.doc
-    place = error.pos
-    while place < len(text) and text[place] in " \t\r\n":
-        place += 1
-    if place >= len(text) or error.msg.startswith("Unterminated"):
-        return "unexpected end of JSON input"
-    shown = "'" + quote(text[place])[1:-1].replace("'", "\\'").replace('\\"', '"') + "'"
-    where = {"Expecting property name": "looking for beginning of object key string",
-             "Expecting value": "looking for beginning of value",
-             "Expecting ':'": "after object key", "Extra data": "after top-level value"}
-    for start, told in where.items():
-        if error.msg.startswith(start):
-            return f"invalid character {shown} {told}"
-    inside = text[:place]
-    in_list = inside.rfind("[") > inside.rfind("{")
-    return f"invalid character {shown} after {'array element' if in_list else 'object key:value pair'}"
-
-
-def check_kind(obj: dict[str, Any], resource: Resource, version: str, registry: Registry) -> None:
+def check_kind(obj: dict[str, Any], resource: Resource, version: str, registry: Registry, body: bytes) -> None:
     """The object's apiVersion and kind fit the path. Missing ones are filled in (built-in kinds only)."""
     wanted = resource.api_version(version)
     if not resource.custom:
         obj["apiVersion"], obj["kind"] = obj.get("apiVersion") or wanted, obj.get("kind") or resource.kind
-    elif not isinstance(obj.get("kind"), str) or not obj.get("kind"):
-        text = json.dumps(obj, separators=(",", ":"))
+    elif not obj.get("kind"):
         raise status.bad_request(f"the object provided is unrecognized (must be of type {resource.kind}): Object 'Kind' is "
-                                 f"missing in '{text[:200]}' ({_summary(text.encode())})")
+                                 f"missing in '{body[:200].decode(errors='replace')}' ({_summary(body)})")
     given, kind = str(obj.get("apiVersion") or ""), str(obj["kind"])
     if not resource.custom and (given, kind) != (wanted, resource.kind):
         group, _, at = given.rpartition("/")
-        known = registry.of_kind(group, kind)
+        known = registry.of_kind(group, kind.removesuffix("List"))
         if known is None or at not in known.versions:
             raise cannot(resource, at, f'no kind "{kind}" is registered for version "{given}" in scheme '
-                         '"pkg/api/legacyscheme/scheme.go:30"', kind)
+                         '"pkg/runtime/scheme.go:111"', kind)
         if kind != resource.kind:
             internal = resource.group.partition(".")[0] or "core"
             raise cannot(resource, at, f"converting ({at}.{kind}) to ({internal}.{resource.kind}): unknown conversion", kind)
@@ -124,30 +93,47 @@ def cannot(resource: Resource, version: str, why: str, kind: str = "") -> status
 
 
 def shape(obj: dict[str, Any], resource: Resource, version: str, *,
-          whole: bool = True) -> tuple[dict[str, Any], list[str]]:
+          whole: bool = True, tree: bool = False) -> tuple[dict[str, Any], list[str]]:
     """The object with known fields only, and the complaints about the others ('unknown field "a.b"'). `whole`: with
-    everything that a typed server writes though nobody gave it."""
-    walker = _Walker(resource, version, whole)
+    everything that a typed server writes though nobody gave it; `tree`: complaints are those about a merged object."""
+    walker = _Walker(resource, version, whole, tree)
     found = walker.object(schema.of(resource, version), obj, "", "" if resource.custom else resource.kind)
     complaints = walker.complaints
     if resource.custom:  # what is there twice is seen by the parser, before the schema
-        complaints.sort(key=lambda told: not told.startswith("duplicate "))
+        complaints.sort(key=_rank)
     return found, complaints
+
+
+def typed(obj: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Options: of no kind that is served, but with fields of the right types. Raises ApiError."""
+    walker = _Walker(Resource("", ("v1",), "", kind, False), "v1", False, False)
+    try:
+        return walker.object(schema.model(f"V1{kind}"), obj, "", kind)
+    except status.ApiError as error:
+        raise status.bad_request(error.message.partition(f"cannot be handled as a {kind}: ")[2]) from None
+
+
+def _rank(told: str) -> tuple[int, str]:
+    """Twice there, unknown in the metadata, unknown elsewhere (by name)."""
+    if told.startswith("unknown field "):
+        return (1, "") if told.startswith('unknown field "metadata.') else (2, told)
+    return 0, ""
 
 
 def judge(complaints: list[str], level: str, resource: Resource, version: str) -> list[str]:
     """Warnings for complaints, or an error when they are strict."""
     if complaints and level == "Strict":
         raise cannot(resource, version, "strict decoding error: " + ", ".join(complaints))
-    return [] if level == "Ignore" else complaints
+    return [] if level == "Ignore" else [line.strip() for told in complaints
+                                         for line in told.removeprefix("yaml: unmarshal errors:\n").splitlines()]
 
 
 class _Walker:
     """Through an object beside its schema. `struct`: the Go type that holds a value, "" in custom resources, whose types
     are checked later."""
 
-    def __init__(self, resource: Resource, version: str, whole: bool) -> None:
-        self._resource, self._version, self._whole = resource, version, whole
+    def __init__(self, resource: Resource, version: str, whole: bool, tree: bool) -> None:
+        self._resource, self._version, self._whole, self._tree = resource, version, whole, tree
         self.complaints: list[str] = []
 
     def object(self, node: dict[str, Any], obj: dict[str, Any], path: str, struct: str) -> dict[str, Any]:
@@ -157,7 +143,7 @@ class _Walker:
         found: dict[str, Any] = {}
         self._repeated(obj, path)
         for key, value in obj.items():
-            at = _join(path, key)
+            at = parsing.joined(path, key)
             if key in properties:
                 child = schema.resolve(properties[key])
                 if not typed and "x-model" not in child:
@@ -194,33 +180,24 @@ class _Walker:
                 raise cannot(self._resource, self._version, f"quantities must match the regular expression '{FORM}'")
             return canonical
         if value is not None and not _fits(node, value):
-            raise cannot(self._resource, self._version, f"json: cannot unmarshal {_json_type(value, node)} into Go struct "
-                         f"field {struct}.{_PLACE.sub('', path)} of type {_go_type(node)}")
-        if node.get("format") == "date-time" and isinstance(value, str):
-            self._time(value, micro=key in _MICRO)
+            raise cannot(self._resource, self._version, _mismatch(node, value, struct, path.removeprefix("metadata.")
+                                                                  if self._resource.custom else path, self._tree))
+        if isinstance(value, str) and (fault := _fault(node, value, key)):
+            raise cannot(self._resource, self._version, fault)
         return clone(value)
-
-    def _time(self, text: str, micro: bool) -> None:
-        form = "2006-01-02T15:04:05.000000Z07:00" if micro else "2006-01-02T15:04:05Z07:00"
-        if not re.fullmatch(_TIME + (r"\.\d{6}" if micro else r"(\.\d+)?") + _ZONE, text):
-            at = re.match(_TIME, text)
-            rest, part = (text[at.end():], ".000000" if micro else "Z07:00") if at else (text, "2006")
-            raise cannot(self._resource, self._version,
-                         f'parsing time {quote(text)} as "{form}": cannot parse {quote(rest)} as "{part}"')
 
     def _map(self, node: dict[str, Any], value: dict[str, Any], path: str, struct: str) -> dict[str, Any]:
         inner = node["additionalProperties"]
         self._repeated(value, path)
-        for text in value.values() if inner.get("format") == "byte" else ():
-            if isinstance(text, str) and (place := _bad_base64(text)) is not None:
-                raise cannot(self._resource, self._version, f"illegal base64 data at input byte {place}")
         if inner.get("type") == "string" and struct:
             return {key: "" if item is None else self.value(inner, item, path, struct, key) for key, item in value.items()}
-        return {key: self.value(inner, item, _join(path, key), struct, key) for key, item in value.items()}
+        return {key: self.value(inner, item, parsing.joined(path, key), struct, key) for key, item in value.items()}
 
     def _repeated(self, obj: dict[str, Any], path: str) -> None:
-        if isinstance(obj, Repeated):
-            self.complaints += [f"duplicate field {quote(_join(path, key))}" for key in obj.keys_twice]
+        if isinstance(obj, parsing.Repeated):
+            self.complaints += [f"duplicate field {quote(parsing.joined(path, key))}" for key in obj.keys_twice]
+            if obj.lines_twice:
+                self.complaints.append("\n  ".join(("yaml: unmarshal errors:", *obj.lines_twice)))
 
 
 def _bad_base64(text: str) -> int | None:
@@ -236,8 +213,14 @@ def _bad_base64(text: str) -> int | None:
     return None
 
 
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
+def _fault(node: dict[str, Any], text: str, key: str) -> str:
+    """"" or what is wrong with a text that stands for bytes or a time."""
+    match node.get("format"):
+        case "byte" if (place := _bad_base64(text)) is not None:
+            return f"illegal base64 data at input byte {place}"
+        case "date-time":
+            return parsing.time_fault(text, micro=key in _MICRO)
+    return ""
 
 
 _PYTHON: dict[str, type] = {"string": str, "boolean": bool, "array": list, "object": dict}
@@ -256,10 +239,16 @@ def _fits(node: dict[str, Any], value: Any) -> bool:
     return kind not in _PYTHON or isinstance(value, _PYTHON[kind])
 
 
-def _json_type(value: Any, node: dict[str, Any] | None = None) -> str:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f"number {value}" if node and node.get("type") == "integer" else "number"
-    return {str: "string", list: "array", bool: "bool", type(None): "null"}.get(type(value), "object")
+def _mismatch(node: dict[str, Any], value: Any, struct: str, path: str, tree: bool) -> str:
+    """A value of the wrong type, as the decoder of JSON tells it, or of a tree that a strategic merge has made."""
+    kind, wanted = parsing.kind_of(value), _go_type(node)
+    if tree:
+        held = {"array": "slice", "object": "map", "bool": "bool", "number": "int64"}.get(kind, kind)
+        if "x-model" in node or wanted[0] in "[m":
+            return f"cannot restore {'struct' if 'x-model' in node else 'slice' if wanted[0] == '[' else 'map'} from {held}"
+        return f"cannot convert int64 to {wanted}" if kind == "number" and wanted == "string" else f"unrecognized type: {wanted}"
+    told = f"number {value}" if kind == "number" and node.get("type") == "integer" else kind
+    return f"json: cannot unmarshal {told} into Go struct field {struct}.{_PLACE.sub('', path)} of type {wanted}"
 
 
 def _go_type(node: dict[str, Any]) -> str:

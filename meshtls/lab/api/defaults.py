@@ -10,6 +10,7 @@ from typing import Any
 
 from meshtls.lab.api import schema
 from meshtls.lab.api.parts import Part, walk
+from meshtls.lab.api.quantities import amount
 from meshtls.lab.api.resources import Resource
 from meshtls.lab.api.store import clone
 
@@ -118,7 +119,28 @@ def _set(holder: Object, values: Object) -> None:
             holder[key] = clone(value)
 
 
+def _requests(resources: Object) -> None:
+    """Who is limited asks for as much, unless it says otherwise."""
+    if limits := resources.get("limits"):
+        resources["requests"] = {**limits, **(resources.get("requests") or {})}
+
+
+def _pod(part: Part) -> None:
+    held = part.value.get("status") or {}
+    for one, several in (("podIP", "podIPs"), ("hostIP", "hostIPs")):
+        if held.get(one) and [item.get("ip") for item in held.get(several) or ()][:1] != [held[one]]:
+            held[several] = [{"ip": held[one]}]
+
+
+def _node_spec(part: Part) -> None:
+    if part["podCIDR"]:
+        _set(part.value, {"podCIDRs": [part["podCIDR"]]})
+
+
 def _pod_spec(part: Part) -> None:
+    _requests(part["resources"] or {})
+    if part.value["terminationGracePeriodSeconds"] < 0:
+        part.value["terminationGracePeriodSeconds"] = 1
     account = part.value.get("serviceAccountName") or part.value.get("serviceAccount")
     if account:
         part.value["serviceAccountName"] = part.value["serviceAccount"] = account
@@ -129,8 +151,7 @@ def _container(part: Part) -> None:
     image = container.get("image") or ""
     fresh = "@" not in image and image.rpartition("/")[2].partition(":")[2] in ("", "latest")
     _set(container, {"imagePullPolicy": "Always" if fresh else "IfNotPresent"})
-    if limits := container["resources"].get("limits"):
-        container["resources"]["requests"] = {**limits, **(part["resources.requests"] or {})}
+    _requests(container["resources"])
 
 
 def _container_port(part: Part) -> None:
@@ -173,7 +194,7 @@ def _definition(part: Part) -> None:
 
 
 DEPENDENT: dict[str, Callable[[Part], None]] = {
-    "V1PodSpec": _pod_spec, "V1Container": _container, "V1EphemeralContainer": _container,
+    "V1Pod": _pod, "V1NodeSpec": _node_spec, "V1PodSpec": _pod_spec, "V1Container": _container, "V1EphemeralContainer": _container,
     "V1ContainerPort": _container_port, "V1DaemonSet": _daemonset, "V1ReplicationController": _replication_controller,
     "V1ServicePort": _service_port, "V1Secret": _secret, "V1Namespace": _namespace,
     "V1CustomResourceDefinitionSpec": _definition}
@@ -182,9 +203,10 @@ DEPENDENT: dict[str, Callable[[Part], None]] = {
 def quality_of_service(spec: Object) -> str:
     """BestEffort, Burstable or Guaranteed, from cpu and memory of all containers."""
     kinds = set()
-    for container in [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]:
-        resources = container.get("resources") or {}
-        limits, requests = ({key: value for key, value in (resources.get(name) or {}).items()
+    holders = [spec] if spec.get("resources") else [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    for holder in holders:
+        resources = holder.get("resources") or {}
+        limits, requests = ({key: amount(value) for key, value in (resources.get(name) or {}).items()
                              if key in ("cpu", "memory")}
                             for name in ("limits", "requests"))
         if limits and len(limits) == 2 and requests in (limits, {}):

@@ -101,7 +101,8 @@ def shown(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, float) and value == int(value):
         return str(int(value))
-    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    in_order = isinstance(value, dict) and any(key[:1].isupper() for key in value)  # one of the server's own structures
+    return json.dumps(value, separators=(",", ":"), sort_keys=not in_order, ensure_ascii=False)
 
 
 def quote(text: str) -> str:
@@ -121,11 +122,11 @@ _SUBDOMAIN = _LABEL + r"(\." + _LABEL + ")*"
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 
 
-def _form(limit: int, form: str, what: str, *examples: str) -> Callable[[str], list[str]]:
+def _form(limit: int, form: str, what: str, *examples: str, unit: str = "characters") -> Callable[[str], list[str]]:
     told = " or ".join(f"'{example}', " for example in examples)
 
     def check(value: str) -> list[str]:
-        found = [f"must be no more than {limit} characters"] if len(value) > limit else []
+        found = [f"must be no more than {limit} {unit}"] if len(value) > limit else []
         return found if re.fullmatch(form, value) else [
             *found, f"{what} (e.g. {told}regex used for validation is '{form}')"]
     return check
@@ -135,13 +136,18 @@ _label = _form(63, _LABEL, "a lowercase RFC 1123 label must consist of lower cas
                "start and end with an alphanumeric character", "my-name", "123-abc")
 subdomain_1123 = _form(253, _SUBDOMAIN, "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, "
                        "'-' or '.', and must start and end with an alphanumeric character", "example.com")
+search_domain = _form(253, r"_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*", "a lowercase RFC 1123 subdomain "
+                      "must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric "
+                      "character", "example.com")
+wildcard = _form(253, r"\*\." + _SUBDOMAIN, "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which "
+                 "must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character", "*.example.com")
 label_1035 = _form(63, "[a-z]([-a-z0-9]*[a-z0-9])?", "a DNS-1035 label must consist of lower case alphanumeric characters "
                    "or '-', start with an alphabetic character, and end with an alphanumeric character", "my-name", "abc-123")
 label_value = _form(63, f"({_QUALIFIED})?", "a valid label must be an empty string or consist of alphanumeric characters, "
                     "'-', '_' or '.', and must start and end with an alphanumeric character",
-                    "MyValue", "my_value", "12345")
+                    "MyValue", "my_value", "12345", unit="bytes")
 _key_name = _form(63, _QUALIFIED, "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
-                  "alphanumeric character", "MyName", "my.name", "123-abc")
+                  "alphanumeric character", "MyName", "my.name", "123-abc", unit="bytes")
 _key_of_config = _form(253, "[-._a-zA-Z0-9]+", "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
                        "key.name", "KEY_NAME", "key-name")
 
@@ -168,8 +174,11 @@ def qualified(value: str) -> list[str]:
             *(f"name part {text}" for text in [*([] if name else ["must be non-empty"]), *_key_name(name)])]
 
 
+STANDARD_FINALIZERS = ("orphan", "foregroundDeletion", "kubernetes")
+
+
 def finalizer(value: str) -> list[str]:
-    fine = "/" in value or value in ("orphan", "foregroundDeletion", "kubernetes")
+    fine = "/" in value or value in STANDARD_FINALIZERS
     return [] if fine else ["name is neither a standard finalizer name nor is it fully qualified"]
 
 

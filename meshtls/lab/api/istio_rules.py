@@ -28,6 +28,24 @@ def duration_s(text: str) -> float | None:
                unit in re.findall(r"([0-9]+(\.[0-9]*)?)(ns|us|µs|ms|s|m|h)", text))
 
 
+def _port_key(text: str) -> bool:
+    if not re.fullmatch(r"[-+]?\d+", text):
+        raise CannotConvert("type conversion error from 'string' to 'int'")
+    return 0 < int(text) <= 65535
+
+
+def _url(text: str) -> bool:
+    if not text.startswith("/") and not re.match("[a-zA-Z][-+.a-zA-Z0-9]*:", text):
+        raise CannotConvert(f'URL parse error during conversion from string: parse "{text}": invalid URI for request')
+    return text.startswith(("http://", "https://"))
+
+
+def _upsert(tag: dict[str, Any]) -> bool:
+    if tag.get("operation") == "UPSERT" and "value" not in tag:
+        raise CannotConvert("no such key: value")
+    return tag.get("operation") != "UPSERT" or tag["value"] != ""
+
+
 def _count(spec: dict[str, Any], *names: str) -> int:
     return sum(name in spec for name in names)
 
@@ -55,7 +73,7 @@ _TABLE: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
      lambda spec: "portLevelMtls" not in spec or (spec.get("selector") or {}).get("matchLabels"),
      "portLevelMtls requires selector"),
     ("PeerAuthentication.portLevelMtls",
-     lambda ports: all(re.fullmatch(r"[-+]?\d+", key) and 0 < int(key) <= 65535 for key in ports), _PORT),
+     lambda ports: all(map(_port_key, ports)), _PORT),
     ("Selector.matchLabels", lambda labels: all(map(_no_star, labels)), "wildcard not allowed in label key match"),
     ("Selector.matchLabels", all, "key must not be empty"),
     ("Selector.matchLabels.*", _no_star, "wildcard not allowed in label value match"),
@@ -66,12 +84,7 @@ _TABLE: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
     ("WasmPlugin.url", _oci, "url must have schema one of [http, https, file, oci]"),
     ("WasmPlugin.vmConfig.env.*", lambda env: env.get("valueFrom") != "HOST" or "value" not in env,
      "value may only be set when valueFrom is INLINE"),
-    ("Telemetry.metrics.*.overrides.*.tagOverrides.*",
-     lambda tag: tag.get("operation") != "UPSERT" or "value" in tag,
-     "no such key: value evaluating rule: value must be set when operation is UPSERT"),
-    ("Telemetry.metrics.*.overrides.*.tagOverrides.*",
-     lambda tag: tag.get("operation") != "UPSERT" or tag.get("value") != "",
-     "value must be set when operation is UPSERT"),
+    ("Telemetry.metrics.*.overrides.*.tagOverrides.*", _upsert, "value must be set when operation is UPSERT"),
     ("Telemetry.metrics.*.overrides.*.tagOverrides.*",
      lambda tag: tag.get("operation") != "REMOVE" or "value" not in tag,
      "value must not be set when operation is REMOVE"),
@@ -94,8 +107,7 @@ _TABLE: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
         source, "principals", "notPrincipals", "namespaces", "notNamespaces"),
      "Cannot set serviceAccounts with namespaces or principals"),
     ("JwtRule", _at_most_one("jwksUri", "jwks_uri", "jwks"), "only one of jwks or jwksUri can be set"),
-    ("JwtRule.jwksUri JwtRule.jwks_uri", lambda text: text.startswith(("http://", "https://")),
-     "url must have scheme http:// or https://"),
+    ("JwtRule.jwksUri JwtRule.jwks_uri", _url, "url must have scheme http:// or https://"),
     ("ServiceEntry", _at_most_one("workloadSelector", "endpoints"),
      "only one of WorkloadSelector or Endpoints can be set"),
     ("ServiceEntry", lambda spec: not any("/" in text for text in spec.get("addresses", []))

@@ -1,17 +1,12 @@
 """pods/log: which container is meant and whether it can have a log; the lines come from the node's LogSource."""
-import datetime
-import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
-from meshtls.lab.api import status
+from meshtls.lab.api import parsing, status
 from meshtls.lab.api.field import forbidden, invalid
 from meshtls.lab.api.store import Store
 
 Object = dict[str, Any]
-_TIME = (("2006", r"\d{4}"), ("-", "-"), ("01", r"\d\d"), ("-", "-"), ("02", r"\d\d"), ("T", "T"), ("15", r"\d\d"), (":", ":"),
-         ("04", r"\d\d"), (":", ":"), ("05", r"\d\d(\.\d+)?"), ("Z07:00", r"Z|[+-]\d\d:\d\d"))
-"""Go's words for the parts of a time, and their forms."""
 
 
 class LogSource(Protocol):
@@ -38,25 +33,13 @@ def options(query: Mapping[str, str], pod: str) -> Object:
     if found["since_time"] and found["since_seconds"]:
         wrong.append(forbidden("[]", "at most one of `sinceTime` or `sinceSeconds` may be specified"))
     if found["since_time"]:
-        try:
-            datetime.datetime.fromisoformat(found["since_time"].replace("Z", "+00:00"))
-        except ValueError:
-            raise status.bad_request(f'parsing time "{found["since_time"]}" as "2006-01-02T15:04:05Z07:00": cannot '
-                                     f'parse {_unread(found["since_time"])}') from None
+        if fault := parsing.time_fault(found["since_time"]):
+            raise status.bad_request(fault)
     if "stream" in query:
         wrong.append(forbidden("stream", "may not be specified"))
     if wrong:
         raise status.invalid("PodLogOptions", "", pod, wrong)
     return found
-
-
-def _unread(text: str) -> str:
-    """What of a time cannot be read, and as what."""
-    for layout, form in _TIME:
-        if (match := re.match(form, text)) is None:
-            return f'"{text}" as "{layout}"'
-        text = text[match.end():]
-    return '"" as "Z07:00"'
 
 
 def container(store: Store, pod: Object, asked: str, previous: bool) -> str:

@@ -105,10 +105,20 @@ def unique(key: str, mark: Callable[[Any], Any], tail: str = "") -> Rule:
     return rule
 
 
+class Change:
+    """A rule about what an update changes: told after all others."""
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule = rule
+
+    def __call__(self, part: Part) -> Iterable[FieldError]:
+        return () if part.old is None else self._rule(part)
+
+
 def fixed(*keys: str) -> Rule:
     """Fields that an update may not change."""
-    return lambda part: () if part.old is None else [
-        field.invalid(part.at(key), part[key], field.IMMUTABLE) for key in keys if part.old.get(key) != part[key]]
+    return Change(lambda part: [field.invalid(part.at(key), part[key], field.IMMUTABLE)
+                                for key in keys if part.old and part.old.get(key) != part[key]])
 
 
 def walk(node: schema.Node, value: Object, old: Object | None = None) -> Iterator[Part]:

@@ -4,10 +4,10 @@ Each takes the current object and the parsed patch and returns a new object; the
 merge is guided by the kind's schema: lists that are maps merge by their first key, sets unite, other lists are
 replaced.
 """
-import json
+from collections.abc import Iterator
 from typing import Any
 
-from meshtls.lab.api import decode, schema, status
+from meshtls.lab.api import parsing, schema, status
 from meshtls.lab.api.store import clone
 
 MERGE, JSON, STRATEGIC, APPLY = ("application/merge-patch+json", "application/json-patch+json",
@@ -16,17 +16,44 @@ MERGE, JSON, STRATEGIC, APPLY = ("application/merge-patch+json", "application/js
 _ORDER, _DROP = "$setElementOrder/", "$deleteFromPrimitiveList/"
 
 
-def parse(body: bytes) -> Any:
-    """Raises ApiError 400 on a body that is no JSON."""
+def parse(body: bytes, content_type: str = MERGE) -> Any:
+    """Raises ApiError 400 on a body that is no JSON, or not of the type's shape."""
+    told = "" if content_type == STRATEGIC else "error decoding patch: "
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise status.bad_request(f"error decoding patch: {decode.syntax(body, error)}") from error
+        found = parsing.from_json(body)
+    except parsing.Faulty as error:
+        raise status.bad_request(f"{told}{error}") from error
+    if content_type == JSON:
+        _check_operations(found)
+    elif found is None:
+        raise status.bad_request("Invalid JSON Patch")
+    elif not isinstance(found, dict):
+        raise status.bad_request(f"{told}json: cannot unmarshal {parsing.kind_of(found)} into Go value of type map[string]interface {{}}")
+    return found
 
 
-def not_a(patch: Any, wanted: str) -> status.ApiError:
-    kind = {dict: "object", list: "array", str: "string", bool: "bool"}.get(type(patch), "number")
-    return status.bad_request(f"error decoding patch: json: cannot unmarshal {kind} into Go value of type {wanted}")
+def _check_operations(found: Any) -> None:
+    listed = found if isinstance(found, list) else [] if found is None else None
+    for value, wanted in ((found, "[]handlers.jsonPatchOp"), *((one, "handlers.jsonPatchOp") for one in listed or ())):
+        if value is not None and not isinstance(value, dict if wanted[0] != "[" else list):
+            raise status.bad_request(f"error decoding patch: json: cannot unmarshal {parsing.kind_of(value)} into Go value of type {wanted}")
+    for one in listed or ():
+        for key in ("op", "path", "from"):
+            if not isinstance((one or {}).get(key) or "", str):
+                raise status.bad_request(f"error decoding patch: json: cannot unmarshal {parsing.kind_of(one[key])} into Go struct field "
+                                         f"jsonPatchOp.{key} of type string")
+    if len(listed or ()) > 10_000:
+        raise status.ApiError(413, "RequestEntityTooLarge",
+                              "Request entity too large: The allowed maximum operations in a JSON patch is "
+                              f"10000, got {len(listed or ())}")
+
+
+def complaints(patch: Any, content_type: str) -> Iterator[str]:
+    """What stands twice in a patch, or is unknown in its operations."""
+    before = "json patch " if content_type == JSON else ""
+    yield from (before + told for told in parsing.repeated(patch))
+    for place, one in enumerate(patch if content_type == JSON else ()):
+        yield from (f'{before}unknown field "[{place}].{key}"' for key in one if key not in ("op", "path", "from", "value"))
 
 
 def merge(current: Any, patch: Any) -> Any:
@@ -42,17 +69,16 @@ def merge(current: Any, patch: Any) -> Any:
 
 
 def json_patch(current: dict[str, Any], operations: Any) -> dict[str, Any]:
-    """Raises ApiError 400 for what is no patch, 422 for one that does not apply."""
+    """Raises ApiError 422 for what does not apply."""
     import jsonpatch
     import jsonpointer
-    if not isinstance(operations, list):
-        raise not_a(operations, "[]handlers.jsonPatchOp")
-    if len(operations) > 10_000:
-        raise status.ApiError(413, "RequestEntityTooLarge",
-                              "Request entity too large: The allowed maximum operations in a JSON patch is "
-                              f"10000, got {len(operations)}")
+    changed = clone(current)
     try:
-        changed = jsonpatch.apply_patch(current, [_rooted(one) for one in operations])
+        for one in map(_rooted, operations):
+            holder = jsonpointer.JsonPointer(one.get("path", "")).to_last(changed)[0] if one.get("op") == "replace" else None
+            if isinstance(holder, dict):  # a field that is not there yet is as good
+                one["op"] = "add"
+            changed = jsonpatch.apply_patch(changed, [{"value": None, **one}], in_place=True)
     except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, KeyError, IndexError) as error:
         raise status.unprocessable("the server rejected our request due to an error in our request") from error
     if not isinstance(changed, dict):
@@ -73,17 +99,13 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def _rooted(operation: Any) -> Any:
+def _rooted(operation: dict[str, Any]) -> dict[str, Any]:
     """Pointers begin behind their first slash, whatever stands before it."""
-    if not isinstance(operation, dict):
-        return operation
     return {key: "/" + value.partition("/")[2] if key in ("path", "from") and isinstance(value, str) and "/" in value
             else value for key, value in operation.items()}
 
 
 def strategic(node: dict[str, Any], current: dict[str, Any], patch: Any) -> dict[str, Any]:
-    if not isinstance(patch, dict):
-        raise not_a(patch, "map[string]interface {}")
     return _object(schema.resolve(node), clone(current), clone(patch))
 
 
@@ -113,7 +135,12 @@ def _object(node: dict[str, Any], current: dict[str, Any], patch: dict[str, Any]
         else:
             patched = patch[key]
         if isinstance(patched, dict):
-            current[key] = _object(child, current[key] if isinstance(current.get(key), dict) else {}, patched)
+            if isinstance(current.get(key), dict):
+                current[key] = _object(child, current[key], patched)
+            elif "$patch" in patched:
+                current.pop(key, None)
+            else:
+                current[key] = _object(child, {}, patched)
         elif isinstance(patched, list) and (key in patch or isinstance(current.get(key), list)):
             current[key] = _list(child, current.get(key) or [], patched, orders.get(key))
         else:

@@ -40,6 +40,7 @@ admin rbac.authorization.k8s.io * rolebindings roles
 system:basic-user authorization.k8s.io  create selfsubjectaccessreviews selfsubjectrulesreviews
 system:basic-user authentication.k8s.io create selfsubjectreviews
 """
+_PUBLIC = ["/healthz", "/livez", "/readyz", "/version", "/version/"]
 _DISCOVERY = ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version",
               "/version/"]
 
@@ -56,5 +57,6 @@ def default() -> dict[str, list[dict[str, Any]]]:
     found["edit"] += found["view"]
     found["admin"] = found["edit"] + found["admin"]
     return {**found, "system:discovery": [{"verbs": ["get"], "nonResourceURLs": _DISCOVERY}],
+            "system:public-info-viewer": [{"verbs": ["get"], "nonResourceURLs": _PUBLIC}],
             "cluster-admin": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
                               {"nonResourceURLs": ["*"], "verbs": ["*"]}]}

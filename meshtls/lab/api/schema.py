@@ -47,14 +47,14 @@ INT_OR_STRING = {"targetPort", "port", "maxUnavailable", "maxSurge", "minAvailab
 INT64 = {"terminationGracePeriodSeconds", "activeDeadlineSeconds", "runAsUser", "runAsGroup", "fsGroup",
          "tolerationSeconds", "generation",
          "observedGeneration", "deletionGracePeriodSeconds", "expirationSeconds", "startingDeadlineSeconds",
-         "supplementalGroups", "maxItems", "maxLength", "maxProperties", "minItems", "minLength", "minProperties", "revision",
+         "supplementalGroups", "gracePeriodSeconds", "maxItems", "maxLength", "maxProperties", "minItems", "minLength", "minProperties", "revision",
          "uid", "gid", "sizeBytes", "seconds"}
 QUANTITY_MAPS = {"limits", "requests", "capacity", "allocatable", "hard", "used", "overhead", "allocatedResources",
                  "default", "podFixed",
                  "defaultRequest", "max", "min", "maxLimitRequestRatio"}
-BYTE_MAPS = {"V1Secret.data", "V1ConfigMap.binaryData"}
+BYTES = {"V1Secret.data", "V1ConfigMap.binaryData", "caBundle"}
+"""Of a map: its values."""
 QUANTITIES = {"sizeLimit", "divisor", "averageValue", "tolerance", "V2MetricTarget.value", "V2MetricValueStatus.value"}
-KEY_DEFAULTS = {"protocol": "TCP"}
 
 
 @functools.cache
@@ -111,12 +111,11 @@ def _property(owner: str, key: str, kind: str) -> Node:
         inner: Node = _property(owner, key, mapped[1])
         if key in QUANTITY_MAPS:
             inner = {"type": "string", "x-quantity": True}
-        if f"{owner}.{key}" in BYTE_MAPS:
-            inner = {"type": "string", "format": "byte"}
         return {"type": "object", "additionalProperties": inner,
                 **({"x-kubernetes-map-type": "atomic"} if (owner, key) in ATOMIC_MAPS else {})}
     if kind in ("str", "bytes", "bytearray"):
-        return {"type": "string", **({"x-quantity": True} if {key, f"{owner}.{key}"} & QUANTITIES else {})}
+        either = {key, f"{owner}.{key}"}
+        return {"type": "string", **({"x-quantity": True} if either & QUANTITIES else {"format": "byte"} if either & BYTES else {})}
     if kind == "int":
         return {"type": "integer", "format": "int64" if key in INT64 else "int32"}
     if kind == "object":
@@ -175,6 +174,19 @@ def _custom(name: str, version: str, schemas: dict[str, Any]) -> Node:
 def merge_keys(node: Node) -> list[str] | None:
     """The keys of a list that is a map, or None."""
     return node.get("x-kubernetes-list-map-keys") if node.get("x-kubernetes-list-type") == "map" else None
+
+
+def mark(node: Node, item: Any) -> dict[str, Any]:
+    """What tells an item of a list that is a map from the others: its keys, those of built-in kinds with their defaults."""
+    keys, inside = merge_keys(node) or [], items(node)
+    typed, needed = "x-model" in inside, inside.get("required") or ()
+    found: dict[str, Any] = {}
+    for key in keys:
+        kind = (inside.get("properties") or {}).get(key, {}).get("type")
+        default = "TCP" if key == "protocol" else {"string": "", "integer": 0}.get(kind) if typed and key in needed else None
+        if (value := item.get(key, default)) is not None:
+            found[key] = value
+    return found
 
 
 def is_atomic(node: Node) -> bool:

@@ -91,7 +91,7 @@ class _Parser:
     @staticmethod
     def _checked(key: str, value: str) -> str:
         if told := field.label_value(value):
-            raise _bad(f"unable to parse requirement: [{key}]: Invalid value: {field.quote(value)}: {'; '.join(told)}")
+            raise _bad(f"unable to parse requirement: values[0][{key}]: Invalid value: {field.quote(value)}: {'; '.join(told)}")
         return value
 
 
@@ -167,6 +167,8 @@ def fields(text: str, kind: str, custom: bool = False) -> Match | None:
         terms.append((found[1], found[2] != "!=", re.sub(r"\\(.)", r"\1", found[3])))
     for name, _, _ in terms:
         if name not in ("metadata.name", "metadata.namespace", *FIELDS.get(kind, ())):
+            if kind == "Job" and not custom:
+                raise _bad(f"field label {field.quote(name)} not supported for Job")
             raise _bad(f"field label not supported: {name}" if custom or kind in FIELDS else
                        f'"{name}" is not a known field selector: only "metadata.name", "metadata.namespace"')
     if not terms:

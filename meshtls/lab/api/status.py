@@ -9,7 +9,7 @@ from typing import Any
 
 from meshtls.lab.api.field import FieldError
 
-_BARE = {"", "BadRequest", "Unauthorized", "InternalError", "RequestEntityTooLarge"}
+_BARE = {"", "BadRequest", "Unauthorized", "InternalError", "RequestEntityTooLarge", "NotAcceptable", "UnsupportedMediaType"}
 """Reasons whose Status has no details unless there are some."""
 
 
@@ -110,6 +110,10 @@ def not_allowed() -> ApiError:
 
 def too_large(limit: int) -> ApiError:
     return ApiError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}")
+
+
+def not_acceptable(message: str) -> ApiError:
+    return ApiError(406, "NotAcceptable", message)
 
 
 def whole(text: str) -> int:

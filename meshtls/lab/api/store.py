@@ -138,6 +138,11 @@ class Store:
                 newer.append(event)
         return reversed(newer)
 
+    @property
+    def oldest(self) -> int:
+        """The version that the history begins after."""
+        return self._compacted
+
     def compact(self) -> None:
         """Forget the history: a watch from before now is answered with 410 Gone (for tests of clients)."""
         self._history.clear()
@@ -209,11 +214,12 @@ class Store:
         if obj is None:
             return
         marked = self.marked(resource, obj, grace_s)
-        if self._may_go(resource, marked):
-            self._drop(resource, marked, obj)
-        elif marked != obj:
+        goes = self._may_go(resource, marked)
+        if marked != obj and (resource == "pods" or not goes):
             self._put(resource, namespace, name, marked)
             self._tell(Event("MODIFIED", resource, marked, obj))
+        if goes:
+            self.remove(resource, namespace, name)
 
     def marked(self, resource: str, obj: dict[str, Any], grace_s: int | None = None) -> dict[str, Any]:
         """What `delete` makes of an object before it goes."""
@@ -221,7 +227,8 @@ class Store:
         metadata = marked["metadata"]
         grace = self._grace(resource, obj, grace_s)
         if "deletionTimestamp" in metadata:
-            grace = min(grace, metadata.get("deletionGracePeriodSeconds", 0))
+            left = metadata.get("deletionGracePeriodSeconds", 0)
+            grace = left if grace_s is None else min(grace, left)
         else:
             metadata["deletionTimestamp"] = _later(self.now(), grace)
             if "generation" in metadata:

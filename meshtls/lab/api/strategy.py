@@ -49,7 +49,12 @@ def created(resource: Resource, obj: Object, store: Store) -> None:
             obj["status"] = zeros.empty(schema.of(resource, resource.versions[0])).get("status", {})
     match resource.kind:
         case "Pod":
-            obj["status"] = {"phase": "Pending", "qosClass": defaults.quality_of_service(obj.get("spec") or {})}
+            spec = obj.get("spec") or {}
+            obj["status"] = {"phase": "Pending", "qosClass": defaults.quality_of_service(spec)}
+            if spec.get("schedulingGates"):
+                obj["status"]["conditions"] = [{
+                    "type": "PodScheduled", "status": "False", "lastProbeTime": None, "lastTransitionTime": store.now(), "reason":
+                    "SchedulingGated", "message": "Scheduling is blocked due to non-empty scheduling gates"}]
         case "Namespace":
             obj["status"] = {"phase": "Active"}
             spec = obj.setdefault("spec", {})
@@ -101,8 +106,9 @@ def allot(resource: Resource, obj: Object, store: Store, old: Object | None = No
               if other["metadata"].get("uid") != obj["metadata"].get("uid")]
     if spec.get("type") == "ExternalName":
         return
-    spec.setdefault("ipFamilyPolicy", "SingleStack")
-    spec.setdefault("ipFamilies", ["IPv4"])
+    bare = spec.get("clusterIP") == "None" and not spec.get("selector") and not spec.get("ipFamilies")
+    spec.setdefault("ipFamilyPolicy", "RequireDualStack" if bare else "SingleStack")
+    spec.setdefault("ipFamilies", ["IPv4", "IPv6"] if bare else ["IPv4"])
     taken = {other.get("clusterIP") for other in others}
     given = spec.get("clusterIP") or (spec.get("clusterIPs") or [""])[0]
     if given and given not in ("None", ((old or {}).get("spec") or {}).get("clusterIP")):
@@ -126,9 +132,9 @@ def allot(resource: Resource, obj: Object, store: Store, old: Object | None = No
     if spec.get("type") in ("NodePort", "LoadBalancer"):
         used = {port.get("nodePort") for other in others for port in other.get("ports") or ()}
         for port in spec.get("ports") or ():
-            if not port.get("nodePort"):
+            if not port.get("nodePort") and spec.get("allocateLoadBalancerNodePorts") is not False:
                 port["nodePort"] = next(number for number in NODE_PORTS if number not in used)
-            used.add(port["nodePort"])
+            used.add(port.get("nodePort"))
 
 
 _OUTSIDE = {"NodePort", "LoadBalancer"}
@@ -192,6 +198,8 @@ def updated(resource: Resource, obj: Object, old: Object, subresource: str) -> O
         given = metadata.pop(key, None)
         if key in before:
             metadata[key] = given if key == "uid" and given else before[key]
+        elif given and key.startswith("deletion"):
+            metadata[key] = given  # to be refused
     if resource.kind == "Service" and not resource.custom:
         _service(obj["spec"], old["spec"])
     if resource.kind == "DaemonSet" and not resource.custom:

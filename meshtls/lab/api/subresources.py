@@ -16,7 +16,7 @@ from meshtls.lab.api.target import Options, Target, fit_name
 from meshtls.lab.api.writes import Writes
 
 Object = dict[str, Any]
-_DONE = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+_DONE = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 
 def delete_options(body: bytes, query: Mapping[str, str], options: Options) -> Object:
@@ -54,11 +54,7 @@ def _said(body: bytes) -> Object:
     if kind != "DeleteOptions":
         raise status.bad_request(f'no kind "{kind}" is registered for version "{wishes.get("apiVersion", "")}" in '
                                  'scheme "pkg/runtime/scheme.go:111"')
-    seconds = wishes.get("gracePeriodSeconds")
-    if seconds is not None and not isinstance(seconds, int):
-        raise status.bad_request(f"json: cannot unmarshal {type(seconds).__name__.replace('str', 'string')} into Go "
-                                 "struct field DeleteOptions.gracePeriodSeconds of type int64")
-    return wishes
+    return decode.typed(wishes, "DeleteOptions")
 
 
 class Subresources:
@@ -102,9 +98,11 @@ class Subresources:
                 return _DONE, 201
             case "eviction", "create":
                 wishes = decode.parse(body, "application/json", "Eviction")
-                if (wishes.get("metadata") or {}).get("name", target.name) != target.name:
+                if (wishes.get("metadata") or {}).get("name") != target.name:
                     raise status.bad_request("name in URL does not match name in Eviction object")
-                await self._writes.delete(_whole(target), wishes.get("deleteOptions") or {}, options)
+                removal = wishes.get("deleteOptions") or {}
+                options.dry_run = options.dry_run or bool(removal.get("dryRun"))
+                await self._writes.delete(_whole(target), removal, options)
                 return _DONE, 201
             case "token", "create":
                 return self._token(target, decode.parse(body, "application/json", "TokenRequest")), 201
@@ -115,7 +113,7 @@ class Subresources:
         if whole:
             changed = decode.parse(body, "application/json", "Scale")
         else:
-            wanted = patch.parse(body)
+            wanted = patch.parse(body, options.content_type)
             json_patch = options.content_type == patch.JSON
             changed = patch.json_patch(scale, wanted) if json_patch else patch.merge(scale, wanted)
         metadata, replicas = changed.get("metadata") or {}, (changed.get("spec") or {}).get("replicas", 0)

@@ -156,18 +156,18 @@ def _placeholder(text: str) -> Cell:
     return cell
 
 
-def render(resource: Resource, version: str, objects: list[Object], now: float, *, include: str = "Metadata") -> Object:
-    """A Table (meta.k8s.io/v1) of objects; `include` is Metadata, Object or None."""
+def render(resource: Resource, version: str, objects: list[Object], now: float, *, include: str, api: str) -> Object:
+    """A Table of `api` (meta.k8s.io/v1) of objects; `include` is Metadata, Object or None."""
     definitions, cells = _plan(resource, version)
     facts = FACTS.get(resource.kind) if not resource.custom else None
     rows = []
     for obj in objects:
-        row = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
+        row = {"kind": "PartialObjectMetadata", "apiVersion": api, "metadata": obj["metadata"]}
         known = {**obj, "told": facts(obj, now)} if facts else obj
         rows.append({"cells": [cell(known, now) for cell in cells],
                      "object": obj if include == "Object" else row if include == "Metadata" else None})
-    return {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "columnDefinitions": definitions,
-            "rows": rows}
+    bare = not rows and not resource.custom and resource.kind not in COLUMNS
+    return {"kind": "Table", "apiVersion": api, "metadata": {}, "columnDefinitions": definitions, "rows": None if bare else rows}
 
 
 def _plan(resource: Resource, version: str) -> tuple[list[Object], list[Cell]]:

@@ -69,7 +69,7 @@ def fit(metadata: Object, target: Target) -> None:
 def fit_namespace(metadata: Object, target: Target) -> None:
     """The namespace of the address; another is refused, and one of a cluster-wide object left out."""
     given = metadata.get("namespace") or ""
-    if given and given != target.namespace:
+    if given and target.namespace and given != target.namespace:
         raise status.bad_request("the namespace of the provided object does not match the namespace sent on the "
                                  "request")
     metadata.pop("namespace", None)

@@ -9,7 +9,7 @@ from typing import Any
 
 from meshtls.lab.api import field, schema, validate_admission, validate_kinds, validate_network, validate_pod, validate_work
 from meshtls.lab.api.field import IMMUTABLE, FieldError, duplicate, forbidden, invalid, required, unsupported
-from meshtls.lab.api.parts import Part, Rule, bad, each, labels, needs, never, walk
+from meshtls.lab.api.parts import Change, Part, Rule, bad, each, labels, needs, never, walk
 from meshtls.lab.api.resources import Resource
 from meshtls.lab.api.rules import CHECKS, ENUMS, OPTIONAL, RANGES, UNIQUE
 
@@ -50,7 +50,7 @@ def metadata(resource: Resource, obj: Object, old: Object | None) -> Iterator[Fi
     if old is not None:
         before = old["metadata"]
         for key in _FIXED:
-            if key in meta and key in before and meta[key] != before[key]:
+            if key in meta and (key in before or key.startswith("deletion")) and meta[key] != before.get(key):
                 yield invalid(f"metadata.{key}", meta[key], IMMUTABLE)
         added = sorted(set(finalizers) - set(before.get("finalizers") or ()))
         if before.get("deletionTimestamp") and added:
@@ -78,12 +78,17 @@ def _owners(owners: list[Object]) -> Iterator[FieldError]:
 
 def errors(resource: Resource, version: str, obj: Object, old: Object | None) -> list[FieldError]:
     """All that is wrong with a built-in object."""
-    found = list(metadata(resource, obj, old))
+    found, changes = told_twice(resource, obj, old), list[FieldError]()
     for part in walk(schema.of(resource, version), obj, old):
         found += _fields(part)
         for rule in RULES.get(part.model, ()):
-            found += rule(part)
-    return found
+            (changes if isinstance(rule, Change) else found).extend(rule(part))
+    return found + changes
+
+
+def told_twice(resource: Resource, obj: Object, old: Object | None) -> list[FieldError]:
+    """What is wrong with the metadata; of a change the API server asks it twice."""
+    return list(metadata(resource, obj, old)) * (1 if old is None else 2)
 
 
 def _fields(part: Part) -> Iterator[FieldError]:

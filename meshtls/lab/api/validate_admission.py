@@ -23,9 +23,8 @@ def _client(part: Part) -> Iterator[FieldError]:
     if url is None or "service" in part.value:
         return
     parts, at, form = urlsplit(url), part.at("url"), "desired format: https://host[/path]"
-    if not url.startswith("https://"):
-        yield invalid(at, url.partition("://")[0], f"'https' is the only allowed URL scheme; {form}")
-        return
+    if parts.scheme != "https":
+        yield invalid(at, parts.scheme, f"'https' is the only allowed URL scheme; {form}")
     for text, what in ((parts.netloc.rpartition("@")[0], "user information is"), (parts.fragment, "fragments are"),
                        (parts.query, "query parameters are")):
         if text:
@@ -43,17 +42,28 @@ def _service_path(text: str) -> list[str]:
 
 def _rule(part: Part) -> Iterator[FieldError]:
     for key, what in (("operations", "operations"), ("apiGroups", "API groups"), ("apiVersions", "API versions"),
-                      ("resources", "resources without subresources")):
+                      ("resources", "")):
         held = part[key] or []
         if not held:
             yield required(part.at(key))
-        star = "*/*" if key == "resources" and "*/*" in held else "*"
-        rest = [item for item in held if item != star and not (key == "resources" and star == "*" and "/" in item)]
-        if star in held and rest:
-            yield invalid(part.at(key), held, f"if '{star}' is present, must not specify other "
-                               + ("resources" if star == "*/*" else what))
+        if what and "*" in held and len(held) > 1:
+            yield invalid(part.at(key), held, f"if '*' is present, must not specify other {what}")
         if key == "apiVersions":
             yield from (required(part.at(f"{key}[{place}]")) for place, item in enumerate(held) if not item)
+    yield from _resources(part.at("resources"), part["resources"] or [])
+
+
+def _resources(at: str, held: list[str]) -> Iterator[FieldError]:
+    """None may be covered by one before it. (Whether `*` stands beside others is asked of the last one alone.)"""
+    alone = [item for item in held if "/" not in item]
+    for place, item in enumerate(held):
+        resource, _, sub = item.partition("/")
+        covering = [star for star in (f"{resource}/*", f"*/{sub}") if sub and star in held[:place]]
+        yield from (invalid(f"{at}[{place}]", item, f"if '{star}' is present, must not specify {item}") for star in covering)
+    if "*/*" in held and len(held) > 1:
+        yield invalid(at, held, "if '*/*' is present, must not specify other resources")
+    if "*" in alone and alone[-1] != "*":
+        yield invalid(at, held, "if '*' is present, must not specify other resources without subresources")
 
 
 def _expression(key: str, wanted: str) -> Rule:
@@ -77,6 +87,10 @@ def _definition(part: Part) -> Iterator[FieldError]:
     spec, name = part["spec"] or {}, part["metadata.name"] or ""
     if name != f"{part['spec.names.plural'] or ''}.{spec.get('group', '')}":
         yield invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group')
+    if "." not in (spec.get("group") or "."):
+        yield invalid("spec.group", spec.get("group", ""), "should be a domain with at least one dot")
+    for key in ("singular", "listKind") if not (spec.get("names") or {}).get("kind") else ():
+        yield required(f"spec.names.{key}")
     if sum(bool(version.get("storage")) for version in spec.get("versions") or ()) != 1:
         yield invalid("spec.versions", spec.get("versions"), "must have exactly one version marked as storage version")
     for place, version in enumerate(spec.get("versions") or ()):
@@ -107,8 +121,14 @@ def _schema(node: Object, path: str, root: bool = False) -> Iterator[FieldError]
             yield from _schema(node[key], f"{path}.{key}")
 
 
+def _versions_once(part: Part) -> Iterator[FieldError]:
+    held = part["admissionReviewVersions"] or []
+    yield from (invalid(part.at(f"admissionReviewVersions[{place}]"), one, "duplicate version")
+                for place, one in enumerate(held) if one in held[:place])
+
+
 WEBHOOK: tuple[Rule, ...] = (
-    each("name", _hook_name),
+    each("name", _hook_name), _versions_once,
     bad("admissionReviewVersions", "must include at least one of v1, v1beta1", lambda hook: (
         hook["admissionReviewVersions"] and not {"v1", "v1beta1"} & set(hook["admissionReviewVersions"]))),
     bad("timeoutSeconds", "the timeout value must be between 1 and 30 seconds",

@@ -1,17 +1,20 @@
 """What ConfigMaps, Secrets, namespaces, roles and the smaller kinds demand beyond their schema, as rules on their
 structures."""
 import base64
-import json
 import re
 from collections.abc import Iterator
 
-from meshtls.lab.api import decode, field
+from meshtls.lab.api import field, parsing
 from meshtls.lab.api.field import FieldError, invalid, required, unsupported
 from meshtls.lab.api.parts import Part, Rule, bad, each, fixed, labels, needs, never
 from meshtls.lab.api.podsecurity import LEVELS, PREFIX
+from meshtls.lab.api.quantities import amount
 
 _SECRET_KEYS = {"kubernetes.io/tls": ("tls.crt", "tls.key"), "kubernetes.io/ssh-auth": ("ssh-privatekey",),
                 "kubernetes.io/dockercfg": (".dockercfg",), "kubernetes.io/dockerconfigjson": (".dockerconfigjson",)}
+_QUOTAS = {*(f"{kind}.{name}" for kind in ("limits", "requests") for name in ("cpu", "memory", "ephemeral-storage")), "cpu", "memory",
+           "ephemeral-storage", "requests.storage", "pods", "resourcequotas", "services", "replicationcontrollers", "secrets", "configmaps",
+           "persistentvolumeclaims", "services.nodeports", "services.loadbalancers"}
 _ACCOUNT = "kubernetes.io/service-account.name"
 _RBAC = "rbac.authorization.k8s.io"
 _VOLUME_FIELDS = {"accessModes", "capacity", "claimRef", "mountOptions", "nodeAffinity", "persistentVolumeReclaimPolicy",
@@ -42,9 +45,9 @@ def _secret(part: Part) -> Iterator[FieldError]:
         elif "docker" in key:
             body = base64.b64decode(data[key])
             try:
-                json.loads(body)
-            except ValueError as error:
-                yield invalid(f"data[{key}]", "<secret contents redacted>", decode.syntax(body, error))
+                parsing.from_json(body)
+            except parsing.Faulty as error:
+                yield invalid(f"data[{key}]", "<secret contents redacted>", str(error))
     if kind == "kubernetes.io/basic-auth" and not {"username", "password"} & set(data):
         yield from (required(f"data[{key}]") for key in ("username", "password"))
     if kind == "kubernetes.io/service-account-token" and not (part["metadata.annotations"] or {}).get(_ACCOUNT):
@@ -56,6 +59,25 @@ def _role_ref(part: Part) -> Iterator[FieldError]:
     for key, known in (("apiGroup", (_RBAC,)), ("kind", kinds)):
         if part[key] not in known:
             yield unsupported(part.at(key), part[key] or "", known)
+
+
+def _subject(part: Part) -> Iterator[FieldError]:
+    wanted = {"ServiceAccount": ("",), "User": (_RBAC,), "Group": (_RBAC,)}.get(part["kind"] or "")
+    if wanted and (part["apiGroup"] or "") not in wanted:
+        yield unsupported(part.at("apiGroup"), part["apiGroup"] or "", wanted)
+    if part["kind"] == "ServiceAccount":
+        yield from each("name", field.subdomain_1123)(part)
+
+
+def _quota(part: Part) -> Iterator[FieldError]:
+    for key, text in (part["hard"] or {}).items():
+        at = part.at(f"hard[{key}]")
+        yield from field.told(at, key, field.qualified)
+        if "/" not in key and key not in _QUOTAS:
+            yield invalid(at, key, "must be a standard resource type or fully qualified")
+            yield invalid(at, key, "must be a standard resource for quota")
+        if amount(text) < 0:
+            yield invalid(at, text, "must be greater than or equal to 0")
 
 
 def _namespace(part: Part) -> Iterator[FieldError]:
@@ -95,15 +117,22 @@ RULES: dict[str, tuple[Rule, ...]] = {
         bad("nonResourceURLs", "rules cannot apply to both regular resources and non-resource URLs",
             lambda rule: rule["nonResourceURLs"] and (rule["apiGroups"] or rule["resources"]))),
     **dict.fromkeys(("V1RoleBinding", "V1ClusterRoleBinding"), (
-        bad("roleRef", "cannot change roleRef", lambda one: one.old and one.old.get("roleRef") != one["roleRef"]),)),
+        bad("roleRef", "cannot change roleRef", lambda one: one.old and one.old.get("roleRef") != one["roleRef"],
+            value=lambda one: {key[:1].upper() + key[1:] if key != "apiGroup" else "APIGroup": one[f"roleRef.{key}"]
+                               for key in ("apiGroup", "kind", "name")}),)),
     "V1RoleRef": (_role_ref, needs("name")),
-    "RbacV1Subject": (needs("namespace", when=lambda one: (
+    "V1ClusterRole": (needs("aggregationRule.clusterRoleSelectors", "at least one clusterRoleSelector required if aggregationRule is non-nil",
+                            lambda role: role["aggregationRule"] is not None and not role["aggregationRule.clusterRoleSelectors"]),),
+    "V1ResourceQuotaSpec": (_quota,),
+    "RbacV1Subject": (_subject, needs("namespace", when=lambda one: (
         one["kind"] == "ServiceAccount" and not one["namespace"] and one.above is not None
         and one.above.model == "V1ClusterRoleBinding")),),
     "V1Namespace": (_namespace,), "CoreV1Event": (_event,),
     "V1PodDisruptionBudgetSpec": (
         bad("", "minAvailable and maxUnavailable cannot be both set",
-            lambda one: one["minAvailable"] is not None and one["maxUnavailable"] is not None),
+            lambda one: one["minAvailable"] is not None and one["maxUnavailable"] is not None,
+            value=lambda one: {key[:1].upper() + key[1:]: one[key] for key in (
+                "minAvailable", "selector", "maxUnavailable", "unhealthyPodEvictionPolicy")}),
         each("minAvailable", field.share), each("maxUnavailable", field.share)),
     "V2HorizontalPodAutoscalerSpec": (
         needs("maxReplicas", "must be set and greater than 0", lambda one: (one["maxReplicas"] or 0) < 1),

@@ -7,9 +7,12 @@ from meshtls.lab.api.field import FieldError
 from meshtls.lab.api.parts import Part, Rule, bad, each, fixed, labels, needs, never, unique
 
 _OUTSIDE = ("NodePort", "LoadBalancer")
+_BALANCED = "may only be used when `type` is 'LoadBalancer'"
 
 
 def _load_balancer_ranges(part: Part) -> Iterator[FieldError]:
+    if part["loadBalancerSourceRanges"] and part["type"] != "LoadBalancer":
+        yield field.forbidden("spec.LoadBalancerSourceRanges", _BALANCED)
     for place, text in enumerate(part["loadBalancerSourceRanges"] or ()):
         yield from field.told(f"spec.LoadBalancerSourceRanges[{place}]", text, field.cidr)
 
@@ -38,7 +41,13 @@ def _endpoint(part: Part) -> Iterator[FieldError]:
         wrong = field.address(text)
         other = not wrong and ipaddress.ip_address(text).version != version
         return wrong or [*([f"must be an IPv{version} address"] if other else []), *field.outside(text)]
-    yield from each("addresses", field.subdomain_1123 if kind == "FQDN" else of_family)(part)
+    if kind in ("FQDN", "IPv4", "IPv6"):
+        yield from each("addresses", field.subdomain_1123 if kind == "FQDN" else of_family)(part)
+
+
+def _host(name: str) -> list[str]:
+    """A host of an Ingress, which may begin with a wildcard."""
+    return field.wildcard(name) if "*" in name else field.subdomain_1123(name)
 
 
 def _within(part: Part) -> Iterator[FieldError]:
@@ -63,6 +72,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
         bad("clusterIPs", "first value must match `clusterIP`", lambda one: (
             one["type"] != "ExternalName" and one["clusterIP"] and one["clusterIPs"]
             and one["clusterIPs"][0] != one["clusterIP"])),
+        lambda one: [field.invalid("spec.clusterIPs[0]", "None", f"may not be set to 'None' for {one['type']} services")]
+        if one["clusterIP"] == "None" and one["type"] in _OUTSIDE else [],
+        never("loadBalancerClass", _BALANCED, lambda one: one["loadBalancerClass"] and one["type"] != "LoadBalancer"),
+        bad("healthCheckNodePort", "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+            lambda one: one["healthCheckNodePort"] and (one["type"], one["externalTrafficPolicy"]) != ("LoadBalancer", "Local")),
+        unique("ipFamilies", lambda family: family),
         each("ipFamilies", lambda family: [] if family == "IPv4" else ["not configured on this cluster"]),
         bad("ipFamilyPolicy", "this cluster is not configured for dual-stack services",
             lambda one: one["ipFamilyPolicy"] == "RequireDualStack"),
@@ -105,7 +120,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "V1IngressSpec": (bad("", "either `defaultBackend` or `rules` must be specified",
                           lambda one: not one["rules"] and not one["defaultBackend"], value=lambda one: None),),
     "V1IngressRule": (bad("host", "must be a DNS name, not an IP address",
-                          lambda rule: rule["host"] and not field.address(rule["host"])),),
+                          lambda rule: rule["host"] and not field.address(rule["host"])), each("host", _host)),
+    "V1IngressTLS": (each("hosts", _host),),
     "V1HTTPIngressPath": (
         needs("pathType", "pathType must be specified", lambda one: one["pathType"] is None),
         bad("path", "must be an absolute path",

@@ -7,7 +7,7 @@ from typing import Any
 
 from meshtls.lab.api import field
 from meshtls.lab.api.field import FieldError, duplicate, forbidden, invalid, missing
-from meshtls.lab.api.parts import Part, Rule, bad, each, labels, needs, never, unique
+from meshtls.lab.api.parts import Change, Part, Rule, bad, each, labels, needs, never, unique
 from meshtls.lab.api.quantities import amount
 
 Object = dict[str, Any]
@@ -15,6 +15,7 @@ _CHANGEABLE = ("pod updates may not change fields other than `spec.containers[*]
                "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
                "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)")
 _RESOURCES = {"cpu", "memory", "ephemeral-storage"}
+_SYSTEMS, _RESTARTS = ("linux", "windows"), ("NotRequired", "RestartContainer")
 _SYSCTL = r"([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
 _HEADER = "[-A-Za-z0-9]+"
 _IN_ENV = ("metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP",
@@ -22,6 +23,7 @@ _IN_ENV = ("metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName
 _IN_FILES = ("metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid")
 _POD_FIELDS = {*_IN_ENV, *_IN_FILES, "spec.restartPolicy", "spec.schedulerName", "spec.host", "status.phase"}
 _ONE = "may not have more than one field specified at a time"
+_NOT_BESIDE = "may not be set for init containers without restartPolicy=Always"
 _LIMITED = "cannot set `allowPrivilegeEscalation` to false and "
 
 
@@ -49,6 +51,11 @@ def _restarts(part: Part) -> Iterator[FieldError]:
 
 def _toleration(part: Part) -> Iterator[FieldError]:
     operator = part.value.get("operator", "Equal")
+    if not part["key"] and operator != "Exists":
+        yield invalid(part.at("operator"), operator,
+                      'operator must be Exists when `key` is empty, which means "match all values and all keys"')
+    if part["tolerationSeconds"] is not None and part["effect"] != "NoExecute":
+        yield invalid(part.at("effect"), part["effect"] or "", "effect must be 'NoExecute' when `tolerationSeconds` is set")
     if operator not in ("Equal", "Exists", "", "Lt", "Gt"):
         yield field.unsupported(part.at("operator"), operator, ("Equal", "Exists"))
 
@@ -79,13 +86,18 @@ def _mount(part: Part) -> Iterator[FieldError]:
         yield from field.told(f"{listed}.{key}", part[key] or "", _inside)
     claims = part.within("V1StatefulSetSpec").get("volumeClaimTemplates") or ()
     volumes = [*(part.within("V1PodSpec").get("volumes") or ()), *(claim.get("metadata") or {} for claim in claims)]
-    if part["name"] and part["name"] not in [volume.get("name") for volume in volumes]:
+    if part["name"] not in [volume.get("name") for volume in volumes]:
         yield missing(part.at("name"), part["name"])
     if part["mountPropagation"] == "Bidirectional" and not (part.above and part.above["securityContext.privileged"]):
         yield forbidden(f"{listed}.mountPropagation",
                         "Bidirectional mount propagation is available only to privileged containers")
     if part["recursiveReadOnly"] in ("Enabled", "IfPossible") and not part["readOnly"]:
         yield forbidden(f"{listed}.recursiveReadOnly", "may only be specified when readOnly is true")
+
+
+def _device(part: Part) -> Iterator[FieldError]:
+    if part["name"] not in [volume.get("name") for volume in part.within("V1PodSpec").get("volumes") or ()]:
+        yield missing(part.at("name"), part["name"])
 
 
 def _variables(part: Part) -> Iterator[FieldError]:
@@ -118,12 +130,27 @@ def _own_field(known: tuple[str, ...], within: str = "") -> Rule:
     return rule
 
 
+def _beside(part: Part) -> bool:
+    """Does it hang on a container that runs beside others?"""
+    return not (part.above and part.above.key == "initContainers" and part.above["restartPolicy"] != "Always")
+
+
 def _probe(part: Part) -> Iterator[FieldError]:
-    container = part.above
-    if container and container.key == "initContainers" and container["restartPolicy"] != "Always":
-        yield forbidden(part.path, "may not be set for init containers without restartPolicy=Always")
-    else:
-        yield from _handler(part)
+    yield from _handler(part) if _beside(part) else [forbidden(part.path, _NOT_BESIDE)]
+
+
+def _token(part: Part) -> Iterator[FieldError]:
+    """Of its path is told as if it were the volume's."""
+    seconds, at = part["expirationSeconds"], part.path.rpartition(".sources")[0] + ".path"
+    if seconds is not None and not 600 <= seconds <= 2 ** 32:
+        yield invalid(part.at("expirationSeconds"), seconds,
+                      f"may not specify a duration {'less than 10 minutes' if seconds < 600 else 'larger than 2^32 seconds'}")
+    yield from field.told(at, part["path"], _inside) if part["path"] else [field.required(at)]
+
+
+def _sleep(part: Part) -> bool:
+    grace = part.within("V1PodSpec").get("terminationGracePeriodSeconds", 30)
+    return not 0 <= (part["seconds"] or 0) <= grace
 
 
 def _handler(part: Part) -> Iterator[FieldError]:
@@ -166,9 +193,7 @@ def _resources(part: Part) -> Iterator[FieldError]:
 
 def _update(part: Part) -> Iterator[FieldError]:
     """A pod keeps its spec but for images, deadline, added tolerations and a lifted scheduling gate."""
-    if part.old is None:
-        return
-    before, after = part.old["spec"], part["spec"]
+    before, after = (part.old or {})["spec"], part["spec"]
     for group in ("containers", "initContainers"):
         if len(before.get(group) or ()) != len(after.get(group) or ()):
             yield forbidden(f"spec.{group}", "pod updates may not add or remove containers")
@@ -225,7 +250,7 @@ def ephemeral(pod: Object, old: Object) -> Iterator[FieldError]:
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "V1Pod": (
-        _update,
+        Change(_update),
         never("spec.ephemeralContainers", "cannot be set on create",
               lambda pod: pod.old is None and pod["spec.ephemeralContainers"])),
     "V1PodSpec": (
@@ -237,13 +262,24 @@ RULES: dict[str, tuple[Rule, ...]] = {
         unique("schedulingGates", lambda gate: gate.get("name")), labels("nodeSelector"), _restarts),
     "V1Toleration": (
         bad("operator", "value must be empty when `operator` is 'Exists'",
-            lambda one: one["operator"] == "Exists" and one["value"], value=lambda one: one.value), _toleration),
+            lambda one: one["operator"] == "Exists" and one["value"], value=lambda one: one["value"]), _toleration),
     "V1PodDNSConfig": (
         bad("nameservers", "must not have more than 3 nameservers", lambda dns: len(dns["nameservers"] or ()) > 3),),
     "V1PodDNSConfigOption": (needs("", "must not be empty", lambda option: not option["name"]),),
     "V1HostAlias": (each("hostnames", field.subdomain_1123),),
     "V1Sysctl": (bad("name", f"must have at most 253 characters and match regex ^{_SYSCTL}$", lambda one: (
         len(one["name"] or "") > 253 or not re.fullmatch(_SYSCTL, one["name"] or ""))),),
+    "V1PodSchedulingGate": (lambda gate: field.told(gate.path, gate["name"] or "", field.qualified),),
+    "V1PodOS": (lambda os: [] if os["name"] in _SYSTEMS else [field.unsupported(os.path, os["name"], _SYSTEMS)],),
+    "V1NodeSelector": (needs("nodeSelectorTerms", "must have at least one node selector term"),),
+    "V1PodAffinityTerm": (needs("topologyKey", "can not be empty"), each("topologyKey", field.qualified, blank=True)),
+    "V1TopologySpreadConstraint": (needs("topologyKey", "can not be empty"),),
+    "V1ServiceAccountTokenProjection": (_token,), "V1VolumeDevice": (_device,),
+    "V1Lifecycle": (never("", _NOT_BESIDE, lambda one: not _beside(one)),),
+    "V1SleepAction": (lambda one: [invalid(one.path, one["seconds"] or 0, "must be non-negative and less than terminationGracePeriodSeconds "
+                                           f"({one.within('V1PodSpec').get('terminationGracePeriodSeconds', 30)})")] if _sleep(one) else [],),
+    "V1ContainerResizePolicy": (lambda one: [] if one["restartPolicy"] in _RESTARTS else [
+        field.unsupported(one.path.rpartition("[")[0], one["restartPolicy"], _RESTARTS)],),
     "V1SeccompProfile": _profile("seccomp"), "V1AppArmorProfile": _profile("AppArmor"),
     "V1SecurityContext": (
         bad("procMount", "`hostUsers` must be false to use `Unmasked`", lambda one: (
@@ -252,7 +288,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             lambda one: one["allowPrivilegeEscalation"] is False and one["privileged"]),
         bad("", f"{_LIMITED}`capabilities.Add` CAP_SYS_ADMIN", lambda one: (
             one["allowPrivilegeEscalation"] is False
-            and {"SYS_ADMIN", "CAP_SYS_ADMIN"} & set(one["capabilities.add"] or ())))),
+            and "CAP_SYS_ADMIN" in (one["capabilities.add"] or ())))),
     "V1Volume": (lambda volume: _extra(volume, [key for key in volume.value if key != "name"], "volume"),),
     "V1SecretVolumeSource": (needs("secretName"),), "V1ConfigMapVolumeSource": (needs("name"),),
     "V1HostPathVolumeSource": (each("path", lambda text: _inside(text, relative=False)),),
@@ -267,7 +303,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         unique("ports", lambda port: "{}/{}/{}".format(port.get("protocol", "TCP"), port.get("hostIP", ""), port["hostPort"])
                if port.get("hostPort") else None, ".hostPort")),
     "V1ContainerPort": (
-        needs("containerPort", when=lambda port: "containerPort" not in port.value),
+        needs("containerPort"),
         bad("hostPort", "must match `containerPort` when `hostNetwork` is true", lambda port: (
             port["containerPort"] and port.within("V1PodSpec").get("hostNetwork")
             and port["hostPort"] not in (None, port["containerPort"])))),

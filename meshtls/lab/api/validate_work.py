@@ -7,6 +7,9 @@ from meshtls.lab.api import field
 from meshtls.lab.api.field import FieldError, invalid
 from meshtls.lab.api.parts import Part, Rule, bad, each, fixed, needs, never
 
+_STRATEGIES: dict[str, tuple[str, ...]] = {"V1DeploymentStrategy": ("Recreate", "RollingUpdate"),
+                                           "V1DaemonSetUpdateStrategy": ("RollingUpdate", "OnDelete"),
+                                           "V1StatefulSetUpdateStrategy": ("RollingUpdate", "OnDelete")}
 _ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
 _RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 _NAMES = "jan feb mar apr may jun jul aug sep oct nov dec".split(), "sun mon tue wed thu fri sat".split()
@@ -22,6 +25,19 @@ _NONE = (None, 0, "0%")
 def _unmatched(part: Part) -> bool:
     wanted, labels = part["selector.matchLabels"] or {}, part["template.metadata.labels"] or {}
     return part["selector"] is None or not wanted.items() <= labels.items()
+
+
+def _strategy(part: Part) -> Iterator[FieldError]:
+    """Told of the whole strategy, as the API server's structure has it."""
+    known, rolling = _STRATEGIES[part.model], part["rollingUpdate"]
+    if part["type"] in known:
+        if part.model == "V1StatefulSetUpdateStrategy" and part["type"] == "OnDelete" and rolling is not None:
+            yield invalid(part.at("rollingUpdate"), {"Partition": rolling.get("partition", 0), "MaxUnavailable": rolling.get("maxUnavailable")},
+                          "only allowed for updateStrategy 'RollingUpdate'")
+    elif part.model == "V1StatefulSetUpdateStrategy":
+        yield invalid(part.path, {"Type": part["type"], "RollingUpdate": rolling}, "must be 'RollingUpdate' or 'OnDelete'")
+    else:
+        yield field.unsupported(part.path, {"Type": part["type"], "RollingUpdate": rolling}, known)
 
 
 def _workload(part: Part) -> Iterator[FieldError]:
@@ -59,12 +75,16 @@ def _fixed_completions(part: Part) -> Iterator[FieldError]:
 def _action(part: Part) -> Iterator[FieldError]:
     if part["action"] not in _ACTIONS:
         yield field.unsupported(part.at("action"), part["action"], _ACTIONS)
+    if part["onExitCodes"] is None and not part["onPodConditions"]:
+        yield invalid(part.path, field.OMITTED, "specifying one of OnExitCodes and OnPodConditions is required")
 
 
 def _cronjob(part: Part) -> Iterator[FieldError]:
     yield from each("schedule", lambda text: [told] if (told := _schedule(text)) else [])(part)
     zone = part["timeZone"]
-    if zone and zone not in zoneinfo.available_timezones():
+    if zone and zone.lower() == "local":
+        yield invalid("spec.timeZone", zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones")
+    elif zone and zone not in zoneinfo.available_timezones():
         yield invalid("spec.timeZone", zone, f"unknown time zone {zone}")
     if part["jobTemplate.spec.manualSelector"]:
         yield field.unsupported("spec.jobTemplate.spec.manualSelector", True, ("nil", "false"))
@@ -113,10 +133,14 @@ WORKLOAD: tuple[Rule, ...] = (bad("template.metadata.labels", _MISMATCH, _unmatc
 JOB: tuple[Rule, ...] = (
     needs("completions", "when completion mode is Indexed",
           lambda job: job["completionMode"] == "Indexed" and job["completions"] is None),
+    *(bad(key, "requires indexed completion mode", lambda job, key=key: job[key] is not None and job["completionMode"] != "Indexed")  # type: ignore[misc]
+      for key in ("backoffLimitPerIndex", "maxFailedIndexes")),
+    needs("backoffLimitPerIndex", "when maxFailedIndexes is specified",
+          lambda job: job["maxFailedIndexes"] is not None and job["backoffLimitPerIndex"] is None),
     bad("successPolicy", "requires indexed completion mode",
         lambda job: job["successPolicy"] and job["completionMode"] != "Indexed"),
     bad("maxFailedIndexes", "must be less than or equal to completions",
-        lambda job: job["maxFailedIndexes"] is not None and job["maxFailedIndexes"] > (job["completions"] or 0)),
+        lambda job: job["completionMode"] == "Indexed" and (job["maxFailedIndexes"] or 0) > (job["completions"] or 0)),
     bad("managedBy", 'must be a domain-prefixed path (such as "acme.io/foo")',
         lambda job: job["managedBy"] and "/" not in job["managedBy"]),
     needs("selector"), bad("selector", "`selector` not auto-generated", _not_made),
@@ -130,11 +154,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
             one["progressDeadlineSeconds"] is not None
             and one["progressDeadlineSeconds"] <= (one["minReadySeconds"] or 0)))),
     "V1ReplicaSetSpec": WORKLOAD, "V1DaemonSetSpec": WORKLOAD,
-    "V1StatefulSetSpec": (*WORKLOAD, never(
+    **dict.fromkeys(("V1DaemonSetUpdateStrategy", "V1StatefulSetUpdateStrategy"), (_strategy,)),
+    "V1StatefulSetSpec": (*WORKLOAD, bad("podManagementPolicy", "must be 'OrderedReady' or 'Parallel'", lambda one: (
+        one["podManagementPolicy"] not in ("OrderedReady", "Parallel"))), never(
         "", "updates to statefulset spec for fields other than "
         f"{', '.join(map(repr, _FREE[:-1]))} and {_FREE[-1]!r} are forbidden", _changed)),
     "V1DeploymentStrategy": (
-        never("rollingUpdate", "may not be specified when strategy `type` is 'Recreate'",
+        _strategy, never("rollingUpdate", "may not be specified when strategy `type` is 'Recreate'",
               lambda one: one["type"] == "Recreate" and one["rollingUpdate"] is not None),),
     "V1RollingUpdateDeployment": (
         each("maxUnavailable", field.share), each("maxSurge", field.share),

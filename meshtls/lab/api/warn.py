@@ -18,6 +18,11 @@ def of(resource: Resource, obj: Object) -> Iterator[str]:
         yield (".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may "
                f"reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {', '.join(twice)}")
     if resource.custom:
+        for name in obj["metadata"].get("finalizers") or ():
+            if "/" not in name and name not in field.STANDARD_FINALIZERS:
+                path = " including a path (/)" if "." in name else ""
+                yield (f"metadata.finalizers: {field.quote(name)}: prefer a domain-qualified finalizer name{path} to avoid accidental "
+                       "conflicts with other finalizer writers")
         return
     if resource.kind in _NAMED and (told := field.label_1123(obj["metadata"].get("name") or "")):
         yield (f"metadata.name: this is used in {_NAMED[resource.kind]}, which can result in surprising behavior; a DNS label is "
@@ -78,6 +83,12 @@ def _service(part: Part) -> Iterator[str]:
         yield 'spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"'
 
 
+def _volume(part: Part) -> Iterator[str]:
+    for source in part["projected.sources"] or ():
+        if not source:
+            yield f"volume {field.quote(part['name'])} (Projected) has no sources provided"
+
+
 def _secret(part: Part) -> Iterator[str]:
     if part["type"] == "kubernetes.io/tls" and not (part["data"] or {}).get("tls.crt"):
         yield "tls: failed to find any PEM data in certificate input"
@@ -85,4 +96,5 @@ def _secret(part: Part) -> Iterator[str]:
 
 WARNINGS: dict[str, Callable[[Part], Iterator[str]]] = {
     "V1Pod": _annotations, "V1PodTemplateSpec": _annotations, "V1PodSpec": _pod, "V1ContainerPort": _port,
-    "V1EnvVar": _variable, "V1ResourceRequirements": _resources, "V1ServiceSpec": _service, "V1Secret": _secret}
+    "V1EnvVar": _variable, "V1ResourceRequirements": _resources, "V1ServiceSpec": _service, "V1Secret": _secret,
+    "V1Volume": _volume}

@@ -10,15 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import yaml
 
-from meshtls.lab.api import apply, authz, custom, decode, defaults, patch, status, strategy, validate, validate_pod, warn
+from meshtls.lab.api import apply, authz, custom, decode, defaults, parsing, patch, status, strategy, validate, validate_pod, warn
 from meshtls.lab.api.admission import Admission
 from meshtls.lab.api.field import FieldError, invalid
 from meshtls.lab.api.identity import User
 from meshtls.lab.api.matching import Request
 from meshtls.lab.api.resources import Registry
-from meshtls.lab.api.select import Match
 from meshtls.lab.api.store import Missing, Stale, Store, clone, wanted
 from meshtls.lab.api.target import Options, Target, fit, fit_namespace, named
 
@@ -35,7 +33,7 @@ class Writes:
     def read(self, body: bytes, target: Target, options: Options) -> Object:
         """A request's object, of the right kind and with known fields only."""
         obj = decode.parse(body, options.content_type, target.resource.kind)
-        decode.check_kind(obj, target.resource, target.version, self._registry)
+        decode.check_kind(obj, target.resource, target.version, self._registry, body)
         found, complaints = decode.shape(obj, target.resource, target.version)
         options.warnings += decode.judge(complaints, options.validation, target.resource, target.version)
         return found
@@ -82,7 +80,7 @@ class Writes:
         if old is None and resource.kind in strategy.MADE_BY_PUT and not target.subresource:
             return await self.create(target, obj, options), True
         old = self.held(target)
-        if not metadata.get("resourceVersion") and (resource.custom or resource.kind in strategy.NEEDS_VERSION):
+        if metadata.get("resourceVersion") in (None, "", "0") and (resource.custom or resource.kind in strategy.NEEDS_VERSION):
             raise status.invalid(resource.plural, resource.group, target.name, [
                 invalid("metadata.resourceVersion", 0, "must be specified for an update")])
         if metadata.get("uid") and metadata["uid"] != old["metadata"]["uid"]:
@@ -98,15 +96,13 @@ class Writes:
             raise status.unsupported_media("415: Unsupported Media Type")
         if kind == patch.STRATEGIC and target.resource.custom:
             raise status.unknown_format(patch.JSON, patch.MERGE, patch.APPLY)
-        change = patch.parse(body)
-        if kind == patch.MERGE and not isinstance(change, dict):
-            raise patch.not_a(change, "map[string]interface {}")
+        change = patch.parse(body, kind)
         for attempt in range(5):
             old = self.held(target)
             current = {**old, "apiVersion": target.api_version, "kind": target.resource.kind}
             made = (patch.strategic(target.node, current, change) if kind == patch.STRATEGIC else
                     patch.merge(current, change) if kind == patch.MERGE else patch.json_patch(current, change))
-            obj = self._reshaped(target, made, change if kind == patch.STRATEGIC else None, options)
+            obj = self._reshaped(target, made, change, options)
             named(obj.setdefault("metadata", {}), target)
             fit(obj["metadata"], target)
             pinned = isinstance(change, dict) and (change.get("metadata") or {}).get("resourceVersion")
@@ -120,36 +116,36 @@ class Writes:
 
     def _reshaped(self, target: Target, made: Object, change: Any, options: Options) -> Object:
         """A patched object with known fields only; complaints name the patch."""
-        given = made.get("apiVersion"), made.get("kind")
-        if target.resource.custom and given != (target.api_version, target.resource.kind):
+        given, tree = (made.get("apiVersion"), made.get("kind")), options.content_type == patch.STRATEGIC
+        metadata = made.get("metadata")
+        bare = {key: value for key, value in metadata.items() if key != "managedFields"} if isinstance(metadata, dict) else metadata
+        body = msgspec.json.encode({**made, "metadata": bare}, order="sorted")
+        if target.resource.custom and given[1] and given != (target.api_version, target.resource.kind):
             key, value, wanted = next(one for one in (("apiVersion", given[0], target.api_version),
                                                        ("kind", given[1], target.resource.kind)) if one[1] != one[2])
-            raise status.invalid(str(given[1]), target.resource.group, target.name,
+            raise status.invalid(str(given[1]), str(given[0]).rpartition("/")[0], target.name,
                                  [invalid(key, value, f"must be {wanted}")])
         try:
-            decode.check_kind(made, target.resource, target.version, self._registry)
-            obj, complaints = decode.shape(made, target.resource, target.version)
+            decode.check_kind(made, target.resource, target.version, self._registry, body)
+            obj, complaints = decode.shape(made, target.resource, target.version, tree=tree)
+            complaints = [*patch.complaints(change, options.content_type), *complaints]
             strict = complaints and options.validation == "Strict"
             fault = f"strict decoding error: {', '.join(complaints)}" if strict else ""
         except status.ApiError as error:
-            fault = error.message.partition(f"cannot be handled as a {target.resource.kind}: ")[2] or error.message
+            fault = error.message.partition(f"a {target.resource.kind}: ")[2] or error.message
+            fault = fault.partition(f"of type {target.resource.kind}): ")[2].rpartition(" (")[0] or fault
         if fault:
-            shown = msgspec.json.encode(made).decode() if change is None else patch.shown(change)
+            shown = patch.shown(change) if tree else body.decode()
             raise status.invalid("", "", "", [invalid("patch", shown, fault)])
         if options.validation == "Warn":
             options.warnings += complaints
         return obj
 
     async def _apply(self, target: Target, body: bytes, options: Options) -> tuple[Object, bool]:
-        try:
-            config = yaml.safe_load(body)
-        except yaml.YAMLError as error:
-            raise status.bad_request(f"error decoding YAML: {error}") from error
-        if not isinstance(config, dict) or not config.get("apiVersion") or not config.get("kind"):
-            raise status.bad_request(f"invalid object type: {target.api_version}, Kind={target.resource.kind}: "
-                                     "apiVersion and kind are required")
-        config = msgspec.json.decode(msgspec.json.encode(config))
-        decode.check_kind(config, target.resource, target.version, self._registry)
+        config = _configuration(body, options)
+        group, _, version = str(config.get("apiVersion") or "").rpartition("/")
+        if (config.get("apiVersion"), config.get("kind")) != (target.api_version, target.resource.kind):
+            raise status.bad_request(f"invalid object type: {group}/{version}, Kind={config.get('kind') or ''}")
         as_given, given = clone(config), config.setdefault("metadata", {})
         space = given.get("namespace") or "" if isinstance(given, dict) else ""
         if isinstance(given, dict):
@@ -157,7 +153,6 @@ class Writes:
                 raise status.bad_request("metadata.managedFields must be nil")
             fit(given, target)
         if faults := list(apply.faults(target.node, config)):
-            group, _, version = target.api_version.rpartition("/")
             told = faults[0] if len(faults) == 1 else "errors:\n" + "\n".join(f"  {fault}" for fault in faults)
             raise status.ApiError(500, "", f"failed to create typed patch object ({space}/{target.name}; "
                                   f"{group}/{version}, Kind={target.resource.kind}): {told}")
@@ -165,6 +160,8 @@ class Writes:
         old = self._store.get(target.resource.name, target.namespace, target.name)
         if old is None and target.subresource:
             raise status.not_found(target.resource.name, target.name)
+        if old is None:
+            named(as_given.get("metadata") or {}, target)
         live = {**old, "apiVersion": target.api_version} if old is not None else None
         config = {key: value for key, value in shaped.items() if target.subresource != "status" or key != "spec"}
         if not target.subresource and "status" in target.resource.subresources:
@@ -276,8 +273,7 @@ class Writes:
             gone = clone(self._store.marked(resource.name, old, 0))
         return gone, True
 
-    async def delete_all(self, target: Target, matches: Match, wishes: Object, options: Options) -> list[Object]:
-        found = [obj for obj in self._store.list(target.resource.name, target.namespace) if matches(obj)]
+    async def delete_all(self, target: Target, found: list[Object], wishes: Object, options: Options) -> None:
         for obj in found:
             one = msgspec.structs.replace(target, name=obj["metadata"]["name"],
                                           namespace=obj["metadata"].get("namespace", ""))
@@ -286,7 +282,6 @@ class Writes:
             except status.ApiError as error:
                 if error.code != 404:
                     raise
-        return found
 
     def submit(self, resource: str, obj: Object, user: str, done: Callable[[Any], None]) -> None:
         """A controller's create, with admission (see Store.submit)."""
@@ -327,7 +322,7 @@ class Writes:
                 resource, target.version, obj, {**old, "spec": obj["spec"]})
         if not resource.custom:
             return validate.errors(resource, target.version, obj, old)
-        found, only = list(validate.metadata(resource, obj, old)), "status" if target.subresource == "status" else ""
+        found, only = validate.told_twice(resource, obj, old), "status" if target.subresource == "status" else ""
         return found + custom.validate(target.node, obj, old, only, tuple(found))
 
     def _request(self, target: Target, operation: str, obj: Object | None, old: Object | None, options: Options,
@@ -335,6 +330,21 @@ class Writes:
         name = target.name or ((obj or {}).get("metadata") or {}).get("name", "")
         return Request(target.resource, target.version, target.subresource, operation, target.namespace, name,
                        options.user, obj, old, told, options.dry_run, options.warnings)
+
+
+def _configuration(body: bytes, options: Options) -> Object:
+    """What is to be applied, as YAML or JSON. Raises ApiError 400."""
+    try:
+        config, twice = parsing.from_yaml(body)
+    except parsing.Faulty as error:
+        raise status.bad_request(f"error decoding YAML: error converting YAML to JSON: {error}") from error
+    if config is not None and not isinstance(config, dict):
+        raise status.bad_request("error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
+                                 f"{parsing.kind_of(config)} into Go value of type map[string]interface {{}}")
+    if twice and options.validation == "Strict":
+        raise status.bad_request("\n  ".join(("error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:", *twice)))
+    options.warnings += twice if options.validation == "Warn" else ()
+    return config or {}
 
 
 def _granted(obj: Object) -> Any:

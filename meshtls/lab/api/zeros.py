@@ -107,7 +107,7 @@ def left_out(key: str, value: Any, node: dict[str, Any], owner: dict[str, Any]) 
     """Is a given value as good as none? `node` is the field's, `owner` the structure's."""
     model = owner.get("x-model", "")
     if value == []:
-        return True
+        return key != "managedFields"  # there it means something
     if key in _written(model) if model else key in (owner.get("required") or ()):
         return False
     if value == {} and "additionalProperties" in node:
