@@ -8,11 +8,13 @@ from pathlib import Path
 import msgspec
 import prom
 import pytest
+import trustme
 
+from meshtls.errors import InputError, ServerFault, Unauthorized, Unreachable
 from meshtls.model.check import Check, Status
 from meshtls.model.mesh import Mesh
 from meshtls.model.objects import Pod
-from meshtls.observe import counted
+from meshtls.observe import counted, metrics
 from meshtls.observe.counted import Counted, Proxied
 from meshtls.observe.metrics import Security
 from meshtls.observe.prometheus import Prometheus, Source, count
@@ -187,3 +189,50 @@ def test_a_prometheus_that_is_younger_than_the_time_asked_about_knows_nothing_of
         # the first of its pods, and one that was there all the time, have counted all the time
         assert said(900, 901, HOUR).status is Status.PASS
         assert said(2 * HOUR, 2 * HOUR, HOUR).status is Status.PASS
+
+
+# s3cret
+HASHED = "$2b$04$H7aOuoA3y6pmHUXLzGo.i.mqEPF3C8pM5iOqjY7h2Jb8T0ssSQvdS"
+
+
+def test_one_with_a_log_in_and_a_ca_of_its_own_lets_in_who_has_both(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    leaf = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca"))
+    leaf.private_key_pem.write_to_path(str(tmp_path / "key"))
+    leaf.cert_chain_pems[0].write_to_path(str(tmp_path / "cert"))
+    (tmp_path / "good").write_text("s3cret\n")
+    (tmp_path / "bad").write_text("guess\n")
+    web = f"tls_server_config: {{cert_file: {tmp_path / 'cert'}, key_file: {tmp_path / 'key'}}}\nbasic_auth_users: {{ann: {HASHED}}}\n"
+
+    def ask(url: str, **how: str) -> None:
+        with Prometheus(Source(url=url, **how)) as prometheus:
+            prometheus.at(metrics.CLOCK, None)
+
+    with prom.running(tmp_path, web=web) as url:
+        ask(url, user="ann", password_file=str(tmp_path / "good"), ca_file=str(tmp_path / "ca"))
+        with pytest.raises(Unauthorized):
+            ask(url, user="ann", password_file=str(tmp_path / "bad"), ca_file=str(tmp_path / "ca"))
+        with pytest.raises(Unreachable, match="certificate verify failed"):
+            ask(url, user="ann", password_file=str(tmp_path / "good"))
+        with pytest.raises(InputError, match="is not a Prometheus"):
+            ask(url.replace("https", "http"))
+
+
+def test_a_query_that_is_too_much_for_it_is_refused_in_its_own_words(tmp_path: Path) -> None:
+    prom.history(tmp_path, written(time.time()))
+    with (
+        prom.running(tmp_path, limits=["--query.max-samples=50"]) as url, Prometheus(Source(url=url)) as prometheus,
+        pytest.raises(ServerFault, match="too many samples") as refused,
+    ):  # fmt: skip
+        count(prometheus, counted.proxied(MESH, ["shop"]), ["shop"], HOUR)
+
+    assert "a shorter --since asks for less" in str(refused.value)
+
+
+def test_one_that_has_scraped_nothing_knows_nothing(tmp_path: Path) -> None:
+    with prom.running(tmp_path) as url, Prometheus(Source(url=url)) as prometheus:
+        found = count(prometheus, counted.proxied(MESH, ["shop"]), ["shop"], HOUR)
+
+    assert {c.status for c in counted.checks(found, counted.proxied(MESH, ["shop"]), MESH)} == {Status.ERROR}
+    assert "no data at all" in counted.reach(found, counted.proxied(MESH, ["shop"]))

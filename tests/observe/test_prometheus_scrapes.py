@@ -34,7 +34,7 @@ scrape_configs:
   metrics_path: /stats/prometheus
   static_configs: [{{targets: [{targets}]}}]
 """
-SERVERS = ("stormy", "calm", "quiet", "rare", "unseen")
+SERVERS = ("stormy", "calm", "quiet", "rare", "direct", "unseen")
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,10 @@ def lab() -> Iterator[Lab]:
                pod("visitor", "bare", container(CALLER, "once", "rare.mesh")), pod("friend", "mesh", container(CALLER, "ever", "stormy.mesh"))]  # fmt: skip
     # loopback mode: a process of this machine reaches its pods
     with Lab(manifests=[scene.MESHED, scene.BARE, policy("PERMISSIVE"), *servers, *callers], mode=state.LOOPBACK) as lab:
+        with lab.client() as client:
+            address = client.get("Pod", "direct", "mesh")["status"]["podIP"]
+        lab.apply(pod("bypass", "mesh", container(CALLER, "ever", address)))
+        lab.wait()
         yield lab
 
 
@@ -51,7 +55,7 @@ def lab() -> Iterator[Lab]:
 def url(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("prometheus")
     with prom.running(folder, CONFIG.format(targets=", ".join(targets(lab)))) as url:
-        until(lambda: {"stormy", "calm", "rare"} <= counts(lab, url))
+        until(lambda: {"stormy", "calm", "rare", "direct"} <= counts(lab, url))
         yield url
 
 
@@ -89,7 +93,7 @@ def test_plaintext_mtls_silence_and_what_nobody_scrapes_are_told_apart(lab: Lab,
 
     assert code == 1
     assert {name: checks[name]["status"] for name in SERVERS} == {
-        "stormy": "FAIL", "calm": "PASS", "rare": "FAIL", "quiet": "SKIP", "unseen": "ERROR"}  # fmt: skip
+        "stormy": "FAIL", "calm": "PASS", "rare": "FAIL", "direct": "FAIL", "quiet": "SKIP", "unseen": "ERROR"}  # fmt: skip
 
 
 def test_the_logs_lend_the_client_its_name(lab: Lab, url: str) -> None:
@@ -97,6 +101,13 @@ def test_the_logs_lend_the_client_its_name(lab: Lab, url: str) -> None:
 
     for name, client in (("stormy", "Pod/bare/stranger"), ("rare", "Pod/bare/visitor")):
         assert [f["subject"] for f in checks[name]["findings"]] == [client], checks[name]
+
+
+def test_a_meshed_client_that_calls_an_address_is_named_by_its_proxy_and_why(lab: Lab, url: str) -> None:
+    found, = observed(lab, url)[1]["direct"]["findings"]
+
+    assert found["subject"] == "Pod/mesh/bypass"
+    assert any("PassthroughCluster" in line for line in found["because"])
 
 
 def test_what_is_meant_can_be_narrowed(lab: Lab, url: str) -> None:
