@@ -128,10 +128,9 @@ def count(prometheus: Prometheus, workloads: Iterable[Proxied], namespaces: Iter
     targets = prometheus.at(metrics.scraped(addresses), now) if addresses else clock
     knows = prometheus.over(metrics.KNOWS, now - seconds, now)
     asked, first = _time(now), knows.first
-    here = set(namespaces)
     return Counted(
         name=prometheus.name, asked=asked, since=asked - datetime.timedelta(seconds=seconds), flows=metrics.flows(answers),
-        through=tuple(flow for flow in metrics.senders_through(through) if not flow.destination or flow.namespace in here),
+        through=metrics.senders_through(through),
         scraped=_scraped(targets) if addresses else {}, knows=None if first is None else _time(first),
         incomplete=next((answer.incomplete for answer in (*(a for _, a in (*answers, *through)), targets, knows) if answer.incomplete), ""),
     )  # fmt: skip

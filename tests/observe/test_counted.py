@@ -73,6 +73,12 @@ def test_tls_of_the_application_in_the_logs_explains_what_tcp_counts_as_plaintex
     assert [f.subject for f in check([flow(5, http=False)], [sender(BILLING, 5, Verdict.APP_TLS, http=False)]).findings] == ["Deployment/legacy/billing"]
 
 
+def test_what_ztunnel_refused_is_lent_the_names_of_those_whom_the_logs_saw_refused() -> None:
+    found = check([flow(5, Security.REFUSED, http=False)], [sender(BILLING, 5, Verdict.REFUSED, http=False), sender(STRANGER, 5, http=False)])
+
+    assert [(f.code, f.subject) for f in found.findings] == [("MT602", "Deployment/legacy/billing")]
+
+
 def test_our_own_probes_are_no_finding_and_explain_what_they_sent() -> None:
     assert check([flow(3), flow(50, Security.MTLS)], [sender(PROBE, 3)]).status is Status.PASS
     assert check([flow(9), flow(50, Security.MTLS)], [sender(PROBE, 3)]).status is Status.FAIL

@@ -58,7 +58,8 @@ def test_a_sender_by_passthrough_without_a_name_is_left_out() -> None:
 
 def test_names_and_addresses_match_themselves_only() -> None:
     assert 'destination_workload_namespace=~"a|b-c"' in arrivals(["b-c", "a"], 60)[0].text
-    assert scraped(["10.0.0.1", "fd00::1"]).text == r'max by (instance) (up{instance=~"(10\\.0\\.0\\.1|\\[fd00::1\\]):(15020|15090)"})'
+    assert scraped(["10.0.0.1"]).text == r'max by (instance) (up{instance=~"10\\.0\\.0\\.1:15020|10\\.0\\.0\\.1:15090"})'
+    assert r'"\\[fd00::1\\]:15020|' in scraped(["fd00::1"]).text
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b"{}", b'{"status": "maybe"}', b'{"status": "success", "data": {"result": [{"metric": 1}]}}'])
