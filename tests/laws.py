@@ -2,7 +2,7 @@
 
     pods:      {ns/name: {proxy, ready, ports: {name: number}, labels, annotations}}; its `app` is its name
     services:  {ns/name: {headless, ports: [{name, port, target}], selects: app or none, exports, endpoints: [{pod, ref, ready, ports: {name: number}}]}}
-    objects:   [{kind, in, spec, name, labels}], the first the oldest
+    objects:   [{kind, in, spec, name, labels, annotations, status, group}], the first the oldest
     calls:     {"client server port": [sends, verdict]}     modes: {"pod port": mode}
 """
 
@@ -15,8 +15,12 @@ from typing import Any
 import yaml
 
 Json = dict[str, Any]
-LAWS: list[Json] = yaml.safe_load((Path(__file__).parent / "data" / "laws.yaml").read_text())
-GROUPS = {"PeerAuthentication": "security.istio.io/v1"}
+DATA = Path(__file__).parent / "data"
+LAWS: list[Json] = yaml.safe_load((DATA / "laws.yaml").read_text())
+GROUPS = {
+    "PeerAuthentication": "security.istio.io/v1",
+    **dict.fromkeys(("HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "BackendTLSPolicy", "GatewayClass"), "gateway.networking.k8s.io/v1"),
+}
 
 
 def _meta(name: str, namespace: str, number: int, **more: Any) -> Json:
@@ -39,8 +43,9 @@ def _declared(law: Json) -> Iterator[Json]:
         yield from _service(full, number, body, pods)
     for number, entry in enumerate(law.get("objects", ())):
         name = entry.get("name", f"{entry['kind'].lower()}-{number}")
-        metadata = {"name": name, "namespace": entry["in"], "labels": entry.get("labels", {})}
-        yield {"apiVersion": GROUPS.get(entry["kind"], "networking.istio.io/v1"), "kind": entry["kind"], "metadata": metadata, "spec": entry["spec"]}
+        metadata = {"name": name, "namespace": entry["in"], "labels": entry.get("labels", {}), "annotations": entry.get("annotations", {})}
+        group = entry.get("group") or GROUPS.get(entry["kind"], "networking.istio.io/v1")
+        yield {"apiVersion": group, "kind": entry["kind"], "metadata": metadata, "spec": entry["spec"], "status": entry.get("status", {})}
 
 
 def _pod(full: str, number: int, body: Json) -> Json:

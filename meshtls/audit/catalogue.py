@@ -78,6 +78,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("DR-09", _S, "a workloadSelector is for its own clients", "policy: such a rule is asked for the clients that it selects only"),
     Entry("DR-10", _S, "ISTIO_MUTUAL towards a server without proxy"),
     Entry("DR-11", _S, "a BackendTLSPolicy is a DestinationRule SIMPLE"),
+    Entry("DR-12", _S, "a Gateway API object of the mesh that istiod ignores does nothing"),
     Entry("CL-01", _S, "auto mTLS is off"),
     Entry("CL-02", _M, "a STRICT workload in a DISABLE namespace"),
     Entry("CL-03", _S, "the label tlsMode lies"),

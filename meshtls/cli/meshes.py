@@ -35,7 +35,7 @@ def read(options: Options, paths: Sequence[str], overlay: Sequence[str] = ()) ->
 DECIDING = (
     "Namespace", "Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob", "Service", "EndpointSlice",
     "PeerAuthentication", "DestinationRule", "VirtualService", "Sidecar", "ServiceEntry", "WorkloadEntry", "ConfigMap",
-    "MutatingWebhookConfiguration",
+    "MutatingWebhookConfiguration", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "BackendTLSPolicy",
 )  # fmt: skip
 
 

@@ -548,10 +548,18 @@ class Delegate(Base, frozen=True):
     namespace: str = ""
 
 
+class Mirror(Base, frozen=True):
+    destination: Destination = Destination()
+
+
 class HttpRoute(Base, frozen=True):
+    """`mirror` and `mirrors` send copies; what they name is known to clients as what is routed to is."""
+
     name: str = ""
     match: tuple[HttpMatch, ...] = ()
     route: tuple[RouteDestination, ...] = ()
+    mirror: Destination | None = None
+    mirrors: tuple[Mirror, ...] = ()
     redirect: dict[str, Any] | None = None
     direct_response: dict[str, Any] | None = None
     delegate: Delegate | None = None
@@ -730,13 +738,40 @@ class Telemetry(Object, frozen=True):
 # --- Gateway API ------------------------------------------------------------------------------------------------------
 
 
+class RouteHeader(Base, frozen=True):
+    """A header or a query parameter, matched or set."""
+
+    name: str = ""
+    value: str = ""
+    type: str = "Exact"
+
+
+class HeaderModifier(Base, frozen=True):
+    set: tuple[RouteHeader, ...] = ()
+    add: tuple[RouteHeader, ...] = ()
+
+
+class MirrorFilter(Base, frozen=True):
+    backend_ref: "BackendRef"
+
+
+class RouteFilter(Base, frozen=True):
+    type: str = ""
+    request_header_modifier: HeaderModifier | None = None
+    response_header_modifier: HeaderModifier | None = None
+    request_mirror: MirrorFilter | None = None
+
+
 class BackendRef(Base, frozen=True):
+    """`port` 0: not written; `namespace` "": the route's own."""
+
     group: str = ""
     kind: str = "Service"
     name: str = ""
     namespace: str = ""
     port: int = 0
     weight: int = 1
+    filters: tuple[RouteFilter, ...] = ()
 
 
 class ParentRef(Base, frozen=True):
@@ -748,9 +783,30 @@ class ParentRef(Base, frozen=True):
     port: int = 0
 
 
+class RoutePath(Base, frozen=True):
+    type: str = "PathPrefix"
+    value: str = "/"
+
+
+class GrpcMethod(Base, frozen=True):
+    type: str = "Exact"
+    service: str = ""
+    method: str = ""
+
+
+class RouteMatch(Base, frozen=True):
+    """A match of an HTTPRoute or GRPCRoute: `path` and a method's name are of the former, a GrpcMethod of the latter."""
+
+    path: RoutePath = RoutePath()
+    headers: tuple[RouteHeader, ...] = ()
+    query_params: tuple[RouteHeader, ...] = ()
+    method: str | GrpcMethod | None = None
+
+
 class RouteRule(Base, frozen=True):
-    matches: tuple[dict[str, Any], ...] = ()
-    filters: tuple[dict[str, Any], ...] = ()
+    name: str = ""
+    matches: tuple[RouteMatch, ...] = ()
+    filters: tuple[RouteFilter, ...] = ()
     backend_refs: tuple[BackendRef, ...] = ()
 
 
@@ -806,6 +862,7 @@ class K8sGateway(Object, frozen=True):
 class BackendTLSValidation(Base, frozen=True):
     hostname: str = ""
     well_known_ca_certificates: str = msgspec.field(name="wellKnownCACertificates", default="")
+    ca_certificate_refs: tuple[TargetRef, ...] = msgspec.field(name="caCertificateRefs", default=())
 
 
 class BackendTLSPolicySpec(Base, frozen=True):
@@ -813,8 +870,20 @@ class BackendTLSPolicySpec(Base, frozen=True):
     validation: BackendTLSValidation = BackendTLSValidation()
 
 
+class PolicyAncestor(Base, frozen=True):
+    """What one controller says of a policy, for one of its targets."""
+
+    controller_name: str = ""
+    conditions: tuple[Condition, ...] = ()
+
+
+class PolicyStatus(Base, frozen=True):
+    ancestors: tuple[PolicyAncestor, ...] = ()
+
+
 class BackendTLSPolicy(Object, frozen=True):
     spec: BackendTLSPolicySpec = BackendTLSPolicySpec()
+    status: PolicyStatus = PolicyStatus()
 
 
 # --- what the API server calls, and the rest --------------------------------------------------------------------------

@@ -16,8 +16,9 @@ from functools import cached_property
 
 import msgspec
 
-from meshtls.model.objects import ClientTls, DestinationRule, PortPolicy, TrafficPolicy
+from meshtls.model.objects import ClientTls, PortPolicy, TrafficPolicy
 from meshtls.policy.authn import DISABLE, Authn
+from meshtls.policy.backend_tls import INVALID
 from meshtls.policy.because import Because
 from meshtls.policy.outbound import Cluster
 from meshtls.policy.registry import Registry
@@ -104,6 +105,8 @@ class Client:
 
     def _decide(self, cluster: Cluster) -> Sent:
         host = self.scope.by_host.get(cluster.host)
+        if not cluster.host:
+            return Sent(missing="the route names a backend that istiod does not accept")
         if host is None:
             return Sent(missing=f"the client's proxy knows no service {cluster.host}")
         port = host.port(cluster.port)
@@ -137,11 +140,12 @@ class Client:
             endpoints = answering(e for e in endpoints if subset(labels, e.labels))
         if tls is not None:
             assert rule is not None and owner is not None
-            return self._written(tls, owner, rule, path, endpoints, dialled)
+            ref, field = ("", "") if path.startswith("spec.subsets") else rule.said_by(cluster.port if top.by_port else 0)
+            return self._written(tls, ref or owner.ref, field or f"{path}.tls.mode", rule, endpoints, dialled)
         return self._automatic(host, cluster, rule, inner, hint_policy, endpoints, dialled)
 
     def _written(
-        self, tls: ClientTls, owner: DestinationRule, rule: Rule, path: str, endpoints: tuple[Endpoint, ...], dialled: bool
+        self, tls: ClientTls, ref: str, path: str, rule: Rule, endpoints: tuple[Endpoint, ...], dialled: bool
     ) -> Sent:
         sends, says = {
             "DISABLE": (PLAINTEXT, "the client sends plaintext"),
@@ -152,7 +156,9 @@ class Client:
         held = tls.credential_name and not tls.credential_name.startswith("configmap://")
         if sends == TLS and held and rule.selector is None:
             sends, says = PLAINTEXT, "credentialName counts in a sidecar only with a workloadSelector: plaintext is sent"
-        because = Because(owner.ref, f"{path}.tls.mode", f"{tls.mode}: {says}")
+            if tls.credential_name == INVALID:
+                says = "its CA is no ConfigMap with a certificate: istiod leaves sidecars without TLS, plaintext is sent"
+        because = Because(ref, path, f"{tls.mode}: {says}")
         return Sent(tuple(Offer(e, sends) for e in endpoints), (because,), dialled, sends)
 
     def _automatic(

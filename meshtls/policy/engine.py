@@ -13,12 +13,15 @@ from meshtls.model.kinds import READ
 from meshtls.model.mesh import Mesh
 from meshtls.model.objects import Pod
 from meshtls.model.workload import Workload
+from meshtls.policy import backend_tls, gateway_routes
 from meshtls.policy.ambient import Ambient
+from meshtls.policy.attached import Ignored
 from meshtls.policy.authn import Authn
+from meshtls.policy.backend_tls import BackendRule
 from meshtls.policy.dataplane import Plane, is_manifest, of_pod, to_be
 from meshtls.policy.inject import Injector
 from meshtls.policy.registry import Registry
-from meshtls.policy.routes import Virtual, read
+from meshtls.policy.routes import Aged, Virtual, read
 from meshtls.policy.rules import Rules
 from meshtls.policy.scope import Sidecars
 from meshtls.policy.select import matches
@@ -28,6 +31,7 @@ _HIDDEN = frozenset(
     {
         "pods", "services", "endpoint_slices", "peer_authentications", "destination_rules", "virtual_services", "sidecars",
         "service_entries", "workload_entries", "authorization_policies", "envoy_filters", "gateways", "telemetries",
+        "http_routes", "grpc_routes", "tcp_routes", "tls_routes", "backend_tls_policies",
     }
 )  # fmt: skip
 _ISTIO = _HIDDEN - {"pods", "services", "endpoint_slices"}
@@ -64,7 +68,7 @@ class ControlPlane:
     @cached_property
     def rules(self) -> Rules:
         exports = self.config.default_destination_rule_export_to
-        return Rules(self.mesh.destination_rules, self.root, exports, self._engine.domain)
+        return Rules((*self.backend_rules, *self.mesh.destination_rules), self.root, exports, self._engine.domain)
 
     @cached_property
     def sidecars(self) -> Sidecars:
@@ -73,7 +77,25 @@ class ControlPlane:
     @cached_property
     def virtual(self) -> tuple[Virtual, ...]:
         exports = self.config.default_virtual_service_export_to
-        return read(self.mesh.virtual_services, exports, self._engine.domain)
+        return read(self.mesh.virtual_services, exports, self._engine.domain, self._routes[0])
+
+    @cached_property
+    def _routes(self) -> tuple[tuple[Aged, ...], tuple[Ignored, ...]]:
+        return gateway_routes.read(self.mesh, self.config.default_virtual_service_export_to)
+
+    @cached_property
+    def _backends(self) -> tuple[tuple[BackendRule, ...], tuple[Ignored, ...]]:
+        return backend_tls.read(self.mesh)
+
+    @property
+    def backend_rules(self) -> tuple[BackendRule, ...]:
+        """The DestinationRules that BackendTLSPolicies become."""
+        return self._backends[0]
+
+    @property
+    def ignored(self) -> tuple[Ignored, ...]:
+        """Gateway API objects of the mesh, and parts of them, that this control plane does not use."""
+        return (*self._routes[1], *self._backends[1])
 
 
 def _narrowed(mesh: Mesh, revision: str, engine: "Engine") -> Mesh:

@@ -14,6 +14,7 @@ from meshtls.policy.calls import Outcome, Where
 from meshtls.policy.dataplane import is_manifest
 from meshtls.policy.predict import Group, Table
 from meshtls.policy.server import BREAKS, UNKNOWN, WORKS
+from meshtls.policy.unused import unused
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -101,7 +102,7 @@ def _explained(mesh: Mesh, table: Table, source: Workload, where: Where) -> Answ
     key = tuple(k.key for k in table.calls.kinds(table.engine.faces[source.ref]))
     outcome = table.outcome(key, where)
     group = Group((source.ref,), where.host.ref, where.port.number, where.target, outcome)
-    steps = [*_client(table, source), _service_step(where), *_decided(outcome)]
+    steps = [*_client(table, source), _service_step(where), *_decided(outcome), *_unused(table, source, where, outcome)]
     endpoints = table.engine.control("").registry.endpoints(where.host).get(where.port.number, ())
     pods = {(e.pod.namespace, e.pod.name): (e.pod, e.port) for e in endpoints if e.pod is not None}
     for pod, port in pods.values():
@@ -152,6 +153,15 @@ def _service_step(where: Where) -> Step:
 
 def _decided(outcome: Outcome) -> list[Step]:
     return [Step(_sentence(b.says), b if b.object else None) for b in outcome.because]
+
+
+def _unused(table: Table, source: Workload, where: Where, outcome: Outcome) -> list[Step]:
+    """Gateway API objects that name the Service and did not decide."""
+    decided = frozenset(b.object for b in outcome.because)
+    found: dict[Because, None] = {}
+    for face in table.engine.faces[source.ref]:
+        found.update(dict.fromkeys(unused(table.engine.control(face.plane.revision), face, where, decided)))
+    return [Step(_sentence(b.says), b, True) for b in found]
 
 
 def _server(table: Table, pod: Pod, port: int) -> list[Step]:

@@ -161,7 +161,7 @@ class Outbound:
             for index, route in enumerate(vs.tcp):
                 if not route.route:
                     continue
-                says = Because(vs.ref, f"spec.tcp[{index}]", f"routes TCP on port {port.number}")
+                says = Because(vs.ref, _l4_path(vs, "tcp", index), f"routes TCP on port {port.number}")
                 clusters = self._targets(vs.targets(route.route), port.number)
                 fitting = [m for m in route.match if applies_l4(m, port.number, self.labels, self.scope.namespace)]
                 if not route.match or any(not m.destination_subnets for m in fitting):
@@ -181,13 +181,13 @@ class Outbound:
                 for match in route.match if route.route else ():
                     if not applies_l4(match, port.number, self.labels, self.scope.namespace):
                         continue
+                    cidrs = match.destination_subnets or cidrs  # they stay for the matches that follow
                     key = (match.sni_hosts, match.destination_subnets)
                     if key not in handled:
                         handled.add(key)
-                        says = Because(vs.ref, f"spec.tls[{index}]", f"routes TLS on port {port.number}")
+                        says = Because(vs.ref, _l4_path(vs, "tls", index), f"routes TLS on port {port.number}")
                         clusters = self._targets(vs.targets(route.route), port.number)
-                        where = match.destination_subnets or cidrs
-                        chains.append(Chain(http=False, cidrs=where, snis=match.sni_hosts, clusters=clusters, because=says))
+                        chains.append(Chain(http=False, cidrs=cidrs, snis=match.sni_hosts, clusters=clusters, because=says))
         return chains
 
     def _targets(self, targets: tuple[Target, ...], listen: int, http: bool = False) -> tuple[Cluster, ...]:
@@ -248,6 +248,10 @@ class Outbound:
             if not some:
                 continue
             mine, others = self._claims(vs, listener, offered)
+            if vs.gateway_semantics and self.scope.namespace != vs.namespace and not any(offered[h][0].namespace == vs.namespace for h in mine):
+                continue
+            if vs.gateway_semantics and not mine:
+                continue
             served = [h for h in mine if offered[h][1].protocol in HTTP or offered[h][1].protocol == AUTO]
             if not served and port != 80:
                 continue
@@ -291,8 +295,8 @@ class Outbound:
         others: list[str] = []
         for name in vs.hosts:
             name = name.lower()
-            if not is_wild(name):
-                (mine if name in offered else others).append(name)
+            if not is_wild(name) or vs.gateway_semantics:
+                (mine if name in offered and not is_wild(name) else others).append(name)
                 continue
             fitting = [h for h in offered if host_overlaps(h, name)]
             mine.extend(h for h in fitting if self.scope.owner_of(listener, h) is vs)
@@ -304,13 +308,17 @@ class Outbound:
         from meshtls.model.objects import HttpRoute
 
         if route is None:
-            return Path(because=(Because(vs.ref, "spec.http", f"no route takes a plain request to {host}:{port}"),))
+            return Path(because=(Because(vs.ref, "spec.rules" if vs.gateway_semantics else "spec.http", f"no route takes a plain request to {host}:{port}"),))
         assert isinstance(route, HttpRoute)
-        path = f"spec.http[{vs.http.index(route)}]" if route in vs.http else "spec.http"
+        ref, path = vs.written[vs.http.index(route)] if vs.written else (vs.ref, f"spec.http[{vs.http.index(route)}]" if route in vs.http else "spec.http")
         if route.redirect is not None or route.direct_response is not None or not route.route:
-            return Path(because=(Because(vs.ref, path, "the client's own proxy answers: no destination"),))
+            return Path(because=(Because(ref, path, "the client's own proxy answers: no destination"),))
         clusters = self._targets(vs.targets(route.route), port, http=True)
-        return Path(clusters=clusters, because=(Because(vs.ref, path, f"routes {host}:{port}"),))
+        return Path(clusters=clusters, because=(Because(ref, path, f"routes {host}:{port}"),))
+
+
+def _l4_path(vs: Virtual, layer: str, index: int) -> str:
+    return f"spec.rules[{index}]" if vs.gateway_semantics else f"spec.{layer}[{index}]"
 
 
 def _choose(chains: list[Chain], address: str, sni: str, speaks: str) -> Chain | None:

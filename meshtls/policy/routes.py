@@ -27,7 +27,10 @@ class Target(msgspec.Struct, frozen=True, gc=False):
 
 
 class Virtual(msgspec.Struct, frozen=True, gc=False):
-    """One VirtualService, names resolved. `gateway_semantics`: made from a Gateway API route of the mesh."""
+    """One VirtualService, names resolved.
+
+    `gateway_semantics`: made from Gateway API routes of the mesh; `written` then says the object and field of each HTTP route.
+    """
 
     ref: str
     namespace: str
@@ -38,6 +41,7 @@ class Virtual(msgspec.Struct, frozen=True, gc=False):
     tcp: tuple[L4Route, ...]
     domain: str = "cluster.local"
     gateway_semantics: bool = False
+    written: tuple[tuple[str, str], ...] = ()
 
     def destinations(self, client: str) -> dict[str, set[int]]:
         """host -> ports of everything it may route to for clients in a namespace; port 0 is every port."""
@@ -46,7 +50,8 @@ class Virtual(msgspec.Struct, frozen=True, gc=False):
             namespaces = [m.source_namespace for m in route.match if m.source_namespace]
             if namespaces and client not in namespaces:
                 continue
-            for t in self.targets(route.route):
+            mirrors = (m for m in (route.mirror, *(m.destination for m in route.mirrors)) if m is not None)
+            for t in self.targets((*route.route, *(RouteDestination(destination=m) for m in mirrors))):
                 found.setdefault(t.host, set()).add(t.port)
         for layer in (self.tcp, self.tls):
             for l4 in layer:
@@ -57,7 +62,7 @@ class Virtual(msgspec.Struct, frozen=True, gc=False):
     def targets(self, routes: Iterable[RouteDestination]) -> tuple[Target, ...]:
         return tuple(
             Target(
-                fqdn(r.destination.host, self.namespace, self.domain),
+                r.destination.host if self.gateway_semantics else fqdn(r.destination.host, self.namespace, self.domain),
                 r.destination.subset,
                 r.destination.port.number if r.destination.port else 0,
                 r.weight,
@@ -66,30 +71,36 @@ class Virtual(msgspec.Struct, frozen=True, gc=False):
         )
 
 
+class Aged(msgspec.Struct, frozen=True):
+    """A VirtualService with what it is sorted by among all others: time, name, namespace."""
+
+    age: tuple[str, str, str]
+    virtual: Virtual
+
+
 def read(
-    services: Iterable[VirtualService], default_export_to: tuple[str, ...], domain: str
+    services: Iterable[VirtualService], default_export_to: tuple[str, ...], domain: str, derived: Iterable[Aged] = ()
 ) -> tuple[Virtual, ...]:
-    """The mesh's VirtualServices, oldest first."""
+    """The mesh's VirtualServices, oldest first; `derived` are those that Gateway API routes become."""
     ordered = sorted(services, key=age)
     delegates = {(vs.namespace, vs.name): vs for vs in ordered if not vs.spec.hosts}
-    found = []
+    found = list(derived)
     for vs in ordered:
         spec = vs.spec
         if not spec.hosts or (spec.gateways and "mesh" not in spec.gateways):
             continue
-        found.append(
-            Virtual(
-                ref=vs.ref,
-                namespace=vs.namespace,
-                hosts=tuple(fqdn(h, vs.namespace, domain) for h in spec.hosts),
-                export_to=_exports(vs, default_export_to),
-                http=tuple(_delegated(vs, delegates, default_export_to, domain)),
-                tls=spec.tls,
-                tcp=spec.tcp,
-                domain=domain,
-            )
+        virtual = Virtual(
+            ref=vs.ref,
+            namespace=vs.namespace,
+            hosts=tuple(fqdn(h, vs.namespace, domain) for h in spec.hosts),
+            export_to=_exports(vs, default_export_to),
+            http=tuple(_delegated(vs, delegates, default_export_to, domain)),
+            tls=spec.tls,
+            tcp=spec.tcp,
+            domain=domain,
         )
-    return tuple(found)
+        found.append(Aged(age(vs), virtual))
+    return tuple(each.virtual for each in sorted(found, key=lambda each: each.age))
 
 
 def _exports(virtual: VirtualService, default: tuple[str, ...]) -> frozenset[str]:

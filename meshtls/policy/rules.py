@@ -6,8 +6,10 @@
 2. If that rule is not exported to the client, less specific ones of the same namespace are not tried.
 3. Rules of one namespace and host merge where their exportTo is equal, oldest first: subsets add up, the first trafficPolicy
    stays. Rules with a workloadSelector come first and count only in their namespace, for clients that they select.
+4. What BackendTLSPolicies become comes before all others without selector; a DestinationRule of a user that merges with it takes
+   precedence, setting by setting and port by port, the youngest first.
 
-(PushContext.destinationRule, setDestinationRules, mergeDestinationRule, SidecarScope.DestinationRule.)
+(PushContext.destinationRule, setDestinationRules, mergeDestinationRule, mergeBackendPolicyTrafficPolicy, SidecarScope.DestinationRule.)
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +17,8 @@ from functools import cached_property
 
 import msgspec
 
-from meshtls.model.objects import DestinationRule, Subset, TrafficPolicy
+from meshtls.model.objects import DestinationRule, PortPolicy, Subset, TrafficPolicy
+from meshtls.policy.backend_tls import BackendRule
 from meshtls.policy.select import age, fqdn, host_within, is_wild, most_specific, subset
 
 
@@ -30,6 +33,27 @@ class Rule(msgspec.Struct):
     policy_from: DestinationRule
     subsets: dict[str, tuple[Subset, DestinationRule]]
     sources: list[DestinationRule]
+    backend: dict[int, str] = {}
+
+    def said_by(self, port: int) -> tuple[str, str]:
+        """(the BackendTLSPolicy whose TLS is in force on a port, its field); ("", "") where a DestinationRule's is. 0: the top."""
+        ref = self.backend.get(port, "")
+        return (ref, "spec.validation") if ref else ("", "")
+
+    def merge(self, rule: DestinationRule) -> None:
+        """Take in a younger rule of the same host."""
+        self.sources.append(rule)
+        for part in rule.spec.subsets:
+            self.subsets.setdefault(part.name, (part, rule))
+        policy = rule.spec.traffic_policy
+        if policy is None:
+            return
+        if self.policy is None:
+            self.policy, self.policy_from = policy, rule
+        elif isinstance(self.sources[0], BackendRule) and not isinstance(rule, BackendRule):
+            said = {entry.port.number for entry in policy.port_level_settings if entry.port and entry.tls} | ({0} if policy.tls else set())
+            self.backend = {port: ref for port, ref in self.backend.items() if port not in said}
+            self.policy, self.policy_from = _over(policy, self.policy), rule
 
 
 class _Table:
@@ -58,11 +82,7 @@ class _Table:
                 continue
             if (mine is None) == (merged.selector is None):
                 alone = False
-            merged.sources.append(rule)
-            for part in rule.spec.subsets:
-                merged.subsets.setdefault(part.name, (part, rule))
-            if merged.policy is None and rule.spec.traffic_policy is not None:
-                merged.policy, merged.policy_from = rule.spec.traffic_policy, rule
+            merged.merge(rule)
         if alone or not found:
             found.append(
                 Rule(
@@ -74,8 +94,21 @@ class _Table:
                     policy_from=rule,
                     subsets=_first(rule),
                     sources=[rule],
+                    backend=rule.policies if isinstance(rule, BackendRule) else {},
                 )
             )
+
+
+def _over(user: TrafficPolicy, below: TrafficPolicy) -> TrafficPolicy:
+    """What a user says, and where nothing is said what is below it (mergeBackendPolicyPortLevelSettings)."""
+    ports = {p.port.number if p.port else 0: p for p in below.port_level_settings}
+    settings = []
+    for said in user.port_level_settings:
+        other = ports.pop(said.port.number if said.port else 0, None)
+        settings.append(said if other is None else PortPolicy(port=said.port, tls=said.tls or other.tls, load_balancer=said.load_balancer or other.load_balancer))
+    return TrafficPolicy(
+        tls=user.tls or below.tls, load_balancer=user.load_balancer or below.load_balancer, port_level_settings=(*settings, *ports.values())
+    )
 
 
 def _first(rule: DestinationRule) -> dict[str, tuple[Subset, DestinationRule]]:
@@ -98,7 +131,7 @@ class Rules:
         self.selector_keys: dict[str, frozenset[str]] = {}
         self.named: set[str] = set()
         self._homes: dict[str, frozenset[str]] = {}
-        for rule in sorted(rules, key=lambda r: (r.spec.workload_selector is None, *age(r))):
+        for rule in sorted(rules, key=lambda r: (r.spec.workload_selector is None, not isinstance(r, BackendRule), *age(r))):
             selector, namespace = rule.spec.workload_selector, rule.namespace
             host = fqdn(rule.spec.host, namespace, domain)
             export_to = frozenset(rule.spec.export_to) if selector is None else frozenset((".",))

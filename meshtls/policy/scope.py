@@ -186,15 +186,15 @@ class Scope:
 
 
 def _visible(virtual: Iterable[Virtual], namespace: str) -> tuple[Virtual, ...]:
-    """Private ones first, then those exported to the namespace, then public ones; each oldest first."""
+    """Private ones first, then those exported to the namespace, then public ones; each oldest first, after the namespace's own
+    Gateway API routes."""
     ranked: tuple[list[Virtual], list[Virtual], list[Virtual]] = ([], [], [])
     for vs in virtual:
         if "*" in vs.export_to:
             ranked[2].append(vs)
         elif "~" not in vs.export_to and namespace in vs.export_to:
             ranked[0 if vs.namespace == namespace else 1].append(vs)
-    public = sorted(ranked[2], key=lambda vs: not (vs.gateway_semantics and vs.namespace == namespace))
-    return (*ranked[0], *ranked[1], *public)
+    return tuple(vs for group in ranked for vs in sorted(group, key=lambda vs: not (vs.gateway_semantics and vs.namespace == namespace)))
 
 
 def _trim(host: Host, ports: Iterable[int | None]) -> Host | None:

@@ -70,6 +70,9 @@ def _trim(value: Any, namespace: str, services: Collection[tuple[str, str]]) -> 
             for container in (*value["containers"], *value.get("initContainers", ()), *value.get("ephemeralContainers", ())):
                 _texts(container, namespace, services)
         value.pop("httpHeaders", None)
+        for modifier in ("requestHeaderModifier", "responseHeaderModifier"):
+            for header in (h for way in ("set", "add") for h in (value.get(modifier) or {}).get(way, ())):
+                header["value"] = "".join(c for c in header.get("value", "") if not (c.isprintable() or c == "\t"))
         if isinstance(value.get("exec"), dict):
             value["exec"] = {}
         if "applyTo" in value:

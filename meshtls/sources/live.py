@@ -49,12 +49,28 @@ def documents(client: Any, namespaces: tuple[str, ...], absent: dict[str, str]) 
         except NotFound:
             absent[name] = NOT_SERVED
         except Forbidden as error:
+            if _unknown(client, group):
+                absent[name] = NOT_SERVED
+                continue
             absent[name] = error.message
             if kind not in CLUSTER_SCOPED:
                 found.extend(_allowed(client, key, name, namespaces, absent))
     if absent and not found and len(absent) == len(READ):
         raise Forbidden("nothing in this cluster may be read", "use credentials with meshtls' audit role, see docs/rbac.md")
     return found
+
+
+def _unknown(client: Any, group: str) -> bool:
+    """Whether the API server has no such group. Roles are asked before kinds: a kind that does not exist may be forbidden, too."""
+    if not group:
+        return False
+    try:
+        client.raw("GET", f"/apis/{group}")
+    except NotFound:
+        return True
+    except MeshtlsError:
+        return False
+    return False
 
 
 def _allowed(client: Any, key: str, name: str, namespaces: tuple[str, ...], absent: dict[str, str]) -> Iterator[Document]:

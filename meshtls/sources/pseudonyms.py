@@ -88,6 +88,11 @@ def _own(mesh: Mesh) -> Iterator[str]:
         if isinstance(obj, o.ServiceEntry | o.VirtualService | o.K8sGateway):
             for host in getattr(obj.spec, "hosts", ()):
                 yield from host.split(".")
+        if isinstance(obj, o.Route):
+            for host in obj.spec.hostnames:
+                yield from host.split(".")
+        if isinstance(obj, o.BackendTLSPolicy):
+            yield from obj.spec.validation.hostname.split(".")
         if isinstance(obj, o.Ingress):
             for rule in obj.spec.rules:
                 yield from rule.host.split(".")

@@ -80,6 +80,8 @@ def test_nothing_secret_is_in_a_dump(tmp_path):
     case = {"objects": {
         "Service/data/db": {"spec": {"selector": {"app": "db"}, "ports": [{"port": 3306}]}},
         "Deployment/shop/app": {"annotations": notes, "spec": {"template": {"metadata": {"annotations": notes}, "spec": {"containers": [container]}}}},
+        "HTTPRoute/shop/web": {"spec": {"rules": [{"filters": [
+            {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "authorization", "value": "pa55-in-route"}]}}]}]}},
         "EnvoyFilter/shop/lua": {"spec": {"configPatches": [{"applyTo": "HTTP_FILTER", "patch": {"value": {"code": "pa55-in-patch"}}}]}},
     }}
     text = b"".join(write(cases.mesh(case))).decode()

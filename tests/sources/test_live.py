@@ -20,9 +20,9 @@ from tests.audit import cases
 class Cluster:
     """An API server's answers, from objects; some kinds forbidden (except in some namespaces), some only in an older version."""
 
-    def __init__(self, objects, forbidden=(), allowed=(), missing=(), versions=None):
+    def __init__(self, objects, forbidden=(), allowed=(), missing=(), versions=None, groupless=()):
         self.objects = [document.body for document in objects]
-        self.forbidden, self.allowed, self.missing, self.versions = forbidden, allowed, missing, versions or {}
+        self.forbidden, self.allowed, self.missing, self.versions, self.groupless = forbidden, allowed, missing, versions or {}, groupless
         self.asked = []
 
     def list_pages(self, kind, namespace=None):
@@ -40,7 +40,7 @@ class Cluster:
     def raw(self, method, path):
         group = path.rpartition("/")[2]
         served = {v for k, v in self.versions.items() if KINDS[k].group == group}
-        if not served:
+        if group in self.groupless:
             raise NotFound(f"no group {group}")
         return SimpleNamespace(content=json.dumps({"kind": "APIGroup", "versions": [{"version": v} for v in sorted(served)]}).encode())
 
@@ -88,6 +88,14 @@ def test_who_may_list_in_one_namespace_gets_that_and_the_reason():
 
     assert [s.name for s in mesh.services] == ["one-service", "web"]
     assert "read in shop only" in mesh.absent["Service"]
+
+
+def test_a_kind_of_a_group_that_is_not_there_is_not_served_even_where_it_is_forbidden():
+    """The API server asks for roles before it looks for the kind."""
+    kinds = [kind_of(cls) for _, group, cls in READ if group == "gateway.networking.k8s.io" and cls is not K8sGateway]
+    mesh = live.read(Cluster(_objects(), forbidden=[*kinds, "Sidecar"], groupless=["gateway.networking.k8s.io"]))
+
+    assert {mesh.absent[kind] for kind in kinds} == {live.NOT_SERVED} and "may not list" in mesh.absent["Sidecar"]
 
 
 def test_who_may_read_nothing_is_told_so():
