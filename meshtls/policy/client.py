@@ -158,7 +158,7 @@ class Client:
             sends, says = PLAINTEXT, "credentialName counts in a sidecar only with a workloadSelector: plaintext is sent"
             if tls.credential_name == INVALID:
                 says = "its CA is no ConfigMap with a certificate: istiod leaves sidecars without TLS, plaintext is sent"
-        because = Because(ref, path, f"{tls.mode}: {says}")
+        because = Because(ref, path, says if ref.startswith("BackendTLSPolicy/") else f"{tls.mode}: {says}")
         return Sent(tuple(Offer(e, sends) for e in endpoints), (because,), dialled, sends)
 
     def _automatic(

@@ -8,7 +8,7 @@ exception is what unblocks; the comment above it says what would be better.
 import msgspec
 
 from meshtls.model.mesh import Mesh
-from meshtls.model.objects import DestinationRule, Object, PeerAuthentication
+from meshtls.model.objects import BackendTLSPolicy, DestinationRule, Object, PeerAuthentication
 from meshtls.policy.authn import STRICT, UNSET, mode_of
 from meshtls.policy.because import Because
 from meshtls.policy.dataplane import AMBIENT
@@ -25,6 +25,8 @@ def fix_for(mesh: Mesh, group: Group) -> str:
         found = mesh.find(because.object) if because.object else None
         if isinstance(found, DestinationRule) and ".tls" in because.path:
             return _destination_rule(mesh, found, because)
+        if isinstance(found, BackendTLSPolicy):
+            return f"# mTLS of the mesh takes its place: kubectl -n {found.namespace} delete backendtlspolicy {found.name}\n"
     because = group.outcome.because[-1]
     found = mesh.find(because.object) if because.object else None
     if any(b.path == "data.mesh.enableAutoMtls" for b in group.outcome.because):
