@@ -196,7 +196,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("RB-04", _S, "deleting is not restoring", "gate: migrate records the object or its absence first"),
     Entry("RB-05", _I, "creating again changes the winner", "gate: migrate patches in place"),
     Entry("RB-06", _S, "GitOps takes changes back"),
-    Entry("RB-07", _B, "concurrent edits", "gate: resourceVersion and a Lease"),
+    Entry("RB-07", _B, "concurrent edits", "gate: resourceVersion, a Lease, and a look at the policies every two seconds of a soak"),
     Entry("RB-08", _M, "admission refuses the rollback"),
     Entry("RB-09", _S, "rollback breaks raw mTLS"),
     Entry("RB-10", _I, "other policies shadow a rollback", "gate: every object that is touched is in the journal"),

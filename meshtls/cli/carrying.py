@@ -12,10 +12,11 @@ import click
 
 from meshtls import sources
 from meshtls.cli.options import Options, same_cluster
-from meshtls.cli.witness import Eyes, progress
+from meshtls.cli.witness import Eyes, progress, raw_clients
 from meshtls.errors import InputError, MeshtlsError
 from meshtls.migrate.journal import Going, Journal, Outcome
 from meshtls.migrate.outcome import other_check, outcome_check
+from meshtls.migrate.raw import lost
 from meshtls.migrate.run import Runner
 from meshtls.migrate.store import Lock, Store, holder
 from meshtls.policy.authn import Authn
@@ -49,6 +50,25 @@ def found_here(store: Store) -> Journal | None:
     if journal is None and (places := store.elsewhere()):
         raise InputError(f"{store.namespace}: its journal is kept in {', '.join(places)}", f"add --journal-namespace {places[0]}")
     return journal
+
+
+def warned(client: "Client", journal: Journal, since_s: float, draft: "Draft") -> None:
+    """Say which clients the rollback of a run that is done would break; what cannot be read is told, and holds nothing.
+
+    A run that has not ended goes back at once: nobody came to rely on its STRICT.
+    """
+    if journal.outcome is not Outcome.DONE:
+        return
+    try:
+        mesh = sources.load(client=client)
+        seen, scrapers = raw_clients(client, mesh, journal.namespace, since_s)
+    except MeshtlsError as error:
+        click.echo(f"{journal.namespace}: whether clients need STRICT could not be read: {error}", err=True)
+        return
+    check = lost(mesh, journal, seen, scrapers)
+    draft.checks.append(check)
+    for finding in check.findings:
+        click.echo(f"{journal.namespace}: {finding.message}\n{finding.fix}", err=True)
 
 
 def carry(

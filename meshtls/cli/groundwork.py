@@ -17,6 +17,7 @@ from meshtls.migrate.plan import plan as make
 from meshtls.migrate.preflight import ask
 from meshtls.model.check import Check
 from meshtls.model.mesh import Mesh
+from meshtls.observe.run import open_plaintext
 
 if TYPE_CHECKING:
     from meshtls.cli.output import Draft
@@ -44,9 +45,10 @@ def prepare(
         draft.facts.append(("metrics", before.reach))
     if not found.stages:
         return mesh, found, ()
+    held_open, unopened = open_plaintext(client, mesh, namespace)
     facts = msgspec.structs.replace(
         ask(client, found, place or namespace), observed=before.observed, unobserved=before.unobserved, counted=before.counted,
-        audited=audited,
+        audited=audited, unopened=unopened, opened=tuple((one.client, one.server, one.count) for one in held_open),
     )
     checks = baseline.checks(mesh, found, facts, waiver)
     draft.checks += checks

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from meshtls.observe.prometheus import Prometheus
 
 GATE = 4
+RAW_S = 900.0  # how far back a rollback looks for clients that need STRICT
 _journal_namespace = click.option("--journal-namespace", default="", metavar="NS", help="Where the journal is kept, if not in NS itself.")
 _canary = click.option("--canary", default="", metavar="NAME", help="The workload that goes first: name or Kind/name.")
 _since = click.option("--since", type=Duration(), default="1h", show_default=True, help="How far back plaintext is looked for.")
@@ -86,7 +87,7 @@ def apply(
 @_journal_namespace
 def rollback(options: Options, leave: bool, yes: bool, break_lock: bool, journal_namespace: str) -> None:
     """Restore what the last run changed, and nothing that somebody else has changed since."""
-    from meshtls.cli.carrying import ask, carry, found_here, locked, now, who
+    from meshtls.cli.carrying import ask, carry, found_here, locked, now, warned, who
     from meshtls.migrate.journal import Outcome, back
     from meshtls.migrate.store import Store
 
@@ -99,6 +100,7 @@ def rollback(options: Options, leave: bool, yes: bool, break_lock: bool, journal
                 click.echo(f"{namespace}: nothing to roll back", err=True)
                 draft.code = 0
                 return
+            warned(client, journal, RAW_S, draft)
             ask(f"Restore {namespace} to what it was before run {journal.run} ({journal.was})?", yes)
             journal = back(journal, journal.reason or f"asked for by {who()}", leave)
             journal = journal.noted(now(), f"rollback asked for by {who()}{', leaving what others changed' if leave else ''}")

@@ -25,6 +25,7 @@ from meshtls.errors import MeshtlsError, ServerFault, Throttled, Unreachable
 from meshtls.migrate.baseline import accepted as is_accepted
 from meshtls.migrate.gate import Evidence, Refused
 from meshtls.migrate.plan import Arrivals, Stage
+from meshtls.migrate.raw import Raw
 from meshtls.model.check import Check, Matrix, Status
 from meshtls.model.mesh import Mesh
 from meshtls.model.objects import Pod
@@ -167,7 +168,8 @@ class Eyes:
                 self._start_probe(stage)
             elif old or now - since >= soak_s:
                 break
-        return self._evidence(stage, time.monotonic() - since, soak_s, tuple(refused.values()), tuple(tolerated.values()))
+        return self._evidence(stage, time.monotonic() - since, soak_s, tuple(refused.values()), tuple(tolerated.values()),
+                              accepted)  # fmt: skip
 
     def settle(self) -> None:
         """Stop listening; wait for a round of probes to remove what it created."""
@@ -180,7 +182,8 @@ class Eyes:
             probing.join(SETTLE_S)
 
     def _evidence(
-        self, stage: Stage, soaked_s: float, needed_s: float, refused: tuple[Refused, ...], tolerated: tuple[Refused, ...]
+        self, stage: Stage, soaked_s: float, needed_s: float, refused: tuple[Refused, ...], tolerated: tuple[Refused, ...],
+        accepted: tuple[str, ...],
     ) -> Evidence:
         assert self._ears is not None and self._heard is not None
         probing = self._probing
@@ -190,6 +193,7 @@ class Eyes:
             self.matrices[stage.id] = probing.matrices
         # a verdict that a refusal has decided is not delayed by one more reading of the cluster
         unready = () if refused else tuple(sorted(self._ready - _ready(self._read().pods, self._namespace, existing=self._ready)))
+        outliving = () if refused or self._mesh is None else self._outliving(self._mesh, accepted)
         proxies = self._proxies(stage)
         mtls = sum(s.count for s in self._heard.group.senders if s.verdict is Verdict.MTLS and not s.client.own)
         return Evidence(
@@ -197,7 +201,15 @@ class Eyes:
             refused=refused, accepted=tolerated,
             deaf=tuple(f"{proxy}: {why}" for proxy, why in self._ears.deaf.items()),
             probes=probing.checks if probing is not None and done else (), no_probes=problem, unready=unready,
+            outliving=outliving,
         )  # fmt: skip
+
+    def _outliving(self, mesh: Mesh, accepted: tuple[str, ...]) -> tuple[str, ...]:
+        """Plaintext connections that ztunnels hold open, of clients that nobody accepted; what cannot be asked is no answer."""
+        if not any(pod.captured for pod in mesh.pods if pod.namespace == self._namespace):
+            return ()
+        found, _ = observing.open_plaintext(self._client, mesh, self._namespace)
+        return tuple(f"{one.client} to {one.server}" for one in found if not is_accepted(f"Workload/{one.client}", accepted))
 
     def _note(
         self, sender: Sender, names: tuple[str, ...], refused: dict[tuple[str, str, int], Refused],
@@ -275,6 +287,20 @@ def baseline(client: Client, mesh: Mesh, namespace: str, since_s: float, prometh
         unobserved = str(error)
     counts, reach = counted(prometheus, mesh, [namespace], since_s, group.senders if group else ()) if prometheus else ((), "")
     return Before(observed=found, unobserved=unobserved, counted=counts, reach=reach, arrivals={} if unobserved or not group else arrivals(group))
+
+
+def raw_clients(client: Client, mesh: Mesh, namespace: str, since_s: float) -> tuple[tuple[Raw, ...], tuple[str, ...]]:
+    """Who came in the last `since_s` seconds over TLS of its own, by the logs; and monitors that name a certificate of the mesh."""
+    from meshtls.audit.facts import Facts
+    from meshtls.audit.rules import raw_mtls_client
+
+    heard = observing.start(mesh, [namespace])
+    observing.read(client, heard, rfc3339(datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=since_s)))
+    seen = tuple(
+        Raw(client=str(s.client), ref=s.client.ref, server=s.server, port=s.port, count=s.raw, last=s.last)
+        for s in heard.group.senders if s.raw and not s.client.own
+    )  # fmt: skip
+    return seen, tuple(dict.fromkeys(flaw.subject for flaw in raw_mtls_client.find(Facts(mesh))))
 
 
 def arrivals(group: Group) -> dict[str, Arrivals]:

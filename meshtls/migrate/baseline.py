@@ -2,7 +2,8 @@
 
     never waived      permissions, the rollback's dry run, a webhook that would lock out the rollback, GitOps ownership
                       (which has a flag of its own), a namespace in which nothing is in the mesh
-    waived by --force observed or counted plaintext, no access log, no answer of a Prometheus that was named, prediction, audit
+    waived by --force observed or counted plaintext, no access log, no answer of a Prometheus that was named, open plaintext
+                      connections (ambient), prediction, audit
 
 A SKIP is no hold: a workload without arrivals, or a question that does not arise. An ERROR is one: no data holds a gate.
 """
@@ -13,7 +14,7 @@ from typing import Any
 import msgspec
 
 from meshtls.migrate.plan import Plan, injected
-from meshtls.model.check import Check, Finding, Severity, Status
+from meshtls.model.check import Check, Confidence, Finding, Severity, Status
 from meshtls.model.mesh import Mesh
 from meshtls.model.objects import RuleWithOperations
 from meshtls.policy.change import strict
@@ -35,8 +36,10 @@ _MANAGERS = {"argocd-controller": "Argo CD", "argocd-application-controller": "A
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked of the world before the run. `observed` and `audited` are checks of those parts, `unobserved` why there
-    is no observation; `counted` those of a Prometheus, none where none was asked; `denied` what the API server would not allow; `refused` what a dry run of the rollback said;
-    `owners` are (policy, owner) of objects that another tool writes.
+    is no observation; `counted` those of a Prometheus, none where none was asked; `denied` what the API server would not allow;
+    `refused` what a dry run of the rollback said; `owners` are (policy, owner) of objects that another tool writes. `opened` are
+    (client, server, how many) of plaintext connections that ztunnels hold open, clients as `namespace/workload`, `unopened` why
+    that is not known ("" also where nothing is in ambient).
     """
 
     observed: tuple[Check, ...] = ()
@@ -46,6 +49,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     denied: tuple[str, ...] = ()
     refused: str = ""
     owners: tuple[tuple[str, str], ...] = ()
+    opened: tuple[tuple[str, str, int], ...] = ()
+    unopened: str = ""
 
 
 class Waiver(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +70,7 @@ def checks(mesh: Mesh, plan: Plan, facts: Facts, waiver: Waiver) -> tuple[Check,
         _mesh(mesh, plan),
         *_observed(facts, waiver),
         *_counted(facts, waiver),
+        *_opened(mesh, plan, facts, waiver),
         _prediction(mesh, plan),
         _audited(facts, plan),
         _check("permissions", "the API server allows every step, and the way back", facts.denied),
@@ -123,6 +129,24 @@ def _counted(facts: Facts, waiver: Waiver) -> tuple[Check, ...]:
     return tuple(
         msgspec.structs.replace(check, group=GROUP, status=_without_accepted(check, waiver)) for check in facts.counted
     )
+
+
+def _opened(mesh: Mesh, plan: Plan, facts: Facts, waiver: Waiver) -> tuple[Check, ...]:
+    """In ambient a plaintext connection that is open outlives STRICT, and breaks when its client connects again: in no log until then."""
+    if not any(pod.captured for pod in mesh.pods if pod.namespace == plan.namespace):
+        return ()
+    title = "no plaintext connection is held open into ambient workloads"
+    if facts.unopened:
+        return (Check(id="baseline/open", title=title, group=GROUP, status=Status.SKIP,
+                      reason=f"{facts.unopened}; ask the ztunnels yourself: istioctl ztunnel-config connections"),)  # fmt: skip
+    findings = tuple(
+        Finding(code="MT709", severity=Severity.ERROR, subject=f"Workload/{client}", confidence=Confidence.MEASURED,
+                message=f"{client} holds {count} plaintext connection{'s' if count > 1 else ''} to {server} open: they would outlive STRICT, "
+                        "and be refused when it connects again",
+                fix=f"bring {client} into the mesh and restart it, or accept its loss with --accept-plaintext-from {client}")
+        for client, server, count in facts.opened if not accepted(f"Workload/{client}", waiver.accepted)
+    )  # fmt: skip
+    return (Check(id="baseline/open", title=title, group=GROUP, status=Status.FAIL if findings else Status.PASS, findings=findings),)
 
 
 def _without_accepted(check: Check, waiver: Waiver) -> Status:

@@ -1,7 +1,7 @@
 """The gate after a stage: evidence -> verdict. Unknown has its own name and never advances.
 
-    BROKEN    a real client was refused, a probe saw what was not expected, a pod stopped being ready, or the server would
-              now refuse the rollback
+    BROKEN    a real client was refused, or will be once it connects again (ambient), a probe saw what was not expected, a pod
+              stopped being ready, or the server would now refuse the rollback
     UNKNOWN   somebody else changed policies meanwhile, a proxy was not heard, no probe answered, or nothing was listened to
               for as long as the soak
     HOLDS     none of these, and the soak is over
@@ -42,7 +42,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
     `refused` are real clients that nobody accepted to lose, `accepted` those somebody did; `deaf` proxies that could not
     be heard and why; `probes` the checks of the probes, `no_probes` why there are none; `unready` pods that were ready
-    before; `locked` why the server would refuse the rollback; `disturbed` what somebody else did to the policies.
+    before; `locked` why the server would refuse the rollback; `disturbed` what somebody else did to the policies;
+    `outliving` plaintext connections that a ztunnel still holds open.
     """
 
     soaked_s: float
@@ -58,6 +59,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     unready: tuple[str, ...] = ()
     locked: str = ""
     disturbed: str = ""
+    outliving: tuple[str, ...] = ()
 
 
 def verdict(evidence: Evidence | None) -> tuple[Verdict, str]:
@@ -70,6 +72,8 @@ def verdict(evidence: Evidence | None) -> tuple[Verdict, str]:
     failed = [check for check in evidence.probes if check.status is Status.FAIL]
     if failed:
         return Verdict.BROKEN, f"probe: {failed[0].title}: {failed[0].reason}"
+    if evidence.outliving:
+        return Verdict.BROKEN, f"will be refused once it connects again: {evidence.outliving[0]}"
     if evidence.unready:
         return Verdict.BROKEN, f"no longer ready: {', '.join(evidence.unready[:5])}"
     if evidence.locked:
@@ -127,6 +131,8 @@ def checks(stage: str, evidence: Evidence) -> tuple[Check, ...]:
         _check(stage, "rollback", "a dry run of the rollback is accepted", Status.FAIL if evidence.locked else Status.PASS,
                evidence.locked),
     ]
+    if evidence.outliving:
+        found.append(_check(stage, "outliving", "no plaintext connection outlives the change", Status.FAIL, "; ".join(evidence.outliving[:5])))
     if evidence.no_probes:
         decided = Status.SKIP if evidence.refused else Status.ERROR
         found.append(_check(stage, "probes", "probes answer as expected", decided, evidence.no_probes))

@@ -340,11 +340,12 @@ class Runner:
     def _left(self, error: MeshtlsError) -> GateError:
         """The error of a way back that did not end: which objects, what the journal says, which command goes on."""
         assert self._last is not None
+        names = unrestored(self._last)
         return GateError(
-            f"the way back did not end: {error.message}; not restored: {KIND} {', '.join(unrestored(self._last)) or '-'} in "
+            f"the way back did not end: {error.message}; not restored: {KIND} {', '.join(names) or '-'} in "
             f"{self._last.namespace}; the journal, ConfigMap {self._store.place}/{self._store.name}, says: {standing(self._last)}",
             f"to restore, from any machine: meshtls migrate rollback {self._where}; if the server refuses that for good, "
-            f"kubectl delete peerauthentication -n {self._last.namespace} leaves the mode to the mesh",
+            f"kubectl delete peerauthentication -n {self._last.namespace} {' '.join(names)} leaves the mode to the mesh",
         )
 
 

@@ -16,7 +16,7 @@ from meshtls.errors import MeshtlsError, NoData
 from meshtls.model.check import Check, Status
 from meshtls.model.mesh import Mesh
 from meshtls.model.objects import Pod
-from meshtls.observe import accesslog
+from meshtls.observe import accesslog, opened
 from meshtls.observe.ears import Ears, Proxy
 from meshtls.observe.senders import Group, Sender, check
 from meshtls.observe.who import Directory
@@ -111,6 +111,27 @@ def follow(
                         told(sender)
         finally:
             heard.deaf.update(ears.deaf)
+
+
+def open_plaintext(client: Client, mesh: Mesh, namespace: str) -> tuple[tuple[opened.Open, ...], str]:
+    """The plaintext connections into an ambient namespace that are open now, by its ztunnels' metrics; or why that is not known."""
+    nodes = {pod.spec.node_name for pod in mesh.pods if pod.namespace == namespace and pod.captured}
+    found: list[opened.Open] = []
+    missing = set(nodes)
+    for pod in mesh.pods:
+        if pod.labels.get("app") != "ztunnel" or pod.status.phase != "Running" or pod.spec.node_name not in nodes:
+            continue
+        try:
+            text = client.raw("GET", f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}:15020/proxy/metrics").text
+        except MeshtlsError as error:
+            return (), error.message
+        if (said := opened.plaintext(text.splitlines(), namespace)) is None:
+            return (), f"{pod.namespace}/{pod.name} has no metrics of connections"
+        missing.discard(pod.spec.node_name)
+        found += said
+    if missing:
+        return (), f"no ztunnel runs on node {', '.join(sorted(missing))}"
+    return tuple(sorted(found)), ""
 
 
 def checks(heard: Heard, mesh: Mesh, namespaces: Iterable[str]) -> tuple[Check, ...]:

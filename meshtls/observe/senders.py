@@ -15,7 +15,10 @@ from meshtls.observe.who import Client, Directory
 
 
 class Sender(msgspec.Struct, frozen=True, kw_only=True):
-    """What one client did to one port. `count` arrivals between `first` and `last`, RFC 3339; `example` is one request."""
+    """What one client did to one port. `count` arrivals between `first` and `last`, RFC 3339; `example` is one request.
+
+    `raw` of them came over TLS without the server name that sidecars give: a client that speaks TLS itself.
+    """
 
     client: Client
     server: str
@@ -26,6 +29,7 @@ class Sender(msgspec.Struct, frozen=True, kw_only=True):
     first: str
     last: str
     example: str = ""
+    raw: int = 0
 
 
 class Group:
@@ -45,12 +49,13 @@ class Group:
         server = self._directory.server(usage)
         key = (client.ref or client.address, server or usage.server, usage.port, usage.verdict)
         known = self._found.get(key)
+        raw = usage.verdict in (Verdict.MTLS, Verdict.APP_TLS) and bool(usage.sni) and not usage.sni.startswith("outbound_.")
         if known is None:
             sender = Sender(client=client, server=server, address=usage.server, port=usage.port, verdict=usage.verdict,
-                            count=1, first=usage.at, last=usage.at, example=usage.request)
+                            count=1, first=usage.at, last=usage.at, example=usage.request, raw=int(raw))
         else:
             sender = msgspec.structs.replace(
-                known, count=known.count + 1, first=min(known.first, usage.at), last=max(known.last, usage.at)
+                known, count=known.count + 1, raw=known.raw + raw, first=min(known.first, usage.at), last=max(known.last, usage.at)
             )
         self._found[key] = sender
         return sender

@@ -117,3 +117,12 @@ def test_a_log_that_cannot_be_opened_makes_its_proxy_deaf_and_the_limit_does_too
         assert "not allowed" in ears.deaf[Proxy("payments", "gateway")]
         assert "more than 1" in ears.deaf[Proxy("payments", "ledger")]
     assert not [t for t in threading.enumerate() if t.name.startswith("log payments")]
+
+
+def test_tls_without_the_name_that_sidecars_give_is_counted_apart() -> None:
+    named = PLAIN.replace("10.0.0.9:40112 -", "10.0.0.9:40112 outbound_.8080_._.gateway.payments.svc.cluster.local")
+    raw = PLAIN.replace("10.0.0.9:40112 -", "10.0.0.9:40112 gateway.payments")
+    heard = run.start(mesh(), ["payments"])
+    run.read(client({"gateway": [named, raw, raw], "ledger": [PLAIN]}), heard, "2026-01-01T00:00:00Z")
+    assert sorted((s.server, s.verdict.value, s.count, s.raw) for s in heard.group.senders) == [
+        ("Pod/payments/gateway", "MTLS", 3, 2), ("Pod/payments/gateway", "PLAINTEXT", 1, 0)]
