@@ -168,7 +168,8 @@ class Runner:
                     raise
             except _LOST as error:
                 since = self._clock() if since is None else since
-                if not self._again(error, since, BACK_S if journal.going is Going.BACK else FORWARD_S):
+                back = journal.going is Going.BACK or verdict in (Verdict.BROKEN, Verdict.UNKNOWN)
+                if not self._again(error, since, BACK_S if back else FORWARD_S):
                     raise
             except (Invalid, Forbidden) as error:
                 if step is None or step.do is not Do.APPLY:
