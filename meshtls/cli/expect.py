@@ -8,7 +8,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from meshtls.cli import meshes, output
+from meshtls.cli import meshes, output, yamlfiles
 from meshtls.cli.options import Options
 from meshtls.errors import InputError
 from meshtls.expect.file import Expected
@@ -28,11 +28,7 @@ def read(paths: Sequence[str]) -> list[Expected]:
 
     found = []
     for path in paths:
-        try:
-            with open(path, encoding="utf-8-sig") as file:
-                text = file.read(10_000_000)
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', '') or error}") from error
+        text = yamlfiles.text(path)
         shallow(text, path)
         found.append(parse(text, path))
     return found
@@ -56,6 +52,8 @@ def predicted(options: Options, paths: Sequence[str], overlay: Sequence[str], st
     with output.session(options, kind="ExpectationReport", title="Expectations") as draft:
         expected = read(files)
         mesh, _ = meshes.read(options, paths, overlay)
+        if draft.accepting:
+            draft.accepting.annotated(mesh)
         for name in strict:
             meshes.known(mesh, name)
         mesh = change.strict(mesh, tuple(strict)) if strict else mesh

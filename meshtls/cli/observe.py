@@ -21,7 +21,7 @@ AT_THE_END_S = 8.0
 
 
 @click.command()
-@shared("cluster", "scope", "output", "report", "timeout", "threshold", "prometheus")
+@shared("cluster", "scope", "output", "report", "timeout", "threshold", "accept", "prometheus")
 @click.option("--since", type=Duration(), default="1h", show_default=True, help="How far back logs are read and metrics looked at.")
 @click.option("--follow", "-f", is_flag=True, help="Then keep listening, and say each new sender as it is heard.")
 @click.option("--for", "for_s", type=Duration(), metavar="DURATION", help="Listen for this long (implies --follow).")
@@ -47,6 +47,8 @@ def observe(options: Options, since: float, follow: bool, for_s: float | None) -
         Client.connect(options.kubeconfig, options.context) as client,
     ):  # fmt: skip
         mesh = sources.load(client=client)
+        if draft.accepting:
+            draft.accepting.annotated(mesh)
         names = sorted({pod.namespace for pod in mesh.pods}) if options.all_namespaces else (
             options.namespaces or (client.namespace,)
         )

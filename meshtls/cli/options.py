@@ -15,6 +15,7 @@ Every verb takes the same spelling of the same thing, so the groups are the whol
     report      --report FMT=FILE[,FMT=FILE...]
     timeout     --timeout 30s|5m|1h30m
     threshold   --fail-on SEVERITY|never, --show SEVERITY
+    accept      --baseline FILE, --fail-on-new, --suppress FILE
     prometheus  --prometheus URL, and --prometheus-... for who asks and whom to trust
 """
 
@@ -54,6 +55,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
     fail_on: Severity | None = Severity.ERROR
     show: Severity = Severity.WARNING
+    baseline: str | None = None
+    fail_on_new: bool = False
+    suppress: tuple[str, ...] = ()
     prometheus: str = ""
     prometheus_token_file: str = ""
     prometheus_user: str = ""
@@ -152,6 +156,11 @@ _GROUPS: dict[str, tuple[Callable[[Any], Any], ...]] = {
         click.option("--show", type=click.Choice(_LEVELS), default="warning", callback=_severity,
                      show_default=True, help="Print findings that are this bad or worse."),
     ),
+    "accept": (
+        click.option("--baseline", metavar="FILE", help="An earlier report of the same verb (-o json) to compare with."),
+        click.option("--fail-on-new", is_flag=True, help="Findings of the baseline are accepted; only new ones fail."),
+        click.option("--suppress", "suppress", multiple=True, metavar="FILE", help="Accepted findings, with owner, reason and expiry."),
+    ),
     "prometheus": (
         click.option("--prometheus", default="", metavar="URL", help="Ask this Prometheus too, which scrapes the proxies."),
         click.option("--prometheus-token-file", default="", metavar="FILE", help="A file with the bearer token that it wants."),
@@ -174,6 +183,8 @@ def shared(*groups: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             options = Options(**given)
             if options.all_namespaces and options.namespaces:
                 raise click.UsageError("-n and -A exclude each other")
+            if options.fail_on_new and not options.baseline:
+                raise click.UsageError("--fail-on-new needs --baseline FILE")
             return function(options=options, **arguments)
 
         for option in reversed([option for group in groups for option in _GROUPS[group]]):

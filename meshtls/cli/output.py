@@ -25,9 +25,10 @@ from typing import Any
 import click
 import msgspec
 
+from meshtls.cli.accepting import Accepting
 from meshtls.cli.options import Options
 from meshtls.errors import DeadlineError, InputError, MeshtlsError
-from meshtls.model.check import Check, Matrix, Report, Severity, Status
+from meshtls.model.check import ABOUT_LISTS, Check, Matrix, Report, Severity, Status
 from meshtls.report import FORMATS
 
 OK, FINDINGS, USAGE, NOT_EVALUATED, GATE, TIMEOUT, INTERRUPTED = 0, 1, 2, 3, 4, 124, 130
@@ -45,6 +46,7 @@ class Draft:
         self.facts: list[tuple[str, str]] = []
         self.coverage: dict[str, int] | None = None
         self.cleanup_command = ""
+        self.accepting: Accepting | None = None
         self.code: int | None = None
         self.started = now()
 
@@ -75,7 +77,8 @@ def exit_code(report: Report, fail_on: Severity | None) -> int:
         return FINDINGS
     if any(check.status is Status.ERROR for check in report.checks):
         return NOT_EVALUATED
-    if report.checks and all(check.status is Status.SKIP for check in report.checks):
+    asked = [check for check in report.checks if check.id not in ABOUT_LISTS]
+    if asked and all(check.status is Status.SKIP for check in asked):
         return NOT_EVALUATED
     return OK
 
@@ -90,12 +93,15 @@ def session(options: Options, *, kind: str, title: str) -> Iterator[Draft]:
     failure: BaseException | None = None
     with stops(options.timeout_s, draft):
         try:
+            draft.accepting = Accepting(options, kind)
             yield draft
         except click.exceptions.Exit as done:
             draft.code = done.exit_code
         except (MeshtlsError, KeyboardInterrupt, Exception) as error:
             failure = error
             draft.checks.append(_failed(error))
+    if draft.accepting:
+        draft.accepting.mark(draft, whole=failure is None)
     report = draft.report(interrupted=isinstance(failure, KeyboardInterrupt))
     told = failure is not None and len(report.checks) == 1 and not report.matrices
     emit(report, options, show_table=not told)

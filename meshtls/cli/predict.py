@@ -13,7 +13,7 @@ from meshtls.cli.options import Options, shared
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
-@shared("cluster", "scope", "output", "report", "timeout", "threshold")
+@shared("cluster", "scope", "output", "report", "timeout", "threshold", "accept")
 @click.option("--strict", "strict", multiple=True, metavar="NS", help="As if this namespace had gone STRICT; only what changes is shown.")
 @click.option("--apply", "overlay", multiple=True, metavar="FILE", help="As if these manifests were applied; only what changes is shown.")
 @click.option("--all", "everything", is_flag=True, help="With --strict or --apply: show what stays the same, too.")
@@ -36,7 +36,7 @@ def predict(
         if everything or direct or options.selector:
             raise click.UsageError("--expect excludes --all, --direct and -l: the file says what is asked")
         expect.predicted(msgspec.structs.replace(options, all_namespaces=not options.namespaces), paths, overlay, names, expected)
-    expect.needed("reports", "fail_on", "show")
+    expect.needed("reports", "fail_on", "show", "baseline", "suppress")
     with output.stops(options.timeout_s):
         from meshtls import sources
         from meshtls.cli import meshes

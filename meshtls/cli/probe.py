@@ -22,7 +22,7 @@ _LABEL = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_./]*")
 
 
 @click.command()
-@shared("cluster", "scope", "output", "report", "timeout", "threshold")
+@shared("cluster", "scope", "output", "report", "timeout", "threshold", "accept")
 @click.option(
     "--offers",
     default="",
@@ -110,6 +110,8 @@ def _probe(
     named = not asked.expected or options.namespaces or options.all_namespaces
     namespaces = _namespaces(client, options) if named else ()
     mesh = _selected(load(client=client), options)
+    if draft.accepting:
+        draft.accepting.annotated(mesh)
     if asked.expected:
         asked.look(mesh)
         namespaces = namespaces if named else asked.named()

@@ -27,6 +27,7 @@ import msgspec
 import yaml
 
 from meshtls.errors import InputError
+from meshtls.model.marks import Marks, read
 
 Must = Literal["MTLS", "PLAINTEXT", "REFUSED", "WORKS", "BREAKS"]
 Mode = Literal["STRICT", "PERMISSIVE", "DISABLE", "NONE"]
@@ -35,7 +36,6 @@ Pattern = Annotated[str, msgspec.Meta(pattern=rf"^({_PART}/)?{_PART}/{_PART}$", 
 Target = Annotated[str, msgspec.Meta(pattern=rf"^({_PART}/)?{_PART}/{_PART}(:[A-Za-z0-9-]+)?$", description="a pattern; :PORT at its end is short for port")]
 Number = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
-MOST = 100_000  # nodes of YAML that one file may have
 DOCS = "see docs/expectations.md"
 
 
@@ -106,7 +106,7 @@ class Expected(msgspec.Struct, frozen=True):
 
     file: str
     document: Expectations
-    marks: dict[str, tuple[int, int]]
+    marks: Marks
 
     def at(self, path: str) -> tuple[int, int]:
         """(line, column), 1-based, of what stands at `path`, such as `$.calls[0].except[1]`."""
@@ -115,10 +115,8 @@ class Expected(msgspec.Struct, frozen=True):
 
 def parse(text: str, file: str) -> Expected:
     """The expectations that `text` writes. Raises InputError with the line of what is wrong."""
-    marks: dict[str, tuple[int, int]] = {}
     try:
-        root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        plain = _plain(root, "$", marks, [MOST])
+        plain, marks = read(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise InputError(f"broken YAML: {error.problem or error.context}", file=file, line=mark.line + 1 if mark else 0,
@@ -195,28 +193,3 @@ def _told(error: str) -> tuple[str, str, str]:
     if "matching regex" in says:
         says = "no such pattern"
     return path, f"{name}: {says[:1].lower()}{says[1:]}", _HINTS.get(name, DOCS)
-
-
-def _plain(node: Any, path: str, marks: dict[str, tuple[int, int]], budget: list[int]) -> Any:
-    """Plain values as JSON has them; notes where each stands. Aliases are followed as far as the budget goes."""
-    budget[0] -= 1
-    if budget[0] < 0:
-        raise ValueError("it grows too far when it is read (aliases or nesting)")
-    if node is None:
-        return None
-    marks[path] = (node.start_mark.line + 1, node.start_mark.column + 1)
-    if isinstance(node, yaml.MappingNode):
-        found = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.value in found:
-                raise yaml.MarkedYAMLError(problem="a key that is no text, or stands twice", problem_mark=key.start_mark)
-            inside = f"{path}.{key.value}"
-            found[key.value] = _plain(value, inside, marks, budget)
-            marks[inside] = (key.start_mark.line + 1, key.start_mark.column + 1)
-        return found
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, f"{path}[{i}]", marks, budget) for i, item in enumerate(node.value)]
-    tag = node.tag.rpartition(":")[2]
-    if tag == "int" and node.value.isdigit():
-        return int(node.value)
-    return {"null": None, "bool": node.value.lower() in ("true", "yes", "on")}.get(tag, node.value)

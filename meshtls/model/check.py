@@ -9,6 +9,9 @@ import enum
 
 import msgspec
 
+# checks of what people wrote down about findings: they answer no question about a mesh
+ABOUT_LISTS = ("MT900", "exceptions")
+
 
 class Status(enum.StrEnum):
     """What became of a question. SKIP and ERROR always carry a reason, and are never success."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from meshtls.audit.accept import CODE, TITLE
 from meshtls.audit.catalogue import ENTRIES, least_sure
 from meshtls.audit.rules import RULES
+from meshtls.report.accept import CODE, TITLE
 from tests.audit import cases
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -26,7 +26,7 @@ def findings() -> str:
                   f"{rule.severity}, {least_sure(rule.catalogue, rule.confidence)}; catalogue {', '.join(rule.catalogue)}; looks at {', '.join(rule.about)}", "", module, "",
                   "Found in, for example:", "", "```yaml", *_example(bad[rule.code]), "```", ""]
     lines += [f'<a id="{CODE.lower()}"></a>', f"## {CODE}: {TITLE}", "", "warning", "",
-              "An accepted finding carries its owner, its reason and the day on which the acceptance ends; see audit.md.", "", END]
+              "An accepted finding carries its owner, its reason and the day on which the acceptance ends; see report.md.", "", END]
     return "\n".join(lines) + "\n"
 
 

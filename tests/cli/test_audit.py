@@ -127,6 +127,43 @@ def test_a_suppression_that_does_not_count_is_a_finding_itself(tmp_path, changes
     assert found["MT900"]["severity"] == "warning"
 
 
+def test_a_suppression_that_does_not_count_is_told_with_its_line(tmp_path):
+    path = _suppress(tmp_path, subject="DestinationRule/other/*")
+    text = "# why this list\n" + Path(path).read_text()
+    Path(path).write_text(text)
+    _run(SHOP, "--suppress", path, "--fail-on", "never", "--report", f"sarif={tmp_path / 's.json'}")
+    results = json.loads((tmp_path / "s.json").read_text())["runs"][0]["results"]
+    (place,) = [r["locations"][0]["physicalLocation"] for r in results if r["ruleId"] == "MT900"]
+
+    assert place["artifactLocation"]["uri"].endswith("suppress.yaml") and place["region"]["startLine"] == 3
+
+
+@pytest.mark.parametrize("more", [("-n", "payments"), ("-l", "app=db")])
+def test_a_suppression_about_what_was_not_asked_is_not_called_unused(tmp_path, more):
+    assert "MT900" in _run(SHOP, "--suppress", _suppress(tmp_path, subject="DestinationRule/shop/gone"), "--fail-on", "never")
+    assert "MT900" not in _run(SHOP, "--suppress", _suppress(tmp_path, subject="DestinationRule/shop/gone"), "--fail-on", "never", *more)
+    assert "MT900" not in _run(SHOP, "--suppress", _suppress(tmp_path, code="MT601", subject="*"), "--fail-on", "never"), "it is observe's"
+    assert "MT900" in _run(SHOP, "--suppress", _suppress(tmp_path, code="MT601", expires="2020-01-01"), "--fail-on", "never"), "its day has passed"
+
+
+def test_a_suppression_for_a_rule_that_could_not_be_asked_is_not_called_unused(tmp_path):
+    part = tmp_path / "part.yaml"
+    part.write_text("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n")
+
+    assert "MT900" not in _run(str(part), "--suppress", _suppress(tmp_path), "--fail-on", "never")
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("suppressions:\n- {code: MT201}\n- {kode: MT201}", ":3: unknown field 'kode'"), ("suppressions:\n- MT201", ":2: a suppression is a mapping"),
+    ("suppressions: [", "broken YAML"), ("a: &a [*a]", "broken YAML")])
+def test_a_list_that_cannot_be_read_is_told_with_its_line(tmp_path, text, says):
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+
+    result = CliRunner().invoke(main.cli, ["audit", SHOP, "--suppress", str(path)])
+    assert result.exit_code == 2 and says in result.stderr
+
+
 def test_an_annotation_accepts_findings_about_its_own_object(tmp_path):
     rule = {"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "spec": {"selector": {"matchLabels": {"a": "b"}}},
             "metadata": {"name": "x", "namespace": "istio-system",

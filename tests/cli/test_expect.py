@@ -123,3 +123,27 @@ def test_the_report_is_a_published_document(tmp_path):
 
     jsonschema.validate(document, json.loads((Path(__file__).parents[2] / "docs/schemas/report.schema.json").read_text()))
     assert document["kind"] == "ExpectationReport"
+
+
+def test_a_baseline_and_suppressions_count_for_expectations_too(tmp_path):
+    text = "calls:\n" + call("legacy/*", "payments/gateway", "MTLS")
+    old, list_ = tmp_path / "old.json", tmp_path / "s.yaml"
+    code, done = run(tmp_path, text, "-o", "json")
+    old.write_text(done.stdout)
+    list_.write_text("- {code: MT801, subject: Service/payments/gateway, owner: a, reason: b, expires: 2999-01-01}")
+
+    assert code == 1
+    assert run(tmp_path, text, "--baseline", str(old))[0] == 1
+    assert run(tmp_path, text, "--baseline", str(old), "--fail-on-new")[0] == 0
+    assert run(tmp_path, text + call("monitoring/*", "payments/gateway", "MTLS"), "--baseline", str(old), "--fail-on-new")[0] == 1
+    assert run(tmp_path, text, "--suppress", str(list_))[0] == 0
+    list_.write_text(list_.read_text().replace("2999", "2020"))
+    assert run(tmp_path, text, "--suppress", str(list_))[0] == 1
+
+
+def test_a_baseline_of_another_verb_is_none(tmp_path):
+    old = tmp_path / "old.json"
+    old.write_text(CliRunner().invoke(cli, ["audit", SHOP, "-o", "json", "--fail-on", "never"]).stdout)
+    code, done = run(tmp_path, "calls:\n" + call("legacy/*", "payments/gateway", "MTLS"), "--baseline", str(old))
+
+    assert code == 2 and "it is a AuditReport" in done.stderr

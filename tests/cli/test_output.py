@@ -30,6 +30,8 @@ WARNING, BROKEN = _check(Status.FAIL, Severity.WARNING), _check(Status.FAIL, Sev
     ((PASS,), Severity.ERROR, 0),
     ((PASS, SKIP), Severity.ERROR, 0),
     ((SKIP, SKIP), Severity.ERROR, 3),
+    ((SKIP, Check(id="MT900", title="t", status=Status.PASS)), Severity.ERROR, 3),
+    ((SKIP, Check(id="exceptions", title="t", status=Status.PASS)), Severity.ERROR, 3),
     ((PASS, ERROR), Severity.ERROR, 3),
     ((WARNING,), Severity.ERROR, 0),
     ((WARNING,), Severity.WARNING, 1),

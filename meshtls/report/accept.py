@@ -1,24 +1,31 @@
 """Findings that somebody accepted: by a suppression with owner, reason and expiry, or because a baseline holds them.
 
 An accepted finding stays in the report and fails nothing. A suppression that is expired, lacks its owner, reason or date, or
-matches nothing is itself a finding (MT900), so that the list cannot rot. Today's date is an argument.
+matches nothing is itself a finding (MT900) with its line, so that the list cannot rot. Today's date is an argument.
 
     suppressions:
     - {code: MT201, subject: "DestinationRule/shop/*", owner: team-cart, reason: "moves in May", expires: 2026-12-31}
 
 The same entry without subject, in the annotation `meshtls.dev/suppress` of an object, accepts findings about that object.
+
+One list serves all verbs. That a suppression matches nothing is said only where its finding was looked for: by the verb that finds
+such codes, in the namespaces that were asked about, and not where a check of that code had to be left open. What is wrong with an
+entry of a file is always said.
 """
 
 import datetime
 import fnmatch
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from meshtls.model.check import Check, Finding, Severity, Status
+from meshtls.model.marks import Marks
 from meshtls.model.mesh import Mesh
 
+# report -> the first digits of the codes that it may hold; MT900 is about the suppressions themselves
+FINDS = {"AuditReport": "1234", "ProbeReport": "58", "ObserveReport": "6", "ExpectationReport": "8"}
 ANNOTATION = "meshtls.dev/suppress"
 CODE = "MT900"
 TITLE = "A suppression is expired, incomplete or matches nothing"
@@ -27,7 +34,7 @@ _MOST = 10_000
 
 
 class Suppression(msgspec.Struct, frozen=True, kw_only=True):
-    """Who accepts what until when. `code` and `subject` may hold `*`; `where` is the file or object that says so."""
+    """Who accepts what until when. `code` and `subject` may hold `*`; `file` and `line`, or the object `where`, say so."""
 
     code: str
     subject: str
@@ -35,6 +42,8 @@ class Suppression(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     expires: datetime.date | None
     where: str
+    file: str = ""
+    line: int = 0
 
     def wrong(self, today: datetime.date) -> str:
         """Why it does not count; "" where it does."""
@@ -46,23 +55,37 @@ class Suppression(msgspec.Struct, frozen=True, kw_only=True):
         return f"it expired on {self.expires}" if self.expires and self.expires < today else ""
 
 
-def entries(data: Any, where: str, subject: str = "") -> list[Suppression]:
-    """Suppressions in parsed YAML: a mapping with `suppressions`, a list, or one entry. Raises ValueError."""
+class Malformed(ValueError):
+    """An entry that cannot be read; `line` is where it stands."""
+
+    def __init__(self, says: str, line: int) -> None:
+        super().__init__(says)
+        self.line = line
+
+
+def entries(data: Any, marks: Marks, file: str, subject: str = "") -> list[Suppression]:
+    """Suppressions in YAML as `meshtls.model.marks` reads it: a mapping with `suppressions`, a list, or one entry. Raises Malformed.
+
+    With a `subject`, they stand in the annotation of that object, and `file` names it.
+    """
+    path = "$"
     if isinstance(data, dict) and "suppressions" in data:
-        data = data["suppressions"]
+        data, path = data["suppressions"], "$.suppressions"
     listed = data if isinstance(data, list) else [data]
     if len(listed) > _MOST:
-        raise ValueError(f"more than {_MOST} suppressions")
+        raise Malformed(f"more than {_MOST} suppressions", 0)
     found = []
-    for entry in listed:
+    for i, entry in enumerate(listed):
+        line = marks.get(f"{path}[{i}]" if isinstance(data, list) else path, (0, 0))[0]
         if not isinstance(entry, dict):
-            raise ValueError("a suppression is a mapping with code, subject, owner, reason and expires")
+            raise Malformed("a suppression is a mapping with code, subject, owner, reason and expires", line)
         unknown = [key for key in entry if key not in _FIELDS]
         if unknown:
-            raise ValueError(f"unknown field {unknown[0]!r}; a suppression has {', '.join(_FIELDS)}")
+            raise Malformed(f"unknown field {unknown[0]!r}; a suppression has {', '.join(_FIELDS)}", line)
         found.append(Suppression(
             code=_text(entry.get("code")), subject=subject or _text(entry.get("subject")) or "*", owner=_text(entry.get("owner")),
-            reason=_text(entry.get("reason")), expires=_date(entry.get("expires")), where=where))
+            reason=_text(entry.get("reason")), expires=_date(entry.get("expires")),
+            where=f"{file}, annotation {ANNOTATION}" if subject else f"{file}:{line}", file="" if subject else file, line=0 if subject else line))
     return found
 
 
@@ -74,8 +97,13 @@ def annotated(mesh: Mesh) -> Iterator[tuple[str, str]]:
             yield obj.ref, text
 
 
-def accept(checks: Sequence[Check], suppressions: Sequence[Suppression], today: datetime.date) -> list[Check]:
-    """The checks with accepted findings marked, and one check more on the suppressions themselves, if there are any."""
+def accept(
+    checks: Sequence[Check], suppressions: Sequence[Suppression], today: datetime.date, looked_for: Callable[[Suppression], bool] = lambda _: True
+) -> list[Check]:
+    """The checks with accepted findings marked, and one check more on the suppressions themselves, if there are any.
+
+    `looked_for`: whether what a suppression is about would have been found, were it still there.
+    """
     good = [s for s in suppressions if not s.wrong(today)]
     used: set[int] = set()
 
@@ -83,15 +111,32 @@ def accept(checks: Sequence[Check], suppressions: Sequence[Suppression], today: 
         for suppression in good:
             if fnmatch.fnmatchcase(finding.code, suppression.code) and fnmatch.fnmatchcase(finding.subject, suppression.subject):
                 used.add(id(suppression))
-                return msgspec.structs.replace(
+                return finding if finding.accepted else msgspec.structs.replace(
                     finding, accepted=f"{suppression.owner} until {suppression.expires}: {suppression.reason} ({suppression.where})")
         return finding
 
     marked = [_with(check, tuple(mark(f) for f in check.findings)) for check in checks]
     if not suppressions:
         return marked
-    bad = [_bad(s, s.wrong(today) or "no finding matches it any more") for s in suppressions if id(s) not in used]
+    bad = [_bad(s, s.wrong(today) or "no finding matches it any more") for s in suppressions
+           if id(s) not in used and ((s.file and s.wrong(today)) or looked_for(s))]
     return [*marked, Check(id=CODE, title=TITLE, group="suppressions", status=Status.FAIL if bad else Status.PASS, findings=tuple(bad))]
+
+
+def looked_for(kind: str, checks: Sequence[Check], namespaces: Iterable[str], narrowed: bool) -> Callable[[Suppression], bool]:
+    """Whether a report of this kind would have found what a suppression is about. `namespaces`: the only ones that were meant (none: all);
+    `narrowed`: some workloads were left out, or the run ended early."""
+    spaces = frozenset(namespaces)
+    open_ = [check.id for check in checks if check.status in (Status.SKIP, Status.ERROR)]
+
+    def told(suppression: Suppression) -> bool:
+        digit = suppression.code[2:3] if suppression.code.startswith("MT") else ""
+        ours = digit in FINDS.get(kind, "") if digit.isdigit() else kind == "AuditReport"
+        space = suppression.subject.split("/")[1] if suppression.subject.count("/") == 2 else "*"
+        meant = not spaces or space in spaces or bool(set("*?[") & set(space))
+        return ours and meant and not narrowed and not any(fnmatch.fnmatchcase(id_, suppression.code) for id_ in open_)
+
+    return told
 
 
 def known(checks: Sequence[Check], baseline: Iterable[tuple[str, str, tuple[str, ...]]], where: str) -> list[Check]:
@@ -119,7 +164,9 @@ def _with(check: Check, findings: tuple[Finding, ...]) -> Check:
 
 
 def _bad(suppression: Suppression, why: str) -> Finding:
-    return Finding(code=CODE, severity=Severity.WARNING, subject=suppression.where, path=(suppression.code, suppression.subject),
+    subject = f"Suppressions/{suppression.file.replace(chr(92), '/').rpartition('/')[2]}" if suppression.file else suppression.subject
+    return Finding(code=CODE, severity=Severity.WARNING, subject=subject, path=(suppression.code, suppression.subject),
+                   file=suppression.file, line=suppression.line,
                    message=f"The suppression of {suppression.code or 'no code'} for {suppression.subject} does not count: {why}.",
                    fix="Renew it with an owner, a reason and a date, or remove it.")
 
