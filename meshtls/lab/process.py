@@ -80,6 +80,8 @@ def _run(wish: argparse.Namespace) -> None:
         if not alone:
             os.chdir("/")
             linux.umount(str(folder / "run"))
+        for pid in state.marked(found.mark) if alone else ():
+            state.kill(pid)  # what a runner that was killed has left
         if claim:
             claim.line.close()
             addresses.remove(added)

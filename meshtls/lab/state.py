@@ -134,7 +134,7 @@ def clear(name: str, patience_s: float = 5.0) -> bool:
     if state is not None:
         _end(state, patience_s)
         for pid in list(marked(state.mark)) if state.mode == LOOPBACK else ():
-            _kill(pid, signal.SIGKILL)
+            kill(pid)
         addresses.remove(state.added)
     shutil.rmtree(path, ignore_errors=True)
     if path.exists():
@@ -149,7 +149,7 @@ def _end(state: State, patience_s: float) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         until = time.monotonic() + patience_s
         if _runs(process):
-            _kill(state.pid, number)
+            kill(state.pid, number)
         while _runs(process):
             if time.monotonic() > until:
                 break
@@ -167,6 +167,6 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
-def _kill(pid: int, number: int) -> None:
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)

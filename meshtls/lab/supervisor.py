@@ -10,6 +10,7 @@ import resource
 import secrets
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ class Supervisor:
         xds = Xds()
         await xds.serve("xds.sock")
         network = Loopback(self._wish.nodes, self._claim) if self._claim else Network(self._wish.nodes)
-        runtime = Runtime(self._control)
+        runtime = Runtime(self._control, lambda: _alone(stop))
         names = [f"lab-{number}" for number in range(1, self._wish.nodes + 1)]
         plane = Plane(store, authority, xds, names[0], network.fit)
         if isinstance(network, Loopback):
@@ -115,6 +116,11 @@ class Supervisor:
         for name, text in (("ca.crt", own.root_pem), ("api.crt", chain), ("api.key", key)):
             state.write(self._folder / name, text.encode())
         return str(self._folder / "api.crt"), str(self._folder / "api.key")
+
+
+def _alone(stop: asyncio.Event) -> None:
+    print("the lab's runner was killed, and so the lab ends", file=sys.stderr, flush=True)
+    stop.set()
 
 
 def _reap() -> None:

@@ -135,9 +135,9 @@ def test_recreate_waits_for_the_last_old_pod(slow):
     [old] = slow.pods()
     slow.ready(old)
     slow.change("deployments.apps", "web", image("app:2"))
-    assert slow.pods() == []
+    assert slow.pods() == [] and len(slow.names("replicasets.apps")) == 1, "its own ReplicaSet comes when the old pods are gone"
     slow.gone(old)
-    assert len(slow.pods()) == 1
+    assert len(slow.pods()) == 1 and len(slow.names("replicasets.apps")) == 2
 
 
 def test_a_paused_deployment_scales_but_does_not_roll(cluster):

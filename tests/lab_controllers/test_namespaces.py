@@ -35,17 +35,16 @@ def test_a_deleted_namespace_takes_everything_with_it(cluster):
     } == {}
 
 
-def test_it_waits_for_pods_and_says_what_is_left(slow):
+def test_its_pods_go_first_and_what_protects_them_stays_until_then(slow):
     slow.create("deployments.apps", workload("Deployment", replicas=2))
+    slow.create("peerauthentications.security.istio.io", {**config_map("strict"), "kind": "PeerAuthentication"})
     for pod in slow.pods():
         slow.ready(pod)
     slow.delete("namespaces", "shop", namespace="")
     home = slow.get("namespaces", "shop", "")
     assert home["status"]["phase"] == "Terminating"
-    assert (
-        conditions.find(home, "NamespaceContentRemaining")["message"]
-        == "Some resources are remaining: pods has 2 resource instances"
-    )
+    assert {one["status"] for one in home["status"]["conditions"]} == {"False"} and len(home["status"]["conditions"]) == 5
+    assert slow.names("peerauthentications.security.istio.io") == ["strict"] and slow.names("deployments.apps") == ["web"]
     for pod in slow.names("pods"):
         slow.gone(pod)
     assert slow.store.get("namespaces", "", "shop") is None
@@ -54,7 +53,9 @@ def test_it_waits_for_pods_and_says_what_is_left(slow):
 def test_a_finalizer_inside_holds_it_and_is_named(cluster):
     cluster.create("configmaps", config_map("held", finalizers=["example.com/hold"]))
     cluster.delete("namespaces", "shop", namespace="")
-    held = conditions.find(cluster.get("namespaces", "shop", ""), "NamespaceFinalizersRemaining")
+    home = cluster.get("namespaces", "shop", "")
+    left, held = (conditions.find(home, kind) for kind in ("NamespaceContentRemaining", "NamespaceFinalizersRemaining"))
+    assert left["message"] == "Some resources are remaining: configmaps. has 1 resource instances"
     assert (
         held["message"]
         == "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances"

@@ -100,6 +100,13 @@ def test_a_node_says_where_and_what_it_is_and_a_pod_on_it_names_it(lab: Lab) -> 
     assert status["nodeInfo"]["kubeletVersion"].startswith("v1.") and int(status["allocatable"]["cpu"]) > 0
 
 
+def test_a_node_renews_its_lease(lab: Lab) -> None:
+    with lab.client() as client:
+        first = client.get("Lease", "lab-1", "kube-node-lease")
+        assert first["spec"]["holderIdentity"] == first["metadata"]["ownerReferences"][0]["name"] == "lab-1"
+        until(lambda: client.get("Lease", "lab-1", "kube-node-lease")["spec"]["renewTime"] > first["spec"]["renewTime"])
+
+
 def test_an_excluded_port_answers_plaintext_under_strict(lab: Lab) -> None:
     excluded = {"traffic.sidecar.istio.io/excludeInboundPorts": "8080"}
     lab.apply(service("open", "mesh", publishNotReadyAddresses=True), service("shut", "mesh", publishNotReadyAddresses=True), pod("open", "mesh", container(SERVER), annotations=excluded), pod("shut", "mesh", container(SERVER)),

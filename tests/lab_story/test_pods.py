@@ -190,6 +190,52 @@ def test_a_failing_liveness_probe_ends_the_container_and_starts_it_again(lab: La
     assert "Liveness probe failed" in events[0]["message"]
 
 
+def test_a_probe_that_cannot_be_asked_is_told_and_ends_nothing(lab: Lab, client: Client) -> None:
+    probe = {"exec": {"command": ["nobody-has-this"]}, "periodSeconds": 1, "failureThreshold": 1}
+    lab.apply(pod("asked", "bare", container(STAY, livenessProbe=probe)))
+
+    def told_of() -> list[Json]:
+        return [one for one in client.list("Event", "bare") if one["involvedObject"].get("name") == "asked" and one["reason"] == "Unhealthy"]
+
+    (event,) = until(lambda: (found := told_of()) and found[0]["count"] >= 3 and found)
+    assert event["message"].startswith("Liveness probe errored and resulted in unknown state: ")
+    assert event["involvedObject"]["fieldPath"] == "spec.containers{app}"
+    assert status(client, "bare", "asked")["restartCount"] == 0
+
+
+def hooked(**hooks: Json) -> Json:
+    return container(STAY, lifecycle={when: {"exec": {"command": ["python3", "-c", "raise SystemExit(7)"]}} for when in hooks})
+
+
+def test_a_container_whose_post_start_hook_fails_is_started_again_and_one_whose_pre_stop_hook_fails_ends(lab: Lab, client: Client) -> None:
+    lab.apply(pod("hooked", "bare", hooked(postStart={})), pod("leaving", "bare", hooked(preStop={}), terminationGracePeriodSeconds=30))
+
+    def reasons(name: str) -> set[str]:
+        return {one["reason"] for one in client.list("Event", "bare") if one["involvedObject"].get("name") == name}
+
+    until(lambda: status(client, "bare", "hooked").get("restartCount", 0) >= 1 and "FailedPostStartHook" in reasons("hooked"))
+    until(lambda: "up" in lines(client, "bare", "leaving"))
+    client.delete("Pod", "leaving", "bare")
+    until(lambda: "leaving" not in [one["metadata"]["name"] for one in client.list("Pod", "bare")])
+    assert "FailedPreStopHook" in reasons("leaving")
+
+
+def test_an_application_that_is_held_until_its_proxy_runs_makes_its_first_call_through_it(lab: Lab, client: Client) -> None:
+    stay = container(ASK + "\nimport signal; signal.pause()")
+    classic, hold = {"sidecar.istio.io/nativeSidecar": "false"}, {"proxy.istio.io/config": "holdApplicationUntilProxyStarts: true"}
+    lab.apply(pod("held", "mesh", stay, annotations={**classic, **hold}))
+
+    assert first(client, "mesh", "held")["asked"] == 200
+    assert [one["name"] for one in client.get("Pod", "held", "mesh")["spec"]["containers"]] == ["istio-proxy", "app"]
+
+
+def test_a_pods_generation_counts_what_was_wished_of_it_and_not_where_it_runs(lab: Lab, client: Client) -> None:
+    lab.apply(pod("counted", "bare", container(STAY)))
+    running = until(lambda: (one := client.get("Pod", "counted", "bare"))["status"].get("phase") == "Running" and one)
+
+    assert running["spec"]["nodeName"] and running["metadata"]["generation"] == running["status"]["observedGeneration"] == 1
+
+
 def test_a_probe_that_takes_too_long_leaves_no_process_behind(lab: Lab, client: Client) -> None:
     probe = {"exec": {"command": ["python3", "-c", "import time; time.sleep(600)", "sleeper"]}, "periodSeconds": 1, "timeoutSeconds": 1}
     lab.apply(pod("slow", "bare", container(COUNT, readinessProbe=probe)))

@@ -319,9 +319,11 @@ class Store:
 
 
 def wanted(obj: dict[str, Any]) -> dict[str, Any]:
-    """What a generation counts: everything but metadata and status; of a Deployment the annotations too, without the
-    revision that its controller writes."""
+    """What a generation counts: everything but metadata and status, and the node that a pod is given; of a Deployment the
+    annotations too, without the revision that its controller writes."""
     counted = {key: value for key, value in obj.items() if key not in ("metadata", "status", "apiVersion", "kind")}
+    if obj.get("kind") == "Pod":
+        counted["spec"] = {key: value for key, value in obj["spec"].items() if key != "nodeName"}
     if (obj.get("apiVersion"), obj.get("kind")) == ("apps/v1", "Deployment"):
         annotations = obj["metadata"].get("annotations") or {}
         counted["annotations"] = {key: value for key, value in annotations.items() if key != "deployment.kubernetes.io/revision"}

@@ -11,7 +11,7 @@ Laws:
 """
 
 from meshtls.lab.api.store import Event, clone
-from meshtls.lab.controllers import progress
+from meshtls.lab.controllers import pods, progress
 from meshtls.lab.controllers.controller import Workload
 from meshtls.lab.controllers.objects import (
     Obj,
@@ -27,7 +27,7 @@ from meshtls.lab.controllers.objects import (
     surplus,
 )
 from meshtls.lab.controllers.progress import REVISION, revision_of
-from meshtls.lab.controllers.rollout import Set, limits, next_sizes
+from meshtls.lab.controllers.rollout import Set, limits, next_sizes, recreates
 
 HASH = "pod-template-hash"
 DESIRED, MOST = "deployment.kubernetes.io/desired-replicas", "deployment.kubernetes.io/max-replicas"
@@ -50,14 +50,15 @@ class Deployments(Workload):
         spec, made, written = deployment["spec"], "", True
         while written:
             new, olds = self._sets(deployment)
-            if new is None and not spec.get("paused"):
+            busy = any(not pods.is_done(pod) for old in olds for pod in self.owners.owned(old, "pods"))
+            if new is None and not spec.get("paused") and not (recreates(spec) and (busy or any(map(_wanted, olds)))):
                 new = _draft(deployment)
                 made = name_of(new)
-            written = self._turn(deployment, new, olds)
+            written = self._turn(deployment, new, olds, busy)
         with self.changing(deployment) as draft:
             again = progress.tell(draft, new, olds, made, self.clock.now())
         if progress.is_complete(draft):
-            gone = [old for old in olds if not old["spec"].get("replicas", 1) and not status_of(old).get("replicas")]
+            gone = [old for old in olds if not _wanted(old) and not status_of(old).get("replicas")]
             for old in surplus(gone, spec.get("revisionHistoryLimit", 10), revision_of):
                 self.store.delete(SETS, *key_of(old))
         return again
@@ -72,17 +73,14 @@ class Deployments(Workload):
         new = next((one for one in found if _without_hash(one["spec"]["template"]) == wanted), None)
         return new, [one for one in found if one is not new]
 
-    def _turn(self, deployment: Obj, new: Obj | None, olds: list[Obj]) -> bool:
+    def _turn(self, deployment: Obj, new: Obj | None, olds: list[Obj], busy: bool) -> bool:
         """Write what is to be written now: the newest revision on the new set, and sizes. False when there is nothing
         to do but wait."""
-        if not new and not olds:
-            return False
-        *rest, last = [*olds, new] if new else olds
-        old_pods = any(self.owners.owned(one, "pods") for one in rest)
-        sizes = next_sizes(deployment["spec"], _count(last), tuple(map(_count, rest)), old_pods=old_pods)
+        every = [*olds, new] if new else olds
+        sizes = next_sizes(deployment["spec"], _count(new) if new else None, tuple(map(_count, olds)), old_pods=busy)
         written = False
-        for one in (*rest, last):
-            before = one["spec"].get("replicas", 1)
+        for one in every:
+            before = _wanted(one)
             size = sizes.get(name_of(one), before)
             draft = {**one, "metadata": clone(one["metadata"]), "spec": {**one["spec"], "replicas": size}}
             if one is new:
@@ -105,9 +103,12 @@ class Deployments(Workload):
         return written
 
 
+def _wanted(replica_set: Obj) -> int:
+    return int(replica_set["spec"].get("replicas", 1))
+
+
 def _count(replica_set: Obj) -> Set:
-    available = status_of(replica_set).get("availableReplicas", 0)
-    return Set(name_of(replica_set), replica_set["spec"].get("replicas", 1), available)
+    return Set(name_of(replica_set), _wanted(replica_set), status_of(replica_set).get("availableReplicas", 0))
 
 
 def _lead(replica_set: Obj, deployment: Obj, revision: int) -> None:

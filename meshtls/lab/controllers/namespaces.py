@@ -4,16 +4,26 @@ Laws:
   1. An active namespace has the ServiceAccount `default`, the ConfigMap `kube-root-ca.crt` and, unless it is one of
      those that Istio leaves alone, `istio-ca-root-cert`
      (pilot/pkg/serviceregistry/kube/controller/namespacecontroller.go); whoever changes them sees them restored.
-  2. A namespace that is deleted goes when everything in it has gone. What holds it up is said in its conditions.
+  2. A namespace that is deleted goes when everything in it has gone: first the pods, so that policies hold as long as
+     they do, then the rest (pkg/controller/namespace/deletion). What holds it up is said in its conditions.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 
 from meshtls.lab.api.store import Event
 from meshtls.lab.controllers import conditions
 from meshtls.lab.controllers.controller import Controller, Hands
 from meshtls.lab.controllers.objects import Obj, is_deleting, name_of
 
+CONDITIONS = (
+    ("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "All resources successfully discovered"),
+    ("NamespaceDeletionGroupVersionParsingFailure", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
+    ("NamespaceDeletionContentFailure", "ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
+    ("NamespaceContentRemaining", "ContentRemoved", "All content successfully removed"),
+    ("NamespaceFinalizersRemaining", "ContentHasNoFinalizers", "All content-preserving finalizers finished"),
+)
+"""Of a namespace that goes, with what is said of each while it is False."""
 WITHOUT_MESH_ROOT = frozenset({"kube-public", "kube-node-lease", "local-path-storage"})
 
 
@@ -57,29 +67,28 @@ class Namespaces(Controller):
             self.store.create(resource, made)
 
     def _empty(self, home: Obj) -> None:
-        store, name = self.store, name_of(home)
-        for resource in store.resources():
-            for obj in store.list(resource, name):
-                if not is_deleting(obj):
-                    store.delete(resource, name, name_of(obj))
-        left = {resource: found for resource in store.resources() if (found := store.list(resource, name))}
+        name, told = name_of(home), dict[str, tuple[str, str]]()
+        left = self._deleted(["pods"], name)
+        if not left and (left := self._deleted(self.store.resources(), name)):
+            remaining = [f"{resource}{'.' * ('.' not in resource)} has {len(found)} resource instances" for resource, found in sorted(left.items())]
+            told["NamespaceContentRemaining"] = "SomeResourcesRemain", f"Some resources are remaining: {', '.join(remaining)}"
+            holders = Counter(one for found in left.values() for obj in found for one in obj["metadata"].get("finalizers") or ())
+            held = ", ".join(f"{one} in {count} resource instances" for one, count in sorted(holders.items()))
+            if held:
+                message = f"Some content in the namespace has finalizers remaining: {held}"
+                told["NamespaceFinalizersRemaining"] = "SomeFinalizersRemain", message
         with self.changing(home) as draft:
-            if left:
-                self._say_what_is_left(draft["status"], left)
-            else:
+            if not left:
                 draft["spec"] = {**(home.get("spec") or {}), "finalizers": []}
+            draft["status"]["phase"] = "Terminating"
+            for kind, *well in CONDITIONS:
+                reason, message = told.get(kind, well)
+                conditions.put(draft["status"], kind, str(kind in told), reason, message, self.store.now())
 
-    def _say_what_is_left(self, status: Obj, left: dict[str, list[Obj]]) -> None:
-        status["phase"] = "Terminating"
-        holders = Counter(
-            one for found in left.values() for obj in found for one in obj["metadata"].get("finalizers") or ()
-        )
-        remaining = [f"{resource} has {len(found)} resource instances" for resource, found in sorted(left.items())]
-        held = [f"{one} in {count} resource instances" for one, count in sorted(holders.items())]
-        content = "Some content in the namespace has finalizers remaining"
-        for kind, reason, opening, what in (
-            ("NamespaceContentRemaining", "SomeResourcesRemain", "Some resources are remaining", remaining),
-            ("NamespaceFinalizersRemaining", "SomeFinalizersRemain", content, held),
-        ):
-            if what:
-                conditions.put(status, kind, "True", reason, f"{opening}: {', '.join(what)}", self.store.now())
+    def _deleted(self, resources: Iterable[str], namespace: str) -> dict[str, list[Obj]]:
+        """Delete all that is there of these resources; what is left of each."""
+        for resource in (resources := list(resources)):
+            for obj in self.store.list(resource, namespace):
+                if not is_deleting(obj):
+                    self.store.delete(resource, namespace, name_of(obj))
+        return {resource: found for resource in resources if (found := self.store.list(resource, namespace))}

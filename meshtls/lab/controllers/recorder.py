@@ -19,8 +19,8 @@ class Recorder:
         self._said: dict[tuple[str, ...], tuple[str, str]] = {}
         """What was said, oldest first: the event's name, and when."""
 
-    def record(self, kind: str, about: Obj, source: str, reason: str, message: str) -> None:
-        """`kind` is Normal or Warning."""
+    def record(self, kind: str, about: Obj, source: str, reason: str, message: str, field: str = "") -> None:
+        """`kind` is Normal or Warning; `field` the part of the object that the event is about, such as spec.containers{app}."""
         metadata, now = about["metadata"], self._store.now()
         namespace = metadata.get("namespace") or "default"
         home = self._store.get("namespaces", "", namespace)
@@ -32,16 +32,17 @@ class Recorder:
 
         self._forget(parse(now))
         message = message[:LONGEST]
-        said = (namespace, metadata.get("uid", ""), source, reason, message)
+        said = (namespace, metadata.get("uid", ""), field, source, reason, message)
         known, _ = self._said.pop(said, ("", ""))
         if known and self._store.mutate("events", namespace, known, again) is not None:
             self._said[said] = known, now
             return
         name = f"{metadata['name']}.{self._store.version + 1:016x}"
         self._said[said] = name, now
-        involved = {"kind": about["kind"], "apiVersion": about["apiVersion"]} | {
-            key: metadata[key] for key in ("namespace", "name", "uid", "resourceVersion") if metadata.get(key)
-        }
+        keys = ("namespace", "name", "uid", "resourceVersion")
+        involved = {"kind": about["kind"], "apiVersion": about["apiVersion"]} | {k: metadata[k] for k in keys if metadata.get(k)}
+        if field:
+            involved["fieldPath"] = field
         self._store.create(
             "events",
             {

@@ -34,25 +34,29 @@ def limits(spec: Obj) -> tuple[int, int]:
     return (surge, unavailable) if surge or unavailable else (0, 1)
 
 
-def next_sizes(spec: Obj, new: Set, olds: tuple[Set, ...], *, old_pods: bool) -> dict[str, int]:
+def recreates(spec: Obj) -> bool:
+    return bool((spec.get("strategy") or {}).get("type") == "Recreate")
+
+
+def next_sizes(spec: Obj, new: Set | None, olds: tuple[Set, ...], *, old_pods: bool) -> dict[str, int]:
     """Sizes that change now, by ReplicaSet; empty when there is nothing to do but wait. `olds`: oldest first;
-    `old_pods`: a pod of an old set still exists."""
+    `old_pods`: a pod of an old set still runs. `new` is missing while a rollout is paused or waits for old pods."""
     if spec.get("paused"):
-        return _resize_only_active(spec.get("replicas", 1), new, olds)
-    if (spec.get("strategy") or {}).get("type") == "Recreate":
+        return _resize_only_active(spec.get("replicas", 1), (*olds, new) if new else olds)
+    if recreates(spec):
         return _recreate(spec.get("replicas", 1), new, olds, old_pods)
-    return _roll(spec, new, olds)
+    return _roll(spec, new, olds) if new else {}
 
 
-def _resize_only_active(replicas: int, new: Set, olds: tuple[Set, ...]) -> dict[str, int]:
-    active = [one for one in (*olds, new) if one.replicas] or [new]
+def _resize_only_active(replicas: int, every: tuple[Set, ...]) -> dict[str, int]:
+    active = [one for one in every if one.replicas] or every[-1:]
     return {active[0].name: replicas} if len(active) == 1 and active[0].replicas != replicas else {}
 
 
-def _recreate(replicas: int, new: Set, olds: tuple[Set, ...], old_pods: bool) -> dict[str, int]:
+def _recreate(replicas: int, new: Set | None, olds: tuple[Set, ...], old_pods: bool) -> dict[str, int]:
     if doomed := {old.name: 0 for old in olds if old.replicas}:
         return doomed
-    return {} if old_pods or new.replicas == replicas else {new.name: replicas}
+    return {} if old_pods or new is None or new.replicas == replicas else {new.name: replicas}
 
 
 def _roll(spec: Obj, new: Set, olds: tuple[Set, ...]) -> dict[str, int]:

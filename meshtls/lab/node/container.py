@@ -25,7 +25,7 @@ Obj = dict[str, Any]
 PROXY_ID = 1337
 RETRY_S = 1.0
 _BACKOFF_S, _LONGEST_BACKOFF_S, _FORGIVEN_S = 10, 300, 600
-_LISTENING_S, _CLOSING_S = 5, 5
+_LISTENING_S, _CLOSING_S, _AGENT_WAITS_S = 5, 5, 60
 _MARKER = "/.lab/mark"
 _MARK = f"""import socket
 _init = socket.socket.__init__
@@ -119,13 +119,14 @@ def _hosts(pod: Obj, net: PodNet, hostname: str) -> str:
 class Container(Record):
     """One container: its runs one after the other, each with its log, probes and hooks, as the restart policy has it.
 
-    `begun` is set when it has started for the first time.
+    `placed` is set when it runs for the first time and its postStart hook is through, or when that has failed: the next container's turn;
+    `begun` when it has started, as its startup probe has it.
     """
 
     def __init__(self, worker: "Worker", spec: Obj, kind: str) -> None:
         super().__init__(spec, kind)
         self.proxy = images.kind(self.image) == images.PROXY
-        self.begun = asyncio.Event()
+        self.placed, self.begun = asyncio.Event(), asyncio.Event()
         self.logs: list[Log] = []  # of the last two runs
         self._worker = worker
         self._spec: Spec | None = None
@@ -138,12 +139,17 @@ class Container(Record):
         self._life = asyncio.get_running_loop().create_task(self.live())
         return self._life
 
+    def event(self, kind: str, reason: str, message: str) -> None:
+        """An event of the pod's that is about this container."""
+        self._worker.event(kind, reason, message, self)
+
     async def live(self) -> None:
         """Run, again and again as the restart policy has it."""
         worker, pause = self._worker, 0
         while True:
             begun = time.monotonic()
             code = await self._run()
+            self.placed.set()
             again = self.kind == SIDECAR or (worker.policy != "Never" if code else self.kind == APP and worker.policy == "Always")
             if worker.ending or not again:
                 return worker.sync()
@@ -153,7 +159,7 @@ class Container(Record):
             if pause:
                 whole = f"{worker.name}_{worker.namespace}({worker.uid})"
                 self.waits("CrashLoopBackOff", f"back-off {pause}s restarting failed container={self.name} pod={whole}")
-                worker.event("warning", "BackOff", f"Back-off restarting failed container {self.name} in pod {whole}")
+                self.event("Warning", "BackOff", f"Back-off restarting failed container {self.name} in pod {whole}")
                 worker.sync()
                 await asyncio.sleep(pause)
             pause = min(max(_BACKOFF_S, pause * 2), _LONGEST_BACKOFF_S)
@@ -169,8 +175,9 @@ class Container(Record):
                 break
             except (Problem, OSError) as problem:
                 self.waits("CreateContainerConfigError", str(problem))
-                worker.event("warning", "Failed", f"Error: {problem}")
+                self.event("Warning", "Failed", f"Error: {problem}")
                 worker.sync()
+                self.placed.set()
             await asyncio.sleep(RETRY_S)
         self.id = f"lab://{worker.number}-{self.name}-{self.restarts}"
         assert worker.net is not None
@@ -179,19 +186,17 @@ class Container(Record):
         except (StartFailed, OSError) as error:
             log.close()
             self.ends(128, "StartError", worker.node.store.now(), f"failed to create containerd task: {error}")
-            worker.event("warning", "Failed", f"Error: {error}")
+            self.event("Warning", "Failed", f"Error: {error}")
             worker.sync()
             return 128
         log.attach(process.output)
         self.runs(worker.node.store.now())
-        worker.event("normal", "Started", f"Container started: {self.name}")
-        if self.spec.get("startupProbe"):
-            self._in_task(self._probe("startupProbe"))
+        self.event("Normal", "Created", "Container created")
+        self.event("Normal", "Started", "Container started")
+        if "postStart" in (self.spec.get("lifecycle") or {}):
+            self._in_task(self._post_start())
         else:
-            self._has_started()
-        hook = (self.spec.get("lifecycle") or {}).get("postStart")
-        if hook and not self.proxy:
-            self._in_task(self._hook(hook))
+            self._settle()
         worker.sync()
         try:
             status = await asyncio.shield(process.exit)
@@ -215,6 +220,20 @@ class Container(Record):
     def _in_task(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work))
 
+    async def _post_start(self) -> None:
+        """The hook, and only then the probes; where it fails, the end of this run."""
+        if not await self._hook("postStart"):
+            return await self.stop(self._grace())
+        self._settle()
+        self._worker.sync()
+
+    def _settle(self) -> None:
+        self.placed.set()
+        if self.spec.get("startupProbe"):
+            self._in_task(self._probe("startupProbe"))
+        else:
+            self._has_started()
+
     def _has_started(self) -> None:
         self.started = True
         self.ready = not self.spec.get("readinessProbe") and self.kind != INIT
@@ -231,8 +250,8 @@ class Container(Record):
             with contextlib.suppress(TimeoutError):  # asking a proxy that has no listeners yet tells nothing
                 await asyncio.wait_for(worker.proxy.listening.wait(), _LISTENING_S)
         async for success, message in probes.watch(probe, lambda: probes.attempt(probe, self.spec, ip, self.execute, source)):
-            if success is False or (success is None and kind != "startupProbe"):
-                worker.event("warning", "Unhealthy", f"{label} probe failed: {message}")
+            if not success:
+                self.event("Warning", "Unhealthy", f"{label} probe {message}")
             if kind == "readinessProbe":
                 if success is not None and self.ready != success:
                     self.ready = success
@@ -241,20 +260,17 @@ class Container(Record):
                 self._has_started()
                 return worker.sync()
             elif success is False:
-                worker.event("normal", "Killing", f"Container {self.name} failed {label.lower()} probe, will be restarted")
+                self.event("Normal", "Killing", f"Container {self.name} failed {label.lower()} probe, will be restarted")
                 return await self.stop(self._grace(probe))
 
     def _grace(self, probe: Obj | None = None) -> float:
         return float((probe or {}).get("terminationGracePeriodSeconds") or self._worker.pod["spec"].get("terminationGracePeriodSeconds", 30))
 
-    async def execute(self, command: list[str], limit_s: float) -> tuple[int, str]:
-        """Run a command inside. Raises TimeoutError."""
+    async def execute(self, command: list[str], limit_s: float | None) -> tuple[int, str]:
+        """Run a command inside. Raises TimeoutError, StartFailed."""
         assert self._spec is not None and self._process is not None
         spec = msgspec.structs.replace(self._spec, argv=tuple(command))
-        try:
-            process = await self._worker.node.runtime.start(spec, inside=self._process)
-        except StartFailed as error:
-            return 127, str(error)
+        process = await self._worker.node.runtime.start(spec, inside=self._process)
         with os.fdopen(process.output, "rb") as output:
             try:
                 code = await asyncio.wait_for(asyncio.shield(process.exit), limit_s)
@@ -264,32 +280,38 @@ class Container(Record):
             os.set_blocking(output.fileno(), False)
             return code, (output.read(4096) or b"").decode(errors="replace")
 
-    async def _hook(self, hook: Obj) -> None:
-        """preStop or postStart: its failure is an event, no more."""
+    async def _hook(self, name: str) -> bool:
+        """preStop or postStart, if there is one; whether it went well. Of the proxy's own, `pilot-agent wait` alone means something here."""
+        hook, worker, code = (self.spec.get("lifecycle") or {}).get(name) or {}, self._worker, 0
         try:
-            if "exec" in hook:
-                await self.execute(hook["exec"].get("command") or [], self._grace())
-            elif "httpGet" in hook and self._worker.net:
-                await probes.ask(hook, self.spec, hook["httpGet"].get("host") or self._worker.net.ip)
+            if self.proxy:
+                if "wait" in (hook.get("exec") or {}).get("command", []) and worker.proxy:
+                    await asyncio.wait_for(worker.proxy.listening.wait(), _AGENT_WAITS_S)
+            elif "exec" in hook:
+                code, _ = await self.execute(hook["exec"].get("command") or [], None)
+            elif "httpGet" in hook and worker.net:
+                await probes.ask(hook, self.spec, hook["httpGet"].get("host") or worker.net.ip)
             elif "sleep" in hook:
                 await asyncio.sleep(float(hook["sleep"].get("seconds", 0)))
-        except (http1.NoAnswer, TimeoutError) as error:
-            self._worker.event("warning", "FailedLifecycleHook", f"hook failed: {error}")
+        except (http1.NoAnswer, StartFailed, TimeoutError):
+            code = 1
+        if code:
+            what = name[0].upper() + name[1:]
+            self.event("Warning", f"Failed{what}Hook", f"{what}Hook failed")
+        return not code
 
     @property
     def alive(self) -> bool:
         """Whether a process of it runs."""
         return self._process is not None and not self._process.exit.done()
 
-    async def stop(self, grace_s: float, hook: bool = True) -> None:
+    async def stop(self, grace_s: float) -> None:
         """preStop, SIGTERM, at most `grace_s` seconds, SIGKILL; returns when no process is left."""
         if self._process is None:
             return
-        wish = (self.spec.get("lifecycle") or {}).get("preStop")
         try:
             async with asyncio.timeout(grace_s):
-                if hook and wish:
-                    await self._hook(wish)
+                await self._hook("preStop")
                 self._process.signal(signal.SIGTERM)
                 await asyncio.shield(self._process.exit)
         except TimeoutError:

@@ -4,6 +4,7 @@ One Node plays every node of the lab: they differ in name and address only. All 
 in another network namespace is done by `network`, what must become a process by `runtime`.
 """
 import asyncio
+import datetime
 import os
 import platform
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -24,7 +25,8 @@ from meshtls.lab.node.runtime import Runtime, host_python
 Obj = dict[str, Any]
 POLICIES = "networkpolicies.networking.k8s.io"
 _SERVICES, _NETWORK_POLICIES = frozenset({"services", SLICES}), frozenset({POLICIES, "pods", "namespaces"})
-_SETTLE_S, _PODS = 0.03, 1000
+LEASES, LEASED_IN = "leases.coordination.k8s.io", "kube-node-lease"
+_SETTLE_S, _PODS, _RENEWAL_S = 0.03, 1000, 10
 
 
 class Coalesced:
@@ -69,6 +71,7 @@ class Node:
         self._services = Coalesced(self._write_services)
         self._policies = Coalesced(self._write_policies)
         self._unsubscribe: Callable[[], None] = lambda: None
+        self._renewing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take in what the store holds, and follow it."""
@@ -78,9 +81,12 @@ class Node:
             self._hear(Event("ADDED", "pods", pod, None))
         self._services.ask()
         self._policies.ask()
+        self._renewing = asyncio.get_running_loop().create_task(self._renew())
 
     async def stop(self) -> None:
         self._unsubscribe()
+        if self._renewing:
+            self._renewing.cancel()
         self._services.cancel()
         self._policies.cancel()
         for worker in self._workers.values():
@@ -109,6 +115,7 @@ class Node:
     def _hear(self, event: Event) -> None:
         if event.resource == "nodes" and event.type == "ADDED" and event.object["metadata"]["name"] in self._names:
             self.store.mutate("nodes", "", event.object["metadata"]["name"], self._introduce)
+            self._lease(event.object)
         if event.resource in _SERVICES:
             self._services.ask()
         if event.resource == POLICIES or (event.resource in _NETWORK_POLICIES and self.store.list(POLICIES) and _moved(event)):
@@ -128,6 +135,21 @@ class Node:
             "capacity": room, "allocatable": room,
             "nodeInfo": {"kernelVersion": system.release, "osImage": "meshtls lab", "operatingSystem": "linux", "architecture": machine, "machineID": "",
                          "systemUUID": "", "bootID": "", "containerRuntimeVersion": "lab://1", "kubeletVersion": VERSION["gitVersion"], "kubeProxyVersion": ""}}
+
+    def _lease(self, node: Obj) -> None:
+        """What a node renews for as long as it lives."""
+        name = node["metadata"]["name"]
+        owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": node["metadata"]["uid"]}
+        spec = {"holderIdentity": name, "leaseDurationSeconds": 4 * _RENEWAL_S, "renewTime": _precisely()}
+        if self.store.get(LEASES, LEASED_IN, name) is None:
+            self.store.create(LEASES, {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec,
+                                       "metadata": {"name": name, "namespace": LEASED_IN, "ownerReferences": [owner]}})
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(_RENEWAL_S)
+            for name in self._names:
+                self.store.mutate(LEASES, LEASED_IN, name, lambda lease: lease["spec"].update(renewTime=_precisely()))
 
     def _pod(self, event: Event) -> None:
         pod, metadata = event.object, event.object["metadata"]
@@ -185,6 +207,11 @@ class Node:
         if runs:
             async for line in logs.read(runs[-2] if previous else runs[-1], **wish):
                 yield line
+
+
+def _precisely() -> str:
+    """The time as a MicroTime."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _moved(event: Event) -> bool:

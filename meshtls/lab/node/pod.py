@@ -66,13 +66,14 @@ class Worker:
         def change(pod: Obj) -> None:
             if pod["metadata"]["uid"] == self.uid:
                 pod["status"] = clone(status.build(pod.get("status") or {}, self.containers, self.policy, self.node.store.now(), gates,
-                                                   self.addresses, self.failure))
+                                                   self.addresses, self.failure, pod["metadata"].get("generation", 1)))
         self.node.store.mutate("pods", self.namespace, self.name, change)
 
-    def event(self, kind: str, reason: str, message: str) -> None:
+    def event(self, kind: str, reason: str, message: str, of: Container | None = None) -> None:
         pod = self.node.store.get("pods", self.namespace, self.name)
+        field = f"spec.{'c' if of.kind == APP else 'initC'}ontainers{{{of.name}}}" if of else ""
         if pod is not None:
-            self.node.recorder.record(kind.capitalize(), pod, "kubelet", reason, message)
+            self.node.recorder.record(kind, pod, "kubelet", reason, message, field)
 
     # life
 
@@ -91,7 +92,7 @@ class Worker:
             for container in strange:
                 why = images.why_not(container.image)
                 container.waits("ErrImagePull", why)
-                self.event("warning", "Failed", f'Failed to pull image "{container.image}": {why}')
+                self.event("Warning", "Failed", f'Failed to pull image "{container.image}": {why}', container)
             self._write()
             if strange:
                 return
@@ -103,11 +104,15 @@ class Worker:
                 if container.kind == INIT and container.code != 0:
                     break
             else:
-                await asyncio.gather(*(container.start() for container in self.apps))
+                lives = []
+                for container in self.apps:
+                    lives.append(container.start())
+                    await container.placed.wait()
+                await asyncio.gather(*lives)
             await self._stop_sidecars(_SIDECARS_S)
             self.sync()
         except OSError as error:
-            self.event("warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+            self.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
 
     def _overdue(self) -> None:
         if not self.ending and not (self._life and self._life.done()):
@@ -121,7 +126,7 @@ class Worker:
                 self.volumes = materialise(self.pod, self.node.store, self.addresses, f"{self.home}/volumes", "claims", self.node.token)
                 return
             except Problem as problem:
-                self.event("warning", "FailedMount", str(problem))
+                self.event("Warning", "FailedMount", str(problem))
             await asyncio.sleep(RETRY_S)
 
     async def _initialise(self, container: Container) -> None:
@@ -190,5 +195,5 @@ class Worker:
 
     async def _stop(self, container: Container, until: float) -> None:
         if container.alive:
-            self.event("normal", "Killing", f"Stopping container {container.name}")
-            await container.stop(max(until - time.monotonic(), 0), hook=not container.proxy)
+            self.event("Normal", "Killing", f"Stopping container {container.name}", container)
+            await container.stop(max(until - time.monotonic(), 0))

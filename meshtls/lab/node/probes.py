@@ -1,6 +1,7 @@
 """Probes as a kubelet makes them: from the node, a new connection each, so that an unrewritten one meets STRICT as in life.
 
 Until a probe first succeeds it is asked more often than its period, so that pods are ready soon; failures still count once a period.
+What cannot be asked (a command that does not exist) counts as neither success nor failure.
 """
 import asyncio
 import contextlib
@@ -10,11 +11,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from meshtls.lab.node import health, http1
+from meshtls.lab.node.runtime import StartFailed
 
 Obj = dict[str, Any]
-Result = tuple[bool, str]
+Result = tuple[bool | None, str]
+"""Success, failure or None where it could not be asked; and the words of the pod's events."""
 Exec = Callable[[list[str], float], Awaitable[tuple[int, str]]]
-"""(command, seconds) -> (exit code, output). Raises TimeoutError."""
+"""(command, seconds) -> (exit code, output). Raises TimeoutError, StartFailed."""
 _SOONEST_S, _SLOWER = 0.03, 1.5
 
 
@@ -54,23 +57,27 @@ async def ask(probe: Obj, container: Obj, host: str, sock: socket.socket | None 
 
 
 async def attempt(probe: Obj, container: Obj, ip: str, run: Exec, source: str = "") -> Result:
-    """Ask once, from the address `source` if given; (success, message as in the pod's events)."""
-    limit = float(probe.get("timeoutSeconds") or 1)
+    """Ask once, from the address `source` if given."""
+    limit, runs = float(probe.get("timeoutSeconds") or 1), "exec" in probe
+    command = probe["exec"].get("command") or [] if runs else []
     try:
         async with asyncio.timeout(limit):
-            if "exec" in probe:
-                code, output = await run(probe["exec"].get("command") or [], limit)
-                return code == 0, output[-1024:]
+            if runs:
+                code, output = await run(command, limit)
+                return code == 0, f"failed: {output[-1024:]}"
             status = await ask(probe, container, action(probe).get("host") or ip, source=source)
     except TimeoutError:
-        return False, f"command timed out after {limit:g}s" if "exec" in probe else "context deadline exceeded"
+        return False, f'failed: command timed out: "{" ".join(command)}" timed out after {limit:g}s' if runs else "failed: context deadline exceeded"
+    except StartFailed as error:
+        return None, f"errored and resulted in unknown state: {error}"
     except http1.NoAnswer as error:
-        return False, str(error)
-    return 200 <= status < 400, "" if status < 400 else f"HTTP probe failed with statuscode: {status}"
+        return False, f"failed: {error}"
+    return 200 <= status < 400, f"failed: HTTP probe failed with statuscode: {status}"
 
 
 async def watch(probe: Obj, once: Callable[[], Awaitable[Result]]) -> AsyncIterator[tuple[bool | None, str]]:
-    """Ask for ever. (True, "") from the success threshold on, (False, why) from the failure threshold on, (None, why) before it."""
+    """Ask for ever. (True, "") from the success threshold on, (False, why) from the failure threshold on, (None, why) before it and where
+    it could not be asked."""
     period = float(probe.get("periodSeconds") or 10)
     wanted, tolerated = int(probe.get("successThreshold") or 1), int(probe.get("failureThreshold") or 3)
     await asyncio.sleep(float(probe.get("initialDelaySeconds") or 0))
@@ -85,7 +92,8 @@ async def watch(probe: Obj, once: Callable[[], Awaitable[Result]]) -> AsyncItera
             if good >= wanted:
                 yield True, ""
         elif ever or loop.time() - counted >= period:
-            good, bad, counted = 0, bad + 1, loop.time()
-            yield False if bad >= tolerated else None, message
+            counted = loop.time()
+            good, bad = (0, bad + 1) if success is False else (good, bad)
+            yield False if success is False and bad >= tolerated else None, message
         await asyncio.sleep(period if ever else min(pause, period))
         pause *= _SLOWER

@@ -6,6 +6,7 @@ import signal
 import site
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -73,10 +74,10 @@ class Process:
 
 
 class Runtime:
-    """Speaks to the runner. If the runner is gone, every process counts as killed."""
+    """Speaks to the runner. If the runner is gone, every process counts as killed, and `gone` is called."""
 
-    def __init__(self, control: socket.socket) -> None:
-        self._control, self._text = control, b""
+    def __init__(self, control: socket.socket, gone: Callable[[], None]) -> None:
+        self._control, self._text, self._gone = control, b"", gone
         control.setblocking(False)
         self._running: dict[int, Process] = {}
         self._next = 0
@@ -106,6 +107,8 @@ class Runtime:
             if fds:
                 socket.send_fds(self._control, [b" "], fds)
             self._control.sendall(msgspec.json.encode(request) + b"\n")
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the runner is gone, which ends everything
         finally:
             self._control.setblocking(False)
 
@@ -117,6 +120,7 @@ class Runtime:
                 return
             if not data:
                 self._loop.remove_reader(self._control)
+                self._gone()
                 for process in list(self._running.values()):
                     self._ended(process, -9)
                 return

@@ -72,9 +72,10 @@ def phase(records: Sequence[Record], policy: str) -> str:
     return "Running" if all(begun) else "Pending"
 
 
-def build(old: Obj, records: Sequence[Record], policy: str, now: str, gates: list[str], addresses: Obj, failure: Obj | None) -> Obj:
-    """The new status. `addresses`: hostIP, podIP, startTime... ; `failure` (phase, reason, message) overrides, for evicted pods."""
-    out = {**old, **addresses, "phase": phase(records, policy)}
+def build(old: Obj, records: Sequence[Record], policy: str, now: str, gates: list[str], addresses: Obj, failure: Obj | None, generation: int) -> Obj:
+    """The new status of the pod's `generation`. `addresses`: hostIP, podIP, startTime... ; `failure` (phase, reason, message) overrides, for
+    evicted pods."""
+    out = {**old, **addresses, "phase": phase(records, policy), "observedGeneration": generation}
     if failure:
         out |= failure
     inits = [r for r in records if r.kind != APP]
@@ -102,8 +103,9 @@ def build(old: Obj, records: Sequence[Record], policy: str, now: str, gates: lis
     for kind, value in wanted.items():
         before = conditions.get(kind, {})
         since = before["lastTransitionTime"] if before.get("status") == value["status"] else now
-        conditions[kind] = {"type": kind, "lastProbeTime": None, "lastTransitionTime": since, **value}
-    conditions.setdefault("PodScheduled", {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now})
+        conditions[kind] = {"type": kind, "lastProbeTime": None, "lastTransitionTime": since, "observedGeneration": generation, **value}
+    conditions.setdefault("PodScheduled", {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now,
+                                           "observedGeneration": generation})
     out["conditions"] = list(conditions.values())
     out["containerStatuses"] = [r.status() for r in apps]
     if inits:
