@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "observe": ("observe", "Name the clients that still send plaintext."),
     "pki": ("pki", "A test CA and SPIFFE certificates, good and flawed."),
     "migrate": ("migrate", "Move a namespace to STRICT in steps, with gates and rollback."),
+    "rehearse": ("rehearse", "A migration on this machine before it touches production."),
     "guard": ("guard", "Keep what was achieved: admission policies, and a check for CI."),
     "cleanup": ("cleanup", "Remove what a killed run left in the cluster."),
     "lab": ("lab", "A mesh on this machine: real Envoys, no Kubernetes needed."),

@@ -17,7 +17,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from meshtls.lab.api import answers, authz, discovery, istio, logs, patch, protobuf, reads, select, status, subresources, warn, watch
+from meshtls.lab.api import answers, authz, discovery, istio, logs, patch, protobuf, reads, select, status, subresources, trouble, warn, watch
 from meshtls.lab.api.admission import Admission
 from meshtls.lab.api.authz import Attributes, Rbac
 from meshtls.lab.api.field import forbidden, invalid, quote, required, too_long, unsupported
@@ -46,6 +46,7 @@ class Api:
         self.store, self.tokens = store, tokens or Tokens(store)
         self.registry, self.rbac = Registry(), Rbac(store)
         self.closing = asyncio.Event()
+        self._trouble = trouble.Trouble(store)
         self.address = ""
         self._server: Any = None
         self._open: list[Any] = []
@@ -101,6 +102,7 @@ class Api:
                 raise status.not_allowed()
             Form.of(request.headers.get("accept", ""), {})
             return answers.plain(discovery.VERSION, request)
+        self._trouble.permit()
         parts = [unquote(part) for part in path.split("/") if part]
         if len(parts) >= 3 and parts[0] == "api" or len(parts) >= 4 and parts[0] == "apis":
             return await self._resource(request, user, parts)
