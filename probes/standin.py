@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import ssl
 import sys
 import time
@@ -101,17 +102,20 @@ def split(head: bytes):
     return int.from_bytes(head[:3], "big"), head[3], head[4], int.from_bytes(head[5:], "big") & 0x7FFFFFFF
 
 
-async def listen(plan: dict, folder: str) -> None:
-    servers = Servers(plan["name"])
+async def listen(plan: dict, folder: str) -> list:
+    """Serve what the plan says; the ports that are served (IPv4; where the plan says 0, a free one)."""
+    servers, ports = Servers(plan["name"]), []
     for each in plan.get("serve", []):
         context = None
         if each["as"] == "tls":
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(folder + "/stand-in.pem")
         try:
-            await asyncio.start_server(servers.handler(each["as"]), None, each["port"], ssl=context, backlog=256)
+            server = await asyncio.start_server(servers.handler(each["as"]), None, each["port"], ssl=context, backlog=256)
+            ports += [it.getsockname()[1] for it in server.sockets if it.family == socket.AF_INET]
         except OSError as error:  # a port below 1024, or one that another pod of the host's network has: its callers will tell
             told({"port": each["port"], "unserved": error.strerror or str(error)})
+    return ports
 
 
 # --- calling --------------------------------------------------------------------------------------------------------------
@@ -172,8 +176,8 @@ async def main(path: str) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await listen(plan, path.rpartition("/")[0] or ".")
-    told({"ready": True, "name": plan["name"]})
+    ports = await listen(plan, path.rpartition("/")[0] or ".")
+    told({"ready": True, "name": plan["name"], "ports": ports})
     tasks = [asyncio.ensure_future(calling(call)) for call in plan.get("calls", [])]
     await stop.wait()
     for task in tasks:

@@ -57,7 +57,7 @@ def test_a_namespace_without_trouble_goes_through_and_its_way_back_is_rehearsed_
     assert set(checks(report, "rehearse/call/").values()) == set(checks(report, "rehearse/back/").values()) == {"PASS"}
     assert len(checks(report, "rehearse/call/")) == 5
     assert checks(report, "rehearse/restored") == {"": "PASS"} and checks(report, "rollback/migrate/outcome") == {"": "PASS"}
-    assert {seen for seen in cells(report).values()} == {"ANSWERED"}
+    assert set(cells(report).values()) == {"ANSWERED"}
     assert checks(report, "rehearse/limit/")["clients"] == "SKIP"
     assert not left()
 
@@ -131,14 +131,15 @@ def test_a_slow_control_plane_and_an_api_that_fails_for_a_moment_are_waited_for(
 
     assert code == 0, said
     assert checks(report, "rehearse/fault/") == {"slow-control-plane": "PASS", "api-503": "PASS"}
-    assert "probing again" in said and "trying again" in said
+    assert "probing again" in said and said.index("to STRICT (4") < said.index("the API answers 503 for 1 s") < said.index("HOLDS")
     assert checks(report, "rehearse/restored") == {"": "PASS"}
 
 
 def test_an_api_that_fails_for_long_turns_the_run_back() -> None:
-    code, report, said = rehearse(str(SHOP), "-n", "shop", "--fault", "api-429=12s", "--soak", "1s")
+    code, report, said = rehearse(str(SHOP), "-n", "shop", "--fault", "api-503=40s", "--soak", "1s")
 
-    assert code != 0, said
+    assert code == 4, said
+    assert "going back" in said and checks(report, "rehearse/fault/") == {"api-503": "PASS"}
     assert checks(report, "rehearse/restored") == {"": "PASS"}
 
 
@@ -146,7 +147,7 @@ def test_without_namespaces_it_runs_in_loopback_mode_and_says_what_that_loses() 
     code, report, said = rehearse(str(SHOP), "-n", "payments", "--force", "--mode", "loopback")
 
     assert code == 4, said
-    assert checks(report, "rehearse/limit/loopback") == {"loopback": "SKIP"} or checks(report, "rehearse/limit/")["loopback"] == "SKIP"
+    assert checks(report, "rehearse/limit/")["loopback"] == "SKIP"
     assert {f["subject"] for f in report["findings"] if f["code"] == "MT721"} == {BILLING}
 
 

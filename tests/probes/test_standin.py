@@ -12,12 +12,6 @@ import pytest
 from loopback import HOST, PROBES
 
 
-def free():
-    with socket.socket() as it:
-        it.bind((HOST, 0))
-        return it.getsockname()[1]
-
-
 @contextlib.contextmanager
 def stand_in(folder, **plan):
     """A stand-in that runs; gives its lines, one at a time."""
@@ -41,10 +35,11 @@ def call(kind, port):
 @pytest.fixture
 def server(tmp_path, pki):
     (tmp_path / "stand-in.pem").write_text((pki.folder / "good.pem").read_text())
-    ports = {kind: free() for kind in ("http", "tcp", "tls", "banner")}
-    with stand_in(tmp_path, name="server", serve=[{"port": port, "as": kind} for kind, port in ports.items()]) as line:
-        assert line()["ready"]
-        yield ports
+    kinds = ("http", "tcp", "tls", "banner")
+    with stand_in(tmp_path, name="server", serve=[{"port": 0, "as": kind} for kind in kinds]) as line:
+        ready = line()
+        assert ready["ready"]
+        yield dict(zip(kinds, ready["ports"], strict=True))
 
 
 @pytest.mark.parametrize("kind", ["http", "tcp", "tls", "banner"])
@@ -101,9 +96,10 @@ def test_what_a_proxy_answers_is_told_from_what_an_application_answers(tmp_path,
 
 
 def test_a_port_that_nobody_has_is_a_call_that_failed_and_a_port_that_is_taken_is_told(tmp_path):
-    with socket.create_server((HOST, 0)) as taken:
+    with socket.create_server((HOST, 0)) as taken, socket.socket() as bound:
+        bound.bind((HOST, 0))  # and does not listen
         port = taken.getsockname()[1]
-        with stand_in(tmp_path, name="client", serve=[{"port": port, "as": "http"}], calls=[call("http", free())]) as line:
+        with stand_in(tmp_path, name="client", serve=[{"port": port, "as": "http"}], calls=[call("http", bound.getsockname()[1])]) as line:
             unserved, ready, seen = line(), line(), line()
 
     assert unserved["port"] == port and unserved["unserved"] and ready["ready"]
