@@ -6,7 +6,7 @@ lab ends with this process, whatever ends it. Only the lab is ever written to.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -19,7 +19,7 @@ from meshtls.model.check import Check, Matrix, Report, Status
 from meshtls.model.mesh import Mesh
 from meshtls.rehearse import judge, limits, stand
 from meshtls.rehearse.calls import Known
-from meshtls.rehearse.fault import Fault
+from meshtls.rehearse.fault import Fault, withstood
 from meshtls.rehearse.judge import Attempt, Times
 from meshtls.rehearse.scope import Left, Scope
 
@@ -132,7 +132,7 @@ class Rehearsal:
         times = msgspec.structs.replace(times, back=time.time())
         made = self._until(client, lambda found: judge.asked(found, ids, times.back), ASKED_S)
         exact = judge.exactly(self._wish.namespace, before, client.list("PeerAuthentication"), _ours(client))
-        self.own += [exact, *faults.checks(done, exact.status is Status.PASS)]
+        self.own += [exact, *(withstood(fault, done.code, exact.status is Status.PASS) for fault in self._wish.faults)]
         if changed:
             self.own += judge.checks(self.calls, made, times, stayed=stayed, accepted=self._wish.accepted)
             self.matrices.append(judge.matrix(self.calls, made, times, stayed))
@@ -212,15 +212,6 @@ class _Faults:
         for home, name in self._stuck:
             with contextlib.suppress(ClusterError):
                 self._client.patch("Pod", name, home, {"metadata": {"annotations": {"lab.meshtls.dev/frozen": None}}}, type="merge")
-
-    def checks(self, done: Done, restored: bool) -> Iterator[Check]:
-        """What each fault had to show: with a proxy that never hears of the change, the migration must not call the namespace STRICT."""
-        for fault in self._wish.faults:
-            if done.code == 0:
-                status, reason = (Status.FAIL, "it went through all the same") if fault.must_hold else (Status.PASS, "it went through")
-            else:
-                status, reason = (Status.PASS, "it held or went back") if restored else (Status.FAIL, f"exit code {done.code}, and not all was restored")
-            yield Check(id=f"rehearse/fault/{fault.kind}", title=f"the migration withstands {fault.text}", group="faults", status=status, reason=reason)
 
     def _pods(self) -> list[tuple[str, str]]:
         """A pod of the last workload of the namespace that is called."""

@@ -135,14 +135,6 @@ def test_a_slow_control_plane_and_an_api_that_fails_for_a_moment_are_waited_for(
     assert checks(report, "rehearse/restored") == {"": "PASS"}
 
 
-def test_an_api_that_fails_for_long_turns_the_run_back() -> None:
-    code, report, said = rehearse(str(SHOP), "-n", "shop", "--fault", "api-503=40s", "--soak", "1s")
-
-    assert code == 4, said
-    assert "going back" in said and checks(report, "rehearse/fault/") == {"api-503": "PASS"}
-    assert checks(report, "rehearse/restored") == {"": "PASS"}
-
-
 def test_without_namespaces_it_runs_in_loopback_mode_and_says_what_that_loses() -> None:
     code, report, said = rehearse(str(SHOP), "-n", "payments", "--force", "--mode", "loopback")
 
