@@ -22,13 +22,12 @@ def cleanup(options: Options, run_id: str, expired_only: bool, dry_run: bool) ->
 
     Exit codes: 0 nothing is left, 3 something could not be removed, 124 timeout.
     """
-    from meshtls.cli.meshes import exists
+    from meshtls.cli.meshes import connect, exists
     from meshtls.cli.output import NOT_EVALUATED, emit_document, stops
     from meshtls.cluster import owned
-    from meshtls.cluster.client import Client
 
     now = datetime.datetime.now(datetime.UTC)
-    with stops(options.timeout_s), Client.connect(options.kubeconfig, options.context) as client:
+    with stops(options.timeout_s), connect(options) as client:
         for name in options.namespaces:
             exists(client, name)
         places: list[str | None] = [None] if options.all_namespaces else list(options.namespaces) or [client.namespace]

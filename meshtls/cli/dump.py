@@ -23,11 +23,10 @@ def dump(options: Options, file: str, pseudonyms: bool) -> None:
     with output.stops(options.timeout_s):
         from meshtls import sources
         from meshtls.cli import meshes
-        from meshtls.cluster.client import Client
         from meshtls.errors import InputError
         from meshtls.sources.dump import narrowed, write
 
-        with Client.connect(options.kubeconfig, options.context) as client:
+        with meshes.connect(options) as client:
             mesh = sources.load(client=client, namespaces=options.namespaces or None)
         for name in options.namespaces:
             meshes.known(mesh, name)

@@ -49,12 +49,15 @@ def _place(mesh: Any, because: Any) -> str:
 
 
 def _text(mesh: Any, answer: Any) -> str:
+    from meshtls.report.console import wrap
     from meshtls.report.text import safe
 
+    width = output.terminal_width() or 1_000_000
     lines = [f"{answer.client} -> {answer.server}:{answer.port}"]
     for number, step in enumerate(answer.steps, 1):
         place = _place(mesh, step.because)
-        lines.append(f"{number:3}. {'(passed over) ' if step.shadowed else ''}{step.says}" + (f"\n     {place}" if place else ""))
+        said = wrap(f"{'(passed over) ' if step.shadowed else ''}{step.says}", width, "     ")
+        lines += [f"{number:3}. {said[0].lstrip()}", *said[1:], *(wrap(place, width, "     ") if place else ())]
     if answer.fix:
         lines += ["", "Fix:", *(f"  {line}" for line in answer.fix.splitlines())]
     return safe("\n".join(lines) + "\n")

@@ -4,10 +4,14 @@ import contextlib
 import importlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 import meshtls
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # verb -> (module under meshtls.cli, one line of help); in the order in which a migration meets them
 VERBS: dict[str, tuple[str, str]] = {
@@ -25,9 +29,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "guard": ("guard", "Keep what was achieved: admission policies, and a check for CI."),
     "cleanup": ("cleanup", "Remove what a killed run left in the cluster."),
     "lab": ("lab", "A mesh on this machine: real Envoys, no Kubernetes needed."),
+    "completion": ("completion", "Completion of all this in bash, zsh or fish."),
 }
 
 
+COMPLETE = "_MESHTLS_COMPLETE"  # set by a shell that asks for completions
 CLOSED_PIPE = 141  # nobody reads on: what a shell makes of SIGPIPE
 
 
@@ -41,7 +47,19 @@ class Verbs(click.Group):
         if name not in VERBS:
             return None
         command: click.Command = getattr(importlib.import_module(f"meshtls.cli.{VERBS[name][0]}"), name)
+        if os.environ.get(COMPLETE):
+            from meshtls.cli.completion import dress
+
+            return dress(command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Verbs by their names, without importing one; options where one is begun."""
+        from click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(verb, help=help_) for verb, (_, help_) in VERBS.items() if verb.startswith(incomplete)]
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -61,7 +79,7 @@ def cli() -> None:
     """Move Kubernetes namespaces to Istio STRICT mutual TLS, and know what breaks before it does.
 
     Exit codes: 0 ok, 1 findings, 2 usage or unreadable input, 3 could not evaluate, 4 gate not met or rolled back,
-    124 timeout, 130 interrupted.
+    124 timeout, 130 interrupted. Options that all verbs share may come from the environment: MESHTLS_CONTEXT is --context.
     """
 
 
@@ -72,7 +90,7 @@ def main() -> None:
     name = "kubectl meshtls" if os.path.basename(sys.argv[0]).startswith("kubectl") else "meshtls"
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM", "") in ("dumb", "")
     try:
-        code = cli.main(prog_name=name, standalone_mode=False, color=False if plain else None)
+        code = cli.main(prog_name=name, standalone_mode=False, color=False if plain else None, complete_var=COMPLETE)
     except (click.exceptions.Abort, KeyboardInterrupt):
         with contextlib.suppress(OSError):
             click.echo(f"{name}: interrupted", err=True)

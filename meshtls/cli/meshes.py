@@ -1,6 +1,6 @@
 """Reading a mesh for a verb: from PATHs, or from the cluster that the flags name; and which namespaces were asked about."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from meshtls.cli.options import Options
@@ -9,6 +9,13 @@ from meshtls.model.mesh import Mesh
 
 if TYPE_CHECKING:
     from meshtls.cluster.client import Client
+
+
+def connect(options: Options, say: Callable[[str], None] | None = None) -> "Client":
+    """A client of the cluster that the flags name, as whom they name; nothing is sent yet. Raises InputError."""
+    from meshtls.cluster.client import Client
+
+    return Client.connect(options.kubeconfig, options.context, say=say, as_user=options.as_user, as_groups=options.as_groups)
 
 
 def read(options: Options, paths: Sequence[str], overlay: Sequence[str] = ()) -> tuple[Mesh, frozenset[str] | None]:
@@ -21,9 +28,7 @@ def read(options: Options, paths: Sequence[str], overlay: Sequence[str] = ()) ->
     if paths:
         mesh, wanted = sources.load(paths, overlay=overlay), options.namespaces
     else:
-        from meshtls.cluster.client import Client
-
-        with Client.connect(options.kubeconfig, options.context) as client:
+        with connect(options) as client:
             mesh = sources.load(client=client, namespaces=options.namespaces or None, overlay=overlay)
             wanted = options.namespaces or ((client.namespace or "default",) if not options.all_namespaces else ())
     for name in wanted:

@@ -139,16 +139,16 @@ def status(options: Options, journal_namespace: str) -> None:
 
 @contextlib.contextmanager
 def _session(options: Options, title: str) -> "Iterator[tuple[Client, Draft, Prometheus | None]]":
+    from meshtls.cli.meshes import connect
     from meshtls.cli.output import session
     from meshtls.cli.witness import progress
-    from meshtls.cluster.client import Client
 
     if options.all_namespaces or len(options.namespaces) > 1:
         raise click.UsageError("migrate works on one namespace: -n NS")
     with (
         session(options, kind="MigrateReport", title=title) as draft,
         asking(options) as prometheus,
-        Client.connect(options.kubeconfig, options.context, say=progress) as client,
+        connect(options, say=progress) as client,
     ):
         yield client, draft, prometheus
 

@@ -37,14 +37,13 @@ def observe(options: Options, since: float, follow: bool, for_s: float | None) -
     """
     from meshtls import sources
     from meshtls.cli.counting import asking, counted
-    from meshtls.cli.meshes import chosen, exists
-    from meshtls.cluster.client import Client
+    from meshtls.cli.meshes import chosen, connect, exists
     from meshtls.observe import run
     from meshtls.observe.senders import Sender, finding
 
     with (
         session(options, kind="ObserveReport", title="Who sends plaintext") as draft, asking(options) as prometheus,
-        Client.connect(options.kubeconfig, options.context) as client,
+        connect(options) as client,
     ):  # fmt: skip
         mesh = sources.load(client=client)
         if draft.accepting:

@@ -8,15 +8,16 @@ A verb names the groups it needs; argv and environment are read here and nowhere
 
 Every verb takes the same spelling of the same thing, so the groups are the whole contract:
 
-    cluster     --kubeconfig --context
+    cluster     --kubeconfig --context --as --as-group
     place       -n/--namespace (repeatable, commas allowed) -A/--all-namespaces
     scope       the same, and -l/--selector: for verbs whose answer is about workloads
-    output      -o/--output table|wide|json|yaml
+    output      -o/--output table|wide|json|yaml, --color auto|always|never
     report      --report FMT=FILE[,FMT=FILE...]
     timeout     --timeout 30s|5m|1h30m
     threshold   --fail-on SEVERITY|never, --show SEVERITY
     accept      --baseline FILE, --fail-on-new, --suppress FILE
     prometheus  --prometheus URL, and --prometheus-... for who asks and whom to trust
+Each of them but -A and -l may come from the environment, as MESHTLS_ and its name: MESHTLS_FAIL_ON is --fail-on. A flag counts more.
 """
 
 import functools
@@ -27,6 +28,7 @@ from typing import Any
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from meshtls.model.check import Severity
 from meshtls.report import FORMATS
@@ -50,7 +52,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     selector: str = ""
     kubeconfig: str | None = None
     context: str | None = None
+    as_user: str = ""
+    as_groups: tuple[str, ...] = ()
     output: str = "table"
+    color: str = "auto"
     reports: tuple[tuple[str, str], ...] = ()
     timeout_s: float | None = None
     fail_on: Severity | None = Severity.ERROR
@@ -67,7 +72,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 def same_cluster(options: Options) -> str:
     """The flags that lead a command to the same cluster again, each with a space before it."""
-    given = (("--kubeconfig", options.kubeconfig), ("--context", options.context))
+    given = (("--kubeconfig", options.kubeconfig), ("--context", options.context), ("--as", options.as_user), *(("--as-group", g) for g in options.as_groups))
     return "".join(f" {flag} {shlex.quote(value)}" for flag, value in given if value)
 
 
@@ -119,11 +124,23 @@ def _severity(ctx: click.Context, param: click.Parameter, value: str) -> Severit
     return None if value == NEVER else Severity(value)
 
 
+def _contexts(ctx: click.Context, param: click.Parameter, incomplete: str) -> Any:
+    from meshtls.cli import completion
+
+    return completion.contexts(ctx, param, incomplete)
+
+
+def _namespaces(ctx: click.Context, param: click.Parameter, incomplete: str) -> Any:
+    from meshtls.cli import completion
+
+    return completion.namespaces(ctx, param, incomplete)
+
+
 _LEVELS = [str(level) for level in Severity]
 
 _PLACE = (
     click.option("-n", "--namespace", "namespaces", multiple=True, callback=_names, metavar="NS",
-                 help="Namespace; repeat it or use commas for several."),
+                 shell_complete=_namespaces, help="Namespace; repeat it or use commas for several."),
     click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces."),
 )  # fmt: skip
 
@@ -131,7 +148,9 @@ _PLACE = (
 _GROUPS: dict[str, tuple[Callable[[Any], Any], ...]] = {
     "cluster": (
         click.option("--kubeconfig", metavar="FILE", help="Kubeconfig to use; else $KUBECONFIG, else ~/.kube/config."),
-        click.option("--context", metavar="NAME", help="Context of the kubeconfig; else its current one."),
+        click.option("--context", metavar="NAME", help="Context of the kubeconfig; else its current one.", shell_complete=_contexts),
+        click.option("--as", "as_user", default="", metavar="USER", help="Ask as this user, whom you may impersonate."),
+        click.option("--as-group", "as_groups", multiple=True, metavar="GROUP", help="With --as: and as a member of this group; repeat it for several."),
     ),
     "place": _PLACE,
     "scope": (
@@ -141,6 +160,7 @@ _GROUPS: dict[str, tuple[Callable[[Any], Any], ...]] = {
     "output": (
         click.option("-o", "--output", type=click.Choice(OUTPUTS), default="table", show_default=True,
                      help="What is printed on standard output."),
+        click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour; auto: on a terminal, if NO_COLOR is not set."),
     ),
     "report": (
         click.option("--report", "reports", multiple=True, callback=_reports, metavar="FMT=FILE,...",
@@ -171,6 +191,10 @@ _GROUPS: dict[str, tuple[Callable[[Any], Any], ...]] = {
 }
 
 
+# what only makes sense for one call
+_TYPED = frozenset({"all_namespaces", "selector"})
+
+
 def shared(*groups: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a click command with the options of `groups`; it gets them as one argument, `options: Options`."""
 
@@ -179,16 +203,27 @@ def shared(*groups: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
         @functools.wraps(function)
         def command(**arguments: Any) -> Any:
+            context = click.get_current_context()
             given = {name: arguments.pop(name) for name in fields & arguments.keys()}
+            if given.get("all_namespaces") and context.get_parameter_source("namespaces") is ParameterSource.ENVIRONMENT:
+                given["namespaces"] = ()
             options = Options(**given)
             if options.all_namespaces and options.namespaces:
                 raise click.UsageError("-n and -A exclude each other")
+            if options.as_groups and not options.as_user:
+                raise click.UsageError("--as-group needs --as USER")
             if options.fail_on_new and not options.baseline:
                 raise click.UsageError("--fail-on-new needs --baseline FILE")
+            if options.color != "auto":
+                context.color = options.color == "always"
             return function(options=options, **arguments)
 
         for option in reversed([option for group in groups for option in _GROUPS[group]]):
             command = option(command)
+        for param in command.__click_params__:  # type: ignore[attr-defined]
+            if param.name in fields - _TYPED:
+                long = next(name for name in param.opts if name.startswith("--"))
+                param.envvar = "MESHTLS_" + long[2:].upper().replace("-", "_")
         return command
 
     return decorate

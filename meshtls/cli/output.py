@@ -180,7 +180,7 @@ def emit(report: Report, options: Options, *, show_table: bool = True) -> None:
         from meshtls.report import console
 
         show = Severity.INFO if options.output == "wide" else options.show
-        echo(console.render(report, msgspec.structs.replace(terminal_style(), show=show)))
+        echo(console.render(report, msgspec.structs.replace(terminal_style(options.color), show=show)))
 
 
 def emit_document(document: Any, options: Options, table: Callable[[], str]) -> None:
@@ -192,14 +192,14 @@ def emit_document(document: Any, options: Options, table: Callable[[], str]) -> 
         echo(table())
 
 
-def terminal_style() -> Any:
-    """The console style that standard output can show: NO_COLOR, TERM=dumb, pipes and encodings are honoured."""
+def terminal_style(color: str = "auto") -> Any:
+    """The console style that standard output can show: NO_COLOR, TERM=dumb, pipes and encodings are honoured, `color` counts more."""
     from meshtls.report.console import Style
 
     width = terminal_width()
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM", "") in ("dumb", "")
     encoding = (getattr(sys.stdout, "encoding", "") or "ascii").lower().replace("-", "")
-    return Style(width=width or 80, colour=bool(width) and not plain, unicode=encoding == "utf8")
+    return Style(width=width or 80, colour=color == "always" or (color == "auto" and bool(width) and not plain), unicode=encoding == "utf8")
 
 
 def terminal_width() -> int:

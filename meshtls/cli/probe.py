@@ -71,8 +71,8 @@ def probe(options: Options, **given: Any) -> None:
 
     Exit codes: 0 all as expected, 1 findings, 2 usage, 3 something could not be told, 124 timeout, 130 interrupted.
     """
+    from meshtls.cli.meshes import connect
     from meshtls.cli.output import session
-    from meshtls.cluster.client import Client
 
     options = msgspec.structs.replace(options, timeout_s=options.timeout_s or TIMEOUT_S)
     settings, offers = _settings(options, given), _offers(given["offers"])
@@ -84,7 +84,7 @@ def probe(options: Options, **given: Any) -> None:
         raise click.UsageError("-A needs --fingerprint-only: probe pods in every namespace would be too many")
     with (
         session(options, kind="ProbeReport", title="Probe") as draft,
-        Client.connect(options.kubeconfig, options.context) as client,
+        connect(options) as client,
     ):
         _probe(client, options, settings, offers, given, draft)
 

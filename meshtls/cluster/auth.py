@@ -29,7 +29,7 @@ _PLUGIN_HINT = "run the credential plugin by hand, or log in again"
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
-    """What a connection needs. `authorization` is the header's value, "" for none; `proxy` is None for the environment's."""
+    """What a connection needs. `authorization` is the header's value, "" for none; `proxy` is None for the environment's; `as_user`: whom to impersonate."""
 
     server: str
     namespace: str
@@ -38,6 +38,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     server_name: str = ""
     proxy: str | None = None
     authorization: str = ""
+    as_user: str = ""
+    as_groups: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Access(server={self.server!r}, who={self.who!r})"
@@ -103,7 +105,16 @@ def _from_files(paths: Iterable[Path], wanted: str | None, must_exist: bool) -> 
         server_name=str(cluster.get("tls-server-name") or ""),
         proxy=str(cluster["proxy-url"]) if cluster.get("proxy-url") else None,
         authorization=authorization,
+        as_user=str(user.get("as") or ""),
+        as_groups=tuple(map(str, user.get("as-groups") or ())),
     )
+
+
+def contexts(kubeconfig: str | None = None) -> list[str]:
+    """The names of the contexts that there are to choose from. Raises InputError."""
+    paths = [kubeconfig] if kubeconfig else [part for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part] or ["~/.kube/config"]
+    configs = [_read(path) for part in paths if (path := Path(part).expanduser()).exists()]
+    return sorted({str(entry["name"]) for config in configs for entry in config.get("contexts") or [] if isinstance(entry, dict) and "name" in entry})
 
 
 def _read(path: Path) -> dict[str, Any]:

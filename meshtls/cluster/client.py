@@ -61,15 +61,16 @@ class Client:
     @classmethod
     def connect(
         cls, kubeconfig: str | None = None, context: str | None = None, timeout_s: float = 30.0,
-        say: Callable[[str], None] | None = None,
+        say: Callable[[str], None] | None = None, as_user: str = "", as_groups: tuple[str, ...] = (),
     ) -> Self:
         """A client for the cluster that flags, environment and files name; nothing is sent yet. Raises InputError.
 
-        `say` hears when an answer is awaited for long.
+        `say` hears when an answer is awaited for long. `as_user` and `as_groups` are asked as, in place of the kubeconfig's.
         """
 
         def load() -> Access:
-            return auth.load(kubeconfig, context)
+            access = auth.load(kubeconfig, context)
+            return msgspec.structs.replace(access, as_user=as_user, as_groups=as_groups) if as_user else access
 
         return cls(Transport(load(), timeout_s, reload=load, say=say))
 

@@ -78,7 +78,7 @@ class Transport:
             # Go's clients, kubectl among them, never send loopback addresses through a proxy
             trust_env=not loopback(access.server),
             transport=self._transport,
-            headers={"User-Agent": f"meshtls/{__version__}", "Accept-Encoding": "gzip"},
+            headers=[("User-Agent", f"meshtls/{__version__}"), ("Accept-Encoding", "gzip"), *_impersonated(access)],
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
         )
 
@@ -212,6 +212,11 @@ def _retry_after(response: httpx.Response) -> float:
     """Seconds that the server asks to wait; 0 where it does not say. Kubernetes sends whole seconds, never dates."""
     text = response.headers.get("Retry-After", "")
     return min(float(text), 300.0) if text.isdigit() else 0.0
+
+
+def _impersonated(access: Access) -> list[tuple[str, str]]:
+    """The headers that ask as somebody else."""
+    return [("Impersonate-User", access.as_user)] * bool(access.as_user) + [("Impersonate-Group", group) for group in access.as_groups]
 
 
 def loopback(server: str) -> bool:

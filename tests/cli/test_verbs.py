@@ -93,3 +93,12 @@ def test_a_table_fits_a_terminal_of_80_columns_and_is_one_line_a_row_in_a_pipe(t
     assert [line for line in shown if len(line) > 80 and not line.startswith("note: ")] == []
     assert any(len(line) > 80 for line in piped), "the example must be one that has to be folded"
     assert any(line.startswith(("NAMESPACE", "VERDICT", "WORKLOAD")) and line.endswith("BECAUSE") for line in piped)
+
+
+def test_an_explanation_is_wrapped_on_a_terminal_and_whole_in_a_pipe() -> None:
+    arguments = ["explain", "legacy/billing", "shop/cart", str(ROOT / "examples/shop"), "--strict", "shop"]
+    shown, piped = "\n".join(_on_terminal(*arguments)).partition("Fix:")[0].splitlines(), CliRunner().invoke(cli, arguments).stdout.partition("Fix:")[0]
+
+    assert any(len(line) > 80 for line in piped.splitlines())
+    assert " ".join(" ".join(shown).split()) == " ".join(piped.split())
+    assert [line for line in shown if len(line) > 80 and len(line.split()) > 1] == []
