@@ -81,7 +81,7 @@ class _Judged:
         self.expected, self.path, self.each, self.day, self.confidence = expected, path, each, today, confidence
         self.asked = self.outside = 0
         self.wrong: dict[tuple[str, str, str, tuple[str, ...], str, str], list[str]] = {}
-        self.unknown: dict[str, None] = {}
+        self.unknown: dict[tuple[str, str], list[str]] = {}
         self.needed: set[str] = set()
 
     def take(self, answer: Answer) -> None:
@@ -98,7 +98,7 @@ class _Judged:
             accepted, ended = self._excepted(client, answer)
             if answer.got == UNKNOWN and not accepted:
                 why = "; ".join(answer.because[-2:]) or "not known"
-                self.unknown[f"{f'{client} -> ' if client else ''}{answer.server}:{answer.port}: {why}"] = None
+                self.unknown.setdefault((f"{answer.server}:{answer.port}", why), []).append(client)
             else:
                 key = (answer.server, answer.port if call else "", answer.got, answer.because, accepted, ended)
                 self.wrong.setdefault(key, []).append(client if call else answer.port)
@@ -118,7 +118,7 @@ class _Judged:
 
     def _finding(self, server: str, port: str, got: str, because: tuple[str, ...], accepted: str, ended: str, told: list[str]) -> Finding:
         line, column = self.expected.at(self.path)
-        some = ", ".join(told) if len(told) <= 3 else f"{', '.join(told[:2])} and {len(told) - 2} more"
+        some = _some(told)
         if isinstance(self.each, Call):
             code, says = "MT801", f"{some} -> {server}:{port} is {got}, must be {self.each.must}."
         else:
@@ -130,7 +130,7 @@ class _Judged:
     def check(self, lacking: Callable[[Call | Modes], str]) -> Check:
         """The verdict on all that came in."""
         findings = tuple(self._finding(*key, told) for key, told in self.wrong.items())
-        first = list(self.unknown)
+        first = [f"{f'{_some(clients)} -> ' if clients[0] else ''}{where}: {why}" for (where, why), clients in self.unknown.items()]
         reason = "; ".join(first[:3]) + (f"; and {len(first) - 3} more" if len(first) > 3 else "")
         if not self.asked and self.outside:
             status, reason = Status.SKIP, "it is about other namespaces than -n"
@@ -161,6 +161,10 @@ def _exceptions(expected: Expected, listed_: Sequence[tuple[str, Exception_]], n
             findings.append(Finding(code="MT804", severity=Severity.WARNING, subject=_subject(expected), path=(path,), file=expected.file, line=line, column=column,
                                     message=f"The exception of {each.owner} {why}.", fix="Remove it, or give it a new day with its owner's consent."))
     return Check(id="exceptions", title="of expectations are current and needed", status=Status.FAIL if findings else Status.PASS, group=GROUP, findings=tuple(findings))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
 
 
 def _title(each: Call | Modes) -> str:
