@@ -57,7 +57,7 @@ def predicted(options: Options, paths: Sequence[str], overlay: Sequence[str], st
         for name in strict:
             meshes.known(mesh, name)
         mesh = change.strict(mesh, tuple(strict)) if strict else mesh
-        missing, answers = meshes.unread(mesh), Predicted(_theirs(mesh))
+        missing, answers = meshes.unread(mesh), Predicted(_theirs(mesh), frozenset(options.namespaces))
         for each in expected:
             draft.checks += judge.unknown(each, "; ".join(missing)) if missing else judge.checks(each, answers, datetime.date.today())
         if said := meshes.notes(mesh):

@@ -29,7 +29,7 @@ def predict(
     is read. With -n, calls from and to these namespaces are shown; a change is followed into all namespaces without it.
 
     With --expect a report says which expectations hold: it may be written to files (--report), and --fail-on decides about
-    the exit code. All that the file names is asked then, also in other namespaces than -n.
+    the exit code. With -n, what concerns none of these namespaces is left out and counted.
     """
     names = tuple(n.strip() for value in strict for n in value.split(",") if n.strip())
     if expected:

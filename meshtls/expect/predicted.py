@@ -6,7 +6,7 @@ from functools import cached_property
 import msgspec
 
 from meshtls.expect.file import Call, Modes
-from meshtls.expect.judge import Answer
+from meshtls.expect.judge import OUTSIDE, Answer
 from meshtls.expect.match import is_port, is_service, matches, named
 from meshtls.model.mesh import Mesh
 from meshtls.model.objects import Pod
@@ -44,16 +44,23 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Predicted:
-    """The answers of `meshtls predict`."""
+    """The answers of `meshtls predict`; with `inside`, what concerns none of these namespaces is OUTSIDE."""
 
-    def __init__(self, mesh: Mesh) -> None:
-        self.mesh, self.table = mesh, Table(mesh)
+    def __init__(self, mesh: Mesh, inside: frozenset[str] = frozenset()) -> None:
+        self.mesh, self.table, self.inside = mesh, Table(mesh), inside
         self.clients = [ref for key in self.table.classes for ref in self.table.members(key)]
 
     def calls(self, call: Call) -> Iterator[Answer]:
         """An answer for each class of clients and each port that is meant."""
         for each in self.asked(call):
-            yield Answer(each.clients, each.server, str(each.port), got(each.outcome), tuple(str(b) for b in each.outcome.because), each.name)
+            clients = each.clients if self._meant(each.server) else tuple(ref for ref in each.clients if self._meant(ref))
+            if clients:
+                yield Answer(clients, each.server, str(each.port), got(each.outcome), tuple(str(b) for b in each.outcome.because), each.name)
+            if others := tuple(ref for ref in each.clients if ref not in clients):
+                yield Answer(others, each.server, str(each.port), OUTSIDE, (), each.name)
+
+    def _meant(self, ref: str) -> bool:
+        return not self.inside or ref.split("/")[1] in self.inside
 
     def asked(self, call: Call) -> Iterator[Asked]:
         """Every call that is meant, by class of clients."""
@@ -89,6 +96,9 @@ class Predicted:
         """An answer for each port of each workload that is meant, and one for the ports that nothing declares."""
         for ref, mode in self._modes:
             if not matches(modes.workloads, ref):
+                continue
+            if not self._meant(ref):
+                yield Answer((), ref, str(modes.port or "*"), OUTSIDE)
                 continue
             ports = {str(modes.port): mode.ports.get(str(modes.port), mode.mode)} if modes.port else {**mode.ports, "*": mode.mode}
             because = tuple(str(b) for b in mode.because)

@@ -147,3 +147,14 @@ def test_a_baseline_of_another_verb_is_none(tmp_path):
     code, done = run(tmp_path, "calls:\n" + call("legacy/*", "payments/gateway", "MTLS"), "--baseline", str(old))
 
     assert code == 2 and "it is a AuditReport" in done.stderr
+
+
+@pytest.mark.parametrize("spaces, statuses, expected", [
+    ("", ["FAIL", "PASS", "PASS"], 1), ("legacy", ["FAIL", "SKIP", "SKIP"], 1), ("payments", ["FAIL", "PASS", "SKIP"], 1),
+    ("shop", ["SKIP", "PASS", "PASS"], 0), ("data", ["SKIP", "SKIP", "SKIP"], 3),
+])  # fmt: skip
+def test_with_namespaces_only_what_concerns_them_is_judged(tmp_path, spaces, statuses, expected):
+    text = "calls:\n" + call("legacy/*", "payments/gateway", "MTLS") + call("*/visitor", "*/gateway", "MTLS") + "modes:\n- {workloads: shop/*, mode: PERMISSIVE}\n"
+    code, done = run(tmp_path, text, "-o", "json", *(("-n", spaces) if spaces else ()))
+
+    assert ([c["status"] for c in json.loads(done.stdout)["checks"]], code) == (statuses, expected)
