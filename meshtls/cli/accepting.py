@@ -23,11 +23,14 @@ class Accepting:
         self.suppressions = [entry for path in options.suppress for entry in _suppressions(path)]
 
     def annotated(self, mesh: "Mesh") -> None:
-        """Take in what objects say by annotation."""
+        """Take in what objects say by annotation; one that cannot be read is told by the audit, and counts for nothing."""
         from meshtls.report import accept
 
         for ref, text in accept.annotated(mesh):
-            self.suppressions += _parsed(text, ref, ref)
+            try:
+                self.suppressions += _parsed(text, ref, ref)
+            except InputError as error:
+                self.suppressions.append(accept.broken(ref, error.message))
 
     def mark(self, draft: "Draft", whole: bool) -> None:
         """Mark what is accepted among the checks of a report. `whole`: the command came to its end."""

@@ -44,9 +44,12 @@ class Suppression(msgspec.Struct, frozen=True, kw_only=True):
     where: str
     file: str = ""
     line: int = 0
+    broken: str = ""
 
     def wrong(self, today: datetime.date) -> str:
         """Why it does not count; "" where it does."""
+        if self.broken:
+            return f"it cannot be read: {self.broken}"
         lacking = [name for name in ("code", "owner", "reason") if not getattr(self, name)]
         if self.expires is None:
             lacking.append("expires (a date such as 2026-12-31)")
@@ -87,6 +90,11 @@ def entries(data: Any, marks: Marks, file: str, subject: str = "") -> list[Suppr
             reason=_text(entry.get("reason")), expires=_date(entry.get("expires")),
             where=f"{file}, annotation {ANNOTATION}" if subject else f"{file}:{line}", file="" if subject else file, line=0 if subject else line))
     return found
+
+
+def broken(ref: str, why: str) -> Suppression:
+    """What stands for an annotation that cannot be read: somebody's mistake in one object, which ends no command."""
+    return Suppression(code="", subject=ref, owner="", reason="", expires=None, where=f"{ref}, annotation {ANNOTATION}", broken=why)
 
 
 def annotated(mesh: Mesh) -> Iterator[tuple[str, str]]:

@@ -175,6 +175,18 @@ def test_an_annotation_accepts_findings_about_its_own_object(tmp_path):
     assert finding["accepted"].startswith("me until")
 
 
+@pytest.mark.parametrize("text", ["[", "{kode: MT101}", "MT101", "{code: MT101}"])
+def test_an_annotation_that_cannot_be_read_is_a_finding_and_ends_nothing(tmp_path, text):
+    rule = {"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "spec": {"selector": {"matchLabels": {"a": "b"}}},
+            "metadata": {"name": "x", "namespace": "istio-system", "annotations": {"meshtls.dev/suppress": text}}}
+    file = tmp_path / "pa.yaml"
+    file.write_text(yaml.safe_dump(rule))
+    found = {f["code"]: f for f in _findings(str(file))}
+
+    assert found["MT101"]["accepted"] is None
+    assert found["MT900"]["subject"] == "PeerAuthentication/istio-system/x" and "does not count" in found["MT900"]["message"]
+
+
 def test_every_report_is_written_in_one_run(tmp_path):
     formats = {"json": "r.json", "junit": "r.xml", "sarif": "r.sarif", "html": "r.html", "markdown": "r.md", "console": "r.txt"}
     _run(SHOP, "--fail-on", "never", "--report", ",".join(f"{form}={tmp_path / name}" for form, name in formats.items()))
