@@ -138,6 +138,21 @@ def test_a_telemetry_logs_all_that_is_no_mtls_refusals_too_and_nothing_else(lab:
     assert logged("outbound_.") == []
 
 
+def test_a_filter_that_does_not_parse_leaves_proxies_as_they_are_and_strict_waits_too(lab: Lab, client: Client) -> None:
+    """As in life, where a listener is refused whole; istiod's own validation would not admit this one."""
+    bad = istio("Telemetry", "plaintext", accessLogging=[{"providers": [{"name": "envoy"}], "filter": {"expression": "!connection.mtls &&"}}])
+    lab.apply(bad)
+    lab.apply(policy("STRICT"))
+
+    until(lambda: any("'virtualInbound' config rejected: Not able to parse filter expression" in line for line in client.logs("mesh", "one", "istio-proxy")))
+    assert client.list("Node")[0]["metadata"]["annotations"]["lab.meshtls.dev/proxies"] == "pending"
+    rounds_later(client, "bare")
+    assert said(client, "bare")[:2] == [200, 6]
+    client.delete("Telemetry", "plaintext", "mesh")
+    until(lambda: said(client, "bare")[0] == "ConnectionResetError")
+    until(lambda: client.list("Node")[0]["metadata"]["annotations"]["lab.meshtls.dev/proxies"] == "current")
+
+
 def test_a_dry_run_counts_what_strict_would_refuse_and_refuses_nothing(lab: Lab, client: Client) -> None:
     lab.apply(istio("AuthorizationPolicy", "would-be-strict", {"istio.io/dry-run": "true"}, action="DENY", rules=[{"from": [{"source": {"notPrincipals": ["*"]}}]}]))
 

@@ -1,6 +1,7 @@
 """What a node does to pods, as in life: probes from outside, ports past the proxy, policies of the network, images that cannot run."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import scene
@@ -124,18 +125,30 @@ def network_policy(name: str, of: str, **spec: Json | list[Json]) -> Json:
 
 def test_a_network_policy_is_a_timeout_not_a_refusal(lab: Lab) -> None:
     needs_namespaces(lab)
-    lab.apply(service("walled", "bare", publishNotReadyAddresses=True), pod("walled", "bare", container(SERVER)), pod("caller", "bare", container(CALLER, "walled.bare")))
+    walled = container(SERVER, ports=[{"name": "web", "containerPort": 8080}, {"name": "other", "containerPort": 8081}])
+    lab.apply(service("walled", "bare", publishNotReadyAddresses=True), pod("walled", "bare", walled), pod("caller", "bare", container(CALLER, "walled.bare")))
     lab.wait()
     dns = {"ports": [{"port": 53, "protocol": "UDP"}]}
     from_caller = [{"from": [{"podSelector": {"matchLabels": {"app": "caller"}}}], "ports": [{"port": 8080}]}]
     from_elsewhere = [{"from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "mesh"}}}]}]
     with lab.client() as client:
         until(lambda: said(client).get("walled.bare") == 200)
+        caller = client.get("Pod", "caller", "bare")["status"]["podIP"]
+
+        def from_block(*cut: str, **port: Any) -> list[Json]:
+            return [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": list(cut)}}], "ports": [port]}]
+
         for policy, answer in (
             (network_policy("in", "walled", policyTypes=["Ingress"]), "TimeoutError"),
             (network_policy("in", "walled", ingress=from_caller), 200),
             (network_policy("in", "walled", ingress=from_elsewhere), "TimeoutError"),
             (network_policy("in", "walled", ingress=[{"ports": [{"port": 8080}]}]), 200),
+            (network_policy("in", "walled", ingress=from_block(f"{caller}/32", port="web")), "TimeoutError"),
+            (network_policy("in", "walled", ingress=from_block("10.0.0.0/16", port="web")), 200),
+            (network_policy("in", "walled", ingress=from_block(port="other")), "TimeoutError"),
+            (network_policy("in", "walled", ingress=from_block(port=8000, endPort=8080)), 200),
+            (network_policy("in", "walled", ingress=from_block(port=8000, endPort=8079)), "TimeoutError"),
+            (network_policy("in", "walled", ingress=[{}]), 200),
             (network_policy("out", "caller", policyTypes=["Egress"], egress=[dns]), "TimeoutError"),
             (network_policy("out", "caller", policyTypes=["Egress"], egress=[dns, {"to": [{"podSelector": {"matchLabels": {"app": "walled"}}}]}]), 200),
         ):

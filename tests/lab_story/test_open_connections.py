@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import scene
 
 from meshtls.cluster.client import Client
 from meshtls.lab import Lab
@@ -40,6 +41,27 @@ while True:
         print(json.dumps(said), flush=True)
     last = said
     time.sleep(0.005)
+"""
+
+
+# keeps a connection to 9000, makes another to 9001 again and again, and counts what came back on both
+ECHO = """
+import json, os, signal, socket, time
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+
+def echoed(sock, number):
+    sock.sendall(b"%d\\n" % number)
+    return sock.recv(100) == b"%d\\n" % number
+
+with socket.create_connection(("server.mesh", 9000), 5) as kept:
+    for number in range(1 << 30):
+        with socket.create_connection(("server.mesh", 9001), 5) as fresh:
+            if not echoed(kept, number) or not echoed(fresh, number):
+                break
+        print(json.dumps({"number": number}), flush=True)
+        time.sleep(0.05)
+print(json.dumps({"ended": True}), flush=True)
+signal.pause()
 """
 
 
@@ -103,3 +125,26 @@ def test_routes_services_and_endpoints_change_under_an_open_connection(lab: Lab)
         good = [line for line in lines(client) if line["status"] == 200]
         assert len({line["socket"] for line in good}) == 1, good
         assert not any(line["closes"] for line in good)
+
+
+def test_a_connection_outlives_the_certificates_that_it_was_made_with() -> None:
+    ports = {"tcp-kept": 9000, "tcp-fresh": 9001}
+    objects = [scene.MESHED, scene.policy("STRICT"), scene.service("server", "mesh", ports=ports), scene.pod("server", "mesh", scene.container(scene.HTTP_AND_LINES))]
+    form = "%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_PEER_SERIAL%\n"
+    with Lab(manifests=objects, mesh={"accessLogFormat": form}) as lab, lab.client() as client:
+
+        def serials(port: int) -> list[str]:
+            """Of the client's certificate, in the connections to a port that have ended."""
+            found = (line.split() for line in client.logs("mesh", "server", "istio-proxy"))
+            return [words[1] for words in found if len(words) == 2 and words[0].endswith(f":{port}")]
+
+        lab.apply(scene.pod("client", "mesh", scene.container(ECHO)))
+        old = scene.until(lambda: serials(9001))[0]
+        for name in ("server", "client"):
+            client.patch("Pod", name, "mesh", {"metadata": {"annotations": {"lab.meshtls.dev/rotate": "again"}}})
+        scene.until(lambda: serials(9001)[-1] != old)
+        before = scene.told(client, "mesh", "client")[-1]["number"]
+        scene.until(lambda: scene.told(client, "mesh", "client")[-1].get("number", 0) > before + 20)
+        assert not serials(9000), "the kept connection is open"
+        client.delete("Pod", "client", "mesh")
+        assert scene.until(lambda: serials(9000)) == [old]
