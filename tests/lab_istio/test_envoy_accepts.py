@@ -73,9 +73,9 @@ EVERYTHING = """
     rules:
       - from: [{source: {principals: [cluster.local/ns/echo/sa/a, "*/sa/b"], namespaces: [echo], ipBlocks: [10.0.0.0/8], notRemoteIpBlocks: [1.1.1.1],
                  serviceAccounts: [echo/a, b], trustDomains: [cluster.local, "*.org"]}}]
-        to: [{operation: {ports: ["18080"], methods: [GET], paths: [/x*, "*/y"], hosts: [a.example], notPorts: ["1"]}}]
+        to: [{operation: {ports: ["18080"], methods: [GET], paths: [/x*, "*/y", "/a/{*}/b"], hosts: [a.example], notPorts: ["1"]}}]
         when: [{key: "request.headers[x]", values: ["1", "*"]}, {key: connection.sni, notValues: [z]}, {key: destination.ip, values: [10.1.0.1]},
-               {key: source.namespace, values: [a*]}]
+               {key: source.namespace, values: [a*]}, {key: "request.auth.claims[iss]", notValues: [x]}]
       - {to: [{operation: {ports: ["19090"]}}]}
 - {kind: AuthorizationPolicy, metadata: {name: nothing, namespace: echo}, spec: {action: AUDIT}}
 - {kind: Telemetry, metadata: {name: t, namespace: echo}, spec: {accessLogging: [{match: {mode: SERVER}, providers: [{name: envoy}],

@@ -245,15 +245,44 @@ def test_an_allowance_without_rules_allows_nothing():
     assert policy["permissions"] == [{"not_rule": {"any": True}}]
 
 
-def test_principals_of_the_mesh_count_under_every_alias_of_its_trust_domain():
-    text = AUTHZ % ("echo", "", "rules: [{from: [{source: {principals: [cluster.local/ns/echo/sa/a]}}]}]")
-    found = world(MESH % "{trustDomain: new, trustDomainAliases: [old]}", text)
-    (policy,) = rbac(found, 18080)[0]["rules"]["policies"].values()
-    ids = policy["principals"][0]["and_ids"]["ids"][0]["or_ids"]["ids"]
-    assert [i["authenticated"]["principal_name"]["exact"] for i in ids] == [
-        "spiffe://new/ns/echo/sa/a",
-        "spiffe://old/ns/echo/sa/a",
-    ]
+def principals(text, mesh="{}"):
+    """What the only rule asks of the client, each as what must hold."""
+    (policy,) = rbac(world(MESH % mesh, AUTHZ % ("echo", "", f"rules: [{{{text}}}]")), 18080)[0]["rules"]["policies"].values()
+    return policy["principals"][0]["and_ids"]["ids"]
+
+
+RENAMED = "{trustDomain: new.example, trustDomainAliases: [old.example, former.example]}"
+ALIASED = {
+    "cluster.local/ns/echo/sa/a": ["new.example/ns/echo/sa/a", "former.example/ns/echo/sa/a", "old.example/ns/echo/sa/a"],
+    "old.example/ns/echo/sa/*": ["new.example/ns/echo/sa/", "former.example/ns/echo/sa/", "old.example/ns/echo/sa/"],
+    "ol*/ns/echo/sa/a": ["new.example/ns/echo/sa/a", "former.example/ns/echo/sa/a", "old.example/ns/echo/sa/a"],
+    "*r.example/ns/echo/sa/a": ["new.example/ns/echo/sa/a", r".*r\.example/ns/echo/sa/a", "old.example/ns/echo/sa/a"],
+    "foreign.example/ns/echo/sa/a": ["foreign.example/ns/echo/sa/a"],
+    "*/ns/echo/sa/a": [r".*/ns/echo/sa/a"],
+    "old.example/*": ["old.example/"],
+}
+
+
+@pytest.mark.parametrize("principal", ALIASED)
+def test_principals_of_the_mesh_count_under_every_alias_of_its_trust_domain(principal):
+    (said,) = principals(f'from: [{{source: {{principals: ["{principal}"]}}}}]', RENAMED)
+    names = [one["authenticated"]["principal_name"] for one in said["or_ids"]["ids"]]
+    texts = [name.get("exact") or name.get("prefix") or name["safe_regex"]["regex"] for name in names]
+    assert texts == [f"spiffe://{one}" for one in ALIASED[principal]]
+
+
+def test_a_condition_on_tokens_never_holds_so_its_negation_does():
+    never = {"or_ids": {"ids": [{"not_id": {"any": True}}]}}
+    assert principals('when: [{key: "request.auth.claims[iss]", values: [a], notValues: [b]}]') == [never, {"not_id": never}]
+
+
+def test_paths_may_be_templates_and_any_host_is_one_that_is_said():
+    text = 'rules: [{to: [{operation: {hosts: ["*"], paths: ["/x/{*}/y", "/z/{**}", "/a*"]}}]}]'
+    (policy,) = rbac(world(AUTHZ % ("echo", "", text)), 18080)[0]["rules"]["policies"].values()
+    hosts, paths = (one["or_rules"]["rules"] for one in policy["permissions"][0]["and_rules"]["rules"])
+    assert hosts == [{"header": {"name": ":authority", "present_match": True}}]
+    templates = [one["uri_template"]["typed_config"]["path_template"] for one in paths[:2]]
+    assert templates == ["/x/*/y", "/z/**"] and paths[2] == {"url_path": {"path": {"prefix": "/a"}}}
 
 
 def test_a_policy_for_other_labels_or_namespaces_changes_nothing():

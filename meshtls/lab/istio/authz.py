@@ -37,7 +37,7 @@ def _matcher(value: str, prefix: str = "") -> Json:
     if value == "*":
         return {"safe_regex": {"regex": ".+"}}
     if value.startswith("*"):
-        return {"suffix": value[1:]}
+        return {"safe_regex": {"regex": f"{prefix}.*{re.escape(value[1:])}"}} if prefix else {"suffix": value[1:]}
     if value.endswith("*"):
         return {"prefix": prefix + value[:-1]}
     return {"exact": prefix + value}
@@ -75,10 +75,19 @@ def _trust_domain(asked: Asked) -> Json:
     return _regex(f"spiffe://{re.escape(first)}[^/]*{re.escape(rest)}/.*")
 
 
+def _path(asked: Asked) -> Json:
+    value = asked.value
+    if "{*}" not in value and "{**}" not in value:
+        return {"url_path": {"path": _matcher(value)}}
+    template = value.replace("{**}", "**").replace("{*}", "*")
+    config = envoy.typed("path.match.uri_template.v3.UriTemplateMatchConfig", path_template=template)
+    return {"uri_template": {"name": "uri-template", "typed_config": config}}
+
+
 def _header(name: str, value: str, **fields: Any) -> Json:
     match = _matcher(value)
     exact = {"string_match": match if "safe_regex" in match else match | fields}
-    return {"header": {"name": name, **({"present_match": True} if value == "*" and not fields else exact)}}
+    return {"header": {"name": name, **({"present_match": True} if value == "*" else exact)}}
 
 
 def _port(asked: Asked) -> Json:
@@ -91,22 +100,25 @@ def _port(asked: Asked) -> Json:
 RULE, ID = "rule", "id"
 Make = Callable[[Asked], Json]
 # Where it belongs, whether it is for HTTP alone, and how one value of it is said. The lab verifies no tokens: no request
-# has an identity of its own.
+# has an identity of its own, and none of the filters that leave metadata exist.
+NOBODY: Json = {"not_id": {"any": True}}
 FIELDS: dict[str, tuple[str, bool, Make]] = {
     "operation.hosts": (RULE, True, lambda a: _header(":authority", a.value, ignore_case=True)),
     "operation.methods": (RULE, True, lambda a: _header(":method", a.value)),
-    "operation.paths": (RULE, True, lambda a: {"url_path": {"path": _matcher(a.value)}}),
+    "operation.paths": (RULE, True, _path),
     "destination.port": (RULE, False, _port),
     "destination.ip": (RULE, False, lambda a: {"destination_ip": _cidr(a)}),
     "connection.sni": (RULE, False, lambda a: {"requested_server_name": _matcher(a.value)}),
     "source.principal": (ID, False, lambda a: _named(_matcher(a.value, "spiffe://"))),
-    "source.requestPrincipals": (ID, True, lambda a: {"not_id": {"any": True}}),
+    "source.requestPrincipals": (ID, True, lambda a: NOBODY),
+    **dict.fromkeys((f"request.auth.{one}" for one in ("principal", "audiences", "presenter", "claims")), (ID, True, lambda a: NOBODY)),
     "source.serviceAccount": (ID, False, _service_account),
     "source.trustDomain": (ID, False, _trust_domain),
     "source.namespace": (ID, False, _namespace),
     "remote.ip": (ID, False, lambda a: {"remote_ip": _cidr(a)}),
     "source.ip": (ID, False, lambda a: {"direct_remote_ip": _cidr(a)}),
     "request.headers": (ID, True, lambda a: _header(a.name, a.value)),
+    "experimental": (RULE, False, lambda a: {"not_rule": {"any": True}}),
 }
 # The fields of `operation` and `source`, and what they are called above.
 OPERATION = {"hosts": "operation.hosts", "methods": "operation.methods", "paths": "operation.paths", "ports": "destination.port"}
@@ -170,6 +182,7 @@ def _rule(world: World, rule: Obj, home: str, allow: bool, tcp: bool) -> Json:
         said = [(called, "", entry.get(f), entry.get("not" + f[0].upper() + f[1:])) for f, called in fields.items()]
         for condition in when:
             key, _, argument = condition["key"].partition("[")
+            key = "experimental" if key.startswith("experimental.envoy.filters.") else key
             if key in FIELDS and FIELDS[key][0] == side:
                 said.append((key, argument.rstrip("]"), condition.get("values"), condition.get("notValues")))
             elif key not in FIELDS and allow:
@@ -204,9 +217,14 @@ def _any(world: World, called: str, values: list[str], home: str, name: str, all
 
 
 def _aliased(world: World, called: str, value: str) -> list[str]:
-    """Principals and trust domains of the mesh itself under each of its trust domain's aliases too."""
-    domains = world.trust_domains
+    """Principals and trust domains of the mesh itself under each of its trust domain's aliases too (pilot/pkg/security/trustdomain)."""
+    domains = [world.mesh["trustDomain"], *sorted(world.mesh.get("trustDomainAliases") or [])]
     domain, _, rest = value.partition("/")
-    if called == "source.principal" and value.count("/") == 4 and domain in (*domains, DOMAIN):
-        return [f"{d}/{rest}" for d in domains]
-    return domains if called == "source.trustDomain" and value in domains else [value]
+    if called == "source.trustDomain":
+        return domains if value in domains else [value]
+    if called != "source.principal" or value.count("/") != 4 or domain == "*":
+        return [value]
+    begins, ends = domain.removesuffix("*") if domain.endswith("*") else domain + "/", domain[1:] if domain.startswith("*") else "/"
+    if domain != DOMAIN and not any(f"{d}/".startswith(begins) or d.endswith(ends) for d in domains):
+        return [value]
+    return [value if d.endswith(ends) else f"{d}/{rest}" for d in domains]
