@@ -164,6 +164,7 @@ def running(directory, protocol, mode):
         proxy = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             rig.eventually(lambda: (directory / "admin").exists() and "LIVE" in rig.admin("/ready"))
+            rig.eventually(lambda: f"127.0.0.1:{rig.server}" in rig.admin("/listeners") and f"127.0.0.1:{rig.through}" in rig.admin("/listeners"))
             yield rig
         finally:
             proxy.terminate()
