@@ -79,7 +79,7 @@ class Supervisor:
         node = Node(store, network, runtime, plane, tokens, images.envoy(), names=names, rootless=self._rootless and not self._claim)
         api = Api(store, tokens=tokens, inject=lambda pod, namespace: istio.inject(pod, namespace, plane.world), log_source=node,
                   dial=_dialer(store, network))
-        controllers = Controllers(store, authority.root_pem, names, api_ca_pem=(self._folder / "ca.crt").read_text())
+        controllers = Controllers(store, authority.root_pem, api_ca_pem=(self._folder / "ca.crt").read_text())
         installed = istio.installation(mesh=mesh or None, values=settings.get("values"))
         for obj in [*map(_namespace, NAMESPACES), *installed, _kubernetes()]:
             store.create(PLURALS[obj["kind"]], _namespace(obj["metadata"]["name"]) if obj["kind"] == "Namespace" else obj)

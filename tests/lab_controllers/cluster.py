@@ -9,6 +9,7 @@ from typing import Any
 from meshtls.lab.api.store import Event, Store
 from meshtls.lab.controllers import Controllers
 from meshtls.lab.controllers.objects import text
+from meshtls.lab.node import register
 
 START = datetime.datetime(2030, 1, 1, 12, 0, 0, tzinfo=datetime.UTC)
 
@@ -57,8 +58,10 @@ class Cluster:
         self._numbers = 0
         self._loop = asyncio.new_event_loop()
         self.store.admitter = self._admit
-        self.controllers = Controllers(self.store, "MESH ROOT", nodes, api_ca_pem="API ROOT", clock=self.clock)
+        self.controllers = Controllers(self.store, "MESH ROOT", api_ca_pem="API ROOT", clock=self.clock)
         self.store.subscribe(self._kubelet)
+        for name in nodes:
+            self.store.create("nodes", register.node(name, "10.0.0.1", self.store.now()))
         self._loop.run_until_complete(self.controllers.start())
         self.namespace("shop")
 

@@ -13,6 +13,7 @@ import pytest
 
 from meshtls.lab.api.store import Event, Store
 from meshtls.lab.controllers import Controllers
+from meshtls.lab.node import register
 from tests.lone_api import standalone
 
 DEPLOYMENT = """
@@ -83,6 +84,7 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
     def prepare(store: Store) -> None:
         controllers = Controllers(store, "MESH ROOT")
         store.subscribe(kubelet(store))
+        store.create("nodes", register.node("lab-1", "10.0.0.1", store.now()))
         held.append(asyncio.ensure_future(controllers.start()))
 
     with standalone(caretaking=False, prepare=prepare) as api:

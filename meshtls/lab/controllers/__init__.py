@@ -14,8 +14,6 @@ Laws:
      straight to the store.
 """
 
-from collections.abc import Sequence
-
 from meshtls.lab.api.store import Event, Store
 from meshtls.lab.controllers.controller import Controller, Hands
 from meshtls.lab.controllers.cronjob import CronJobs
@@ -49,16 +47,8 @@ class Controllers:
     """All controllers of one store. `root_ca_pem` is the mesh's root, `api_ca_pem` the API server's (the same if not
     given)."""
 
-    def __init__(
-        self,
-        store: Store,
-        root_ca_pem: str,
-        nodes: Sequence[str] = ("lab-1",),
-        *,
-        api_ca_pem: str = "",
-        clock: Clock | None = None,
-    ) -> None:
-        self._store, self._nodes = store, tuple(nodes)
+    def __init__(self, store: Store, root_ca_pem: str, *, api_ca_pem: str = "", clock: Clock | None = None) -> None:
+        self._store = store
         hands = Hands(store, clock or Clock())
         self._owners = hands.owners
         namespaces = Namespaces(hands, root_ca_pem, api_ca_pem or root_ca_pem)
@@ -74,9 +64,6 @@ class Controllers:
         self._unsubscribe = store.subscribe(self._hear)
         for event in there:
             self._hear(event)
-        for name in self._nodes:
-            if store.get("nodes", "", name) is None:
-                store.create("nodes", _node(name, store.now()))
 
     async def stop(self) -> None:
         """Hear nothing more; end timers and running work."""
@@ -89,22 +76,3 @@ class Controllers:
             if not one.watches or event.resource in one.watches:
                 for key in one.keys(event):
                     self._queue.add((one.name, *key))
-
-
-def _node(name: str, now: str) -> dict[str, object]:
-    labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
-    ready = {
-        "type": "Ready",
-        "status": "True",
-        "reason": "KubeletReady",
-        "message": "the lab runs pods",
-        "lastHeartbeatTime": now,
-        "lastTransitionTime": now,
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {"name": name, "labels": labels},
-        "spec": {},
-        "status": {"conditions": [ready]},
-    }

@@ -2,7 +2,7 @@
 
     world linux runner rootfs runtime                          namespaces and processes
     network netlink nft rules dns loopback shim                packets, and names
-    node pod container status environment images logs          what a kubelet does
+    node pod container status environment images logs register what a kubelet does
     probes health http1 agent                                  what is asked of pods, and pilot-agent
     plane xds ads ca                                           what istiod does
 """

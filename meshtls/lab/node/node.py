@@ -4,17 +4,13 @@ One Node plays every node of the lab: they differ in name and address only. All 
 in another network namespace is done by `network`, what must become a process by `runtime`.
 """
 import asyncio
-import datetime
-import os
-import platform
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from meshtls.lab.api.discovery import VERSION
 from meshtls.lab.api.identity import Tokens
 from meshtls.lab.api.store import Event, Store
 from meshtls.lab.controllers.recorder import Recorder
-from meshtls.lab.node import logs, nft, rules
+from meshtls.lab.node import logs, nft, register, rules
 from meshtls.lab.node.dns import SLICES
 from meshtls.lab.node.loopback import Loopback
 from meshtls.lab.node.network import Network
@@ -25,8 +21,7 @@ from meshtls.lab.node.runtime import Runtime, host_python
 Obj = dict[str, Any]
 POLICIES = "networkpolicies.networking.k8s.io"
 _SERVICES, _NETWORK_POLICIES = frozenset({"services", SLICES}), frozenset({POLICIES, "pods", "namespaces"})
-LEASES, LEASED_IN = "leases.coordination.k8s.io", "kube-node-lease"
-_SETTLE_S, _PODS, _RENEWAL_S = 0.03, 1000, 10
+_SETTLE_S = 0.03
 
 
 class Coalesced:
@@ -74,8 +69,11 @@ class Node:
         self._renewing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Take in what the store holds, and follow it."""
+        """Say which nodes there are; take in what the store holds, and follow it."""
         await self.network.serve(self.store)
+        for name, ip in zip(self._names, self.network.node_ips, strict=True):
+            node = self.store.create("nodes", register.node(name, ip, self.store.now()))
+            self.store.create(register.LEASES, register.lease(node))
         self._unsubscribe = self.store.subscribe(self._hear)
         for pod in self.store.list("pods"):
             self._hear(Event("ADDED", "pods", pod, None))
@@ -113,9 +111,6 @@ class Node:
     # events
 
     def _hear(self, event: Event) -> None:
-        if event.resource == "nodes" and event.type == "ADDED" and event.object["metadata"]["name"] in self._names:
-            self.store.mutate("nodes", "", event.object["metadata"]["name"], self._introduce)
-            self._lease(event.object)
         if event.resource in _SERVICES:
             self._services.ask()
         if event.resource == POLICIES or (event.resource in _NETWORK_POLICIES and self.store.list(POLICIES) and _moved(event)):
@@ -123,33 +118,11 @@ class Node:
         if event.resource == "pods":
             self._pod(event)
 
-    def _introduce(self, node: Obj) -> None:
-        """What a node says of itself: its addresses, and this machine, which every node of the lab shares."""
-        name = node["metadata"]["name"]
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024
-        room = {"cpu": str(os.cpu_count() or 1), "memory": f"{memory}Ki", "pods": str(_PODS)}
-        system, machine = platform.uname(), {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-        node["metadata"]["labels"]["kubernetes.io/arch"] = machine
-        node["status"] |= {
-            "addresses": [{"type": "InternalIP", "address": self.network.node_ips[self._names.index(name)]}, {"type": "Hostname", "address": name}],
-            "capacity": room, "allocatable": room,
-            "nodeInfo": {"kernelVersion": system.release, "osImage": "meshtls lab", "operatingSystem": "linux", "architecture": machine, "machineID": "",
-                         "systemUUID": "", "bootID": "", "containerRuntimeVersion": "lab://1", "kubeletVersion": VERSION["gitVersion"], "kubeProxyVersion": ""}}
-
-    def _lease(self, node: Obj) -> None:
-        """What a node renews for as long as it lives."""
-        name = node["metadata"]["name"]
-        owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": node["metadata"]["uid"]}
-        spec = {"holderIdentity": name, "leaseDurationSeconds": 4 * _RENEWAL_S, "renewTime": _precisely()}
-        if self.store.get(LEASES, LEASED_IN, name) is None:
-            self.store.create(LEASES, {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec,
-                                       "metadata": {"name": name, "namespace": LEASED_IN, "ownerReferences": [owner]}})
-
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(_RENEWAL_S)
+            await asyncio.sleep(register.RENEWAL_S)
             for name in self._names:
-                self.store.mutate(LEASES, LEASED_IN, name, lambda lease: lease["spec"].update(renewTime=_precisely()))
+                self.store.mutate(register.LEASES, register.LEASED_IN, name, lambda lease: lease["spec"].update(renewTime=register.precisely()))
 
     def _pod(self, event: Event) -> None:
         pod, metadata = event.object, event.object["metadata"]
@@ -207,11 +180,6 @@ class Node:
         if runs:
             async for line in logs.read(runs[-2] if previous else runs[-1], **wish):
                 yield line
-
-
-def _precisely() -> str:
-    """The time as a MicroTime."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _moved(event: Event) -> bool:
