@@ -62,6 +62,7 @@ class Supervisor:
         settings = json.loads(self._wish.settings)
         now = datetime.datetime.now(datetime.UTC)
         mesh = settings.get("mesh", {})
+        installed = istio.installation(mesh=mesh or None, values=settings.get("values"))
         authority = Authority(now, mesh.get("trustDomain", "cluster.local"))
         certificate, key = self._certificates(authority, now)
 
@@ -80,7 +81,6 @@ class Supervisor:
         api = Api(store, tokens=tokens, inject=lambda pod, namespace: istio.inject(pod, namespace, plane.world), log_source=node,
                   dial=_dialer(store, network))
         controllers = Controllers(store, authority.root_pem, api_ca_pem=(self._folder / "ca.crt").read_text())
-        installed = istio.installation(mesh=mesh or None, values=settings.get("values"))
         for obj in [*map(_namespace, NAMESPACES), *installed, _kubernetes()]:
             store.create(PLURALS[obj["kind"]], _namespace(obj["metadata"]["name"]) if obj["kind"] == "Namespace" else obj)
         await node.start()

@@ -4,6 +4,7 @@ import pytest
 import scene
 from scene import container, namespace, pod, policy, service, told, until
 
+from meshtls.errors import LabError
 from meshtls.lab import Lab
 
 pytestmark = pytest.mark.lab
@@ -44,3 +45,9 @@ def test_the_meshs_trust_domain_its_aliases_and_its_root_namespace_count() -> No
 
         client.delete("PeerAuthentication", "default", "settings")
         until(lambda: told(client, "bare", "outside", tail=2)[-1]["got"] == 403)
+
+
+@pytest.mark.parametrize("mesh", [{"trustDomain": 5}, {"defaultConfig": {"drainDuration": "soon"}}, {"trustDomainAliases": "old.example"}], ids=str)
+def test_a_lab_whose_mesh_configuration_is_none_does_not_come_up_and_says_why(mesh: dict[str, object]) -> None:
+    with pytest.raises(LabError, match="ConfigMap istio-system/istio, key mesh: "), Lab(mesh=mesh):
+        pass

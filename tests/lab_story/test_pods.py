@@ -229,6 +229,18 @@ def test_an_application_that_is_held_until_its_proxy_runs_makes_its_first_call_t
     assert [one["name"] for one in client.get("Pod", "held", "mesh")["spec"]["containers"]] == ["istio-proxy", "app"]
 
 
+def test_a_pod_that_ends_is_not_started_again_by_its_liveness_probe(lab: Lab, client: Client) -> None:
+    program = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: open('/tmp/going', 'w'))\nprint('up', flush=True)\nwhile True: signal.pause()"
+    alive = {"exec": {"command": ["python3", "-c", "import os; raise SystemExit(os.path.exists('/tmp/going'))"]}, "periodSeconds": 1, "failureThreshold": 1}
+    lab.apply(pod("slowly", "bare", container(program, livenessProbe=alive), terminationGracePeriodSeconds=4))
+    until(lambda: "up" in lines(client, "bare", "slowly"))
+    client.delete("Pod", "slowly", "bare")
+    until(lambda: "slowly" not in [one["metadata"]["name"] for one in client.list("Pod", "bare")])
+
+    messages = [one["message"] for one in client.list("Event", "bare") if one["involvedObject"].get("name") == "slowly" and one["reason"] == "Killing"]
+    assert messages == ["Stopping container app"]
+
+
 def test_a_pods_generation_counts_what_was_wished_of_it_and_not_where_it_runs(lab: Lab, client: Client) -> None:
     lab.apply(pod("counted", "bare", container(STAY)))
     running = until(lambda: (one := client.get("Pod", "counted", "bare"))["status"].get("phase") == "Running" and one)

@@ -250,6 +250,8 @@ class Container(Record):
             with contextlib.suppress(TimeoutError):  # asking a proxy that has no listeners yet tells nothing
                 await asyncio.wait_for(worker.proxy.listening.wait(), _LISTENING_S)
         async for success, message in probes.watch(probe, lambda: probes.attempt(probe, self.spec, ip, self.execute, source)):
+            if worker.ending and kind != "readinessProbe":
+                return  # a pod that goes is not started again
             if not success:
                 self.event("Warning", "Unhealthy", f"{label} probe {message}")
             if kind == "readinessProbe":
