@@ -21,6 +21,7 @@ from meshtls.policy.client import MTLS, NONE, PLAINTEXT, Client, Sent
 from meshtls.policy.dataplane import AMBIENT, BARE, GATEWAY, PROXYLESS, takes_outbound
 from meshtls.policy.engine import Engine, Face
 from meshtls.policy.outbound import Cluster, Outbound, Path
+from meshtls.policy.routes import consumers
 from meshtls.policy.scope import Scope
 from meshtls.policy.server import BREAKS, UNKNOWN, WORKS, Servers
 from meshtls.policy.service import ALIAS, HTTP, PASSTHROUGH, Endpoint, Host, Port, answering
@@ -128,8 +129,7 @@ class Calls:
             for vs in control.virtual:
                 named |= vs.export_to
                 named |= {m.source_namespace for layer in (vs.http, vs.tcp, vs.tls) for r in layer for m in r.match}
-                if vs.gateway_semantics:
-                    named.add(vs.namespace)
+            named |= consumers(control.virtual, control.registry)
             named |= {h.namespace for h in control.registry.hosts if not h.kubernetes or not control.registry.is_public(h)}
             # elsewhere, policies reach every client together with the services there
             named |= control.authn.namespaces - {h.namespace for h in control.registry.public}
@@ -283,7 +283,7 @@ class Calls:
         if found is None:
             found = self._declared[id(pod)] = {}
             registry = self.servers.of(pod).control.registry
-            for _, port, target in registry.serving(pod):
+            for _, port, target in registry.serving(pod, machines_too=False):
                 found.setdefault(target, port.protocol)
         return found
 

@@ -6,14 +6,14 @@
 3. Services of one host and namespace share their endpoints where TLS is inferred from them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
 from meshtls.model.config import MeshConfig
 from meshtls.model.mesh import Mesh, by_namespace, pod_addresses
-from meshtls.model.objects import Pod, Service, ServiceEntry, WorkloadEntrySpec
+from meshtls.model.objects import Pod, Service, ServiceEntry, ServicePort, WorkloadEntry, WorkloadEntrySpec
 from meshtls.policy.select import subset
-from meshtls.policy.service import DNS, EDS, TLS_MODE, Endpoint, Host, Port, host_of, hosts_of, target_port, tls_mode
+from meshtls.policy.service import DNS, EDS, TLS_MODE, UDP, Endpoint, Host, Port, host_of, hosts_of, target_port, tls_mode
 
 
 class Registry:
@@ -144,13 +144,11 @@ class Registry:
         if not host.selector or host.resolution != EDS:
             return
         for machine in self.mesh.workload_entries:
-            labels = {**machine.spec.labels, **machine.metadata.labels}
+            labels = labels_of(machine)
             if machine.namespace != host.namespace or not subset(host.selector, labels):
                 continue
             for declared in service.spec.ports:
-                target = declared.target_port or declared.port
-                name = target if isinstance(target, str) else declared.name
-                number = machine.spec.ports.get(name) or (target if isinstance(target, int) else None)
+                number = _machine_port(machine, declared)
                 if number is not None:
                     by_port[declared.port].append(self._of_workload(machine.spec, labels, number, "", host))
 
@@ -164,10 +162,7 @@ class Registry:
                 for pod in self._selected(host):
                     found[port.number].append(_endpoint(pod, fallback, port.name))
                 for other in self.mesh.workload_entries:
-                    if other.namespace == host.namespace and subset(
-                        host.selector, {**other.spec.labels, **other.metadata.labels}
-                    ):
-                        labels = {**other.spec.labels, **other.metadata.labels}
+                    if other.namespace == host.namespace and subset(host.selector, labels := labels_of(other)):
                         found[port.number].append(self._of_workload(other.spec, labels, fallback, port.name, host))
             elif not entry.spec.endpoints and host.resolution == DNS:
                 found[port.number].append(
@@ -239,16 +234,39 @@ class Registry:
                         found.setdefault(e.address, []).append((host, port, e.port))
         return found
 
-    def serving(self, pod: Pod) -> list[tuple[Host, Port, int]]:
+    @cached_property
+    def _machines_at(self) -> dict[str, list[WorkloadEntry]]:
+        """Address -> the WorkloadEntries that have it, by namespace and name."""
+        found: dict[str, list[WorkloadEntry]] = {}
+        for machine in sorted(self.mesh.workload_entries, key=lambda m: (m.namespace, m.name)):
+            found.setdefault(machine.spec.address, []).append(machine)
+        return found
+
+    def _of_machine(self, machine: WorkloadEntry) -> Iterator[tuple[Host, Port, int]]:
+        """What Services with a cluster IP say is served at a WorkloadEntry (serviceTargetsFromWorkloadInstance)."""
+        for service in self.mesh.services_in.get(machine.namespace, ()):
+            host = self.by_name[f"{service.name}.{service.namespace}.svc.cluster.local"][service.namespace]
+            if host.resolution == EDS and service.spec.selector and subset(service.spec.selector, labels_of(machine)):
+                for declared, port in zip(service.spec.ports, host.ports, strict=True):
+                    number = _machine_port(machine, declared)
+                    if number is not None and port.protocol != UDP:
+                        yield host, port, number
+
+    def serving(self, pod: Pod, machines_too: bool = True) -> list[tuple[Host, Port, int]]:
         """(service, its port, target port) of every service that makes a pod listen, in the order in which the first wins.
 
-        Services select it; only where none does do EndpointSlices count (Controller.GetProxyServiceTargets). ServiceEntries of its
-        namespace that select it or write its address count beside them.
+        Services select it; only where none does do EndpointSlices count (Controller.GetProxyServiceTargets). Where a WorkloadEntry
+        has its address, the Services that select that one count instead. ServiceEntries of its namespace that select it
+        or such an entry, or write its address, count beside them. Without `machines_too` no WorkloadEntry counts: what the pod speaks.
         """
         found: list[tuple[Host, Port, int]] = []
-        selected = False
         namespace, labels = pod.metadata.namespace, pod.metadata.labels
-        for item in labels.items():
+        machines = self._machines_at.get(next(iter(pod_addresses(pod)), ""), ()) if machines_too else ()
+        machine = next((m for m in machines if m.namespace == namespace), next(iter(machines), None))
+        selected = machine is not None
+        if machine is not None:
+            found.extend(self._of_machine(machine))
+        for item in labels.items() if machine is None else ():
             for service, host in self._selecting.get((namespace, *item), ()):
                 if not subset(service.spec.selector, labels):
                     continue
@@ -266,15 +284,29 @@ class Registry:
                     found.extend((host, known, e.port) for e in endpoints if e.address in addresses and known)
         for entry in self._entries_in.get(namespace, ()):
             assert entry.spec.workload_selector is not None
-            if subset(entry.spec.workload_selector.labels, labels):
+            wanted = entry.spec.workload_selector.labels
+            own: list[dict[str, int]] = [{}] if subset(wanted, labels) else []
+            own += [m.spec.ports for m in machines if m.namespace == namespace and subset(wanted, labels_of(m))]
+            for numbers in own:
                 for host in hosts_of(entry):
                     for declared_, port in zip(entry.spec.ports, host.ports, strict=True):
-                        found.append((host, port, declared_.target_port or declared_.number))
+                        found.append((host, port, numbers.get(port.name) or declared_.target_port or declared_.number))
         for address in pod_addresses(pod) if self._written_at else ():
             found.extend(t for t in self._written_at.get(address, ()) if t[0].namespace == namespace)
         if len(found) > 1:
             found.sort(key=lambda item: (item[0].created, item[0].hostname))
         return found
+
+
+def labels_of(machine: WorkloadEntry) -> dict[str, str]:
+    return {**machine.spec.labels, **machine.metadata.labels}
+
+
+def _machine_port(machine: WorkloadEntry, port: ServicePort) -> int | None:
+    """The port of a WorkloadEntry behind a Service's port."""
+    target = port.target_port or port.port
+    name = target if isinstance(target, str) else port.name
+    return machine.spec.ports.get(name) or (target if isinstance(target, int) else None)
 
 
 def _is_ready(pod: Pod) -> bool:

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from meshtls.model.objects import HttpMatch, HttpRoute, L4Match, L4Route, RouteDestination, StringMatch, VirtualService
-from meshtls.policy.select import age, fqdn, subset
+from meshtls.policy.registry import Registry
+from meshtls.policy.select import age, fqdn, is_wild, subset
 
 
 class Target(msgspec.Struct, frozen=True, gc=False):
@@ -210,6 +211,27 @@ def applies_l4(match: L4Match, port: int, labels: Mapping[str, str], namespace: 
         and match.port in (0, port)
         and match.source_namespace in ("", namespace)
     )
+
+
+def consumers(virtual: Iterable[Virtual], registry: Registry) -> set[str]:
+    """The namespaces whose clients see Gateway API routes otherwise than everybody: theirs come first there.
+
+    Not so where all that speaks of the host are such routes in the host's own namespace.
+    """
+    speaking: dict[str, set[str]] = {}
+    wild: set[str] = set()
+    derived = []
+    for vs in virtual:
+        if vs.gateway_semantics:
+            derived.append(vs)
+        for host in vs.hosts:
+            (wild if is_wild(host) else speaking.setdefault(host, set())).add(vs.namespace if vs.gateway_semantics else "")
+    return {
+        vs.namespace
+        for vs in derived
+        for host in vs.hosts
+        if wild or speaking.get(host) != {vs.namespace} or set(registry.by_name.get(host, ())) != {vs.namespace}
+    }
 
 
 def _says(want: StringMatch | None, value: str) -> bool:
