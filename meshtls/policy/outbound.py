@@ -9,7 +9,7 @@
 (buildSidecarOutboundListeners in pilot/pkg/networking/core/listener.go; tls.go; httproute.go.)
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -78,6 +78,7 @@ class Outbound:
     def __init__(self, scope: Scope, labels: Mapping[str, str]) -> None:
         self.scope, self.labels = scope, labels
         self._entries: dict[tuple[str, int], _Entry] = {}
+        self._speakers: dict[int, tuple[dict[str, list[int]], list[int]]] = {}
         self._on_port: dict[tuple[int, int], dict[str, tuple[Host, Port]]] = {}
         for listener in scope.listeners:
             if listener.port is not None:
@@ -146,7 +147,7 @@ class Outbound:
     def _tcp(
         self, listener: Listener, host: Host, port: Port, bind: str, cidrs: tuple[str, ...]
     ) -> list[Chain]:
-        own = [vs for vs in listener.virtual if any(host_overlaps(h, host.hostname) for h in vs.hosts)]
+        own = [vs for vs in self._speaking(listener, host.hostname) if any(host_overlaps(h, host.hostname) for h in vs.hosts)]
         number = host.ports[0].number if len(host.ports) == 1 else port.number
         default = (Cluster(host.hostname, "", number),)
         if port.protocol in TLS:
@@ -243,7 +244,7 @@ class Outbound:
             host = next((name for name, (service, _) in offered.items() if service.address == host), host)
         claimed: set[str] = set()
         wildcard: tuple[str, Virtual] | None = None
-        for vs in listener.virtual:
+        for vs in self._speaking(listener, host):
             some, route = first_route(vs, host, port, self.labels, self.scope.namespace)
             if not some:
                 continue
@@ -275,6 +276,24 @@ class Outbound:
         if only:
             return Path(because=(Because("", "", f"no route for {host} on port {port}"),))
         return self._unknown(f"no service answers to {host} on port {port}")
+
+    def _speaking(self, listener: Listener, host: str) -> Iterable[Virtual]:
+        """The VirtualServices that may speak of a host, in their order: those that name it, and those with wildcards."""
+        if is_wild(host):
+            return listener.virtual
+        found = self._speakers.get(id(listener))
+        if found is None:
+            exact: dict[str, list[int]] = {}
+            wild: list[int] = []
+            for number, vs in enumerate(listener.virtual):
+                names = {name.lower() for name in vs.hosts}
+                if any(map(is_wild, names)):
+                    wild.append(number)
+                else:
+                    for name in names:
+                        exact.setdefault(name, []).append(number)
+            found = self._speakers[id(listener)] = (exact, wild)
+        return (listener.virtual[number] for number in sorted((*found[0].get(host.lower(), ()), *found[1])))
 
     def _offered(self, listener: Listener, port: int) -> dict[str, tuple[Host, Port]]:
         """host name -> (service, its port) of the services that a listener has on a port; of several the last."""
