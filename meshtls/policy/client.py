@@ -116,7 +116,7 @@ class Client:
         part = rule.subsets.get(cluster.subset) if rule and cluster.subset else None
         if cluster.subset and part is None:
             return Sent(missing=f"no DestinationRule that the client uses has a subset {cluster.subset} of {cluster.host}")
-        endpoints = self.registry.endpoints(host).get(cluster.port, ())
+        endpoints = self.registry.balanced(host, cluster.port)
         if host.resolution == DNS and not endpoints:
             return Sent(missing=f"{host.ref} has no endpoints")
 

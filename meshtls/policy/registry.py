@@ -83,6 +83,19 @@ class Registry:
             found = tuple(shared.values()) or found
         return found if len(alike) > 1 else self.endpoints(host).get(number, ())
 
+    def balanced(self, host: Host, number: int) -> tuple[Endpoint, ...]:
+        """What traffic to a port is spread over: the endpoints of all Services and ServiceEntries of one host and namespace, by the
+        name of the port (endpoint_builder.go)."""
+        alike, port = self._alike.get((host.hostname, host.namespace), ()), host.port(number)
+        if len(alike) < 2 or port is None:
+            return self.endpoints(host).get(number, ())
+        shared: dict[int, Endpoint] = {}
+        for other in (host, *alike):
+            for each in other.ports:
+                if each.name == port.name:
+                    shared.update((id(e), e) for e in self.endpoints(other).get(each.number, ()))
+        return tuple(shared.values())
+
     @cached_property
     def _alike(self) -> dict[tuple[str, str], list[Host]]:
         found: dict[tuple[str, str], list[Host]] = {}

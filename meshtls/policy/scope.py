@@ -102,6 +102,8 @@ class Scope:
     def _hosts(self, by_namespace: dict[str, _Hosts], port: int | None) -> tuple[Host, ...]:
         anywhere = by_namespace.get("*")
         visible = self.registry.visible(self.namespace)
+        if anywhere is None and not any(hosts.wild for hosts in by_namespace.values()):
+            visible = self._looked_up(by_namespace)
         if set(by_namespace) == {"*"} and port is None and anywhere and "*" in anywhere.wild and not anywhere.excluded:
             imported = list(visible)
         else:
@@ -129,6 +131,12 @@ class Scope:
         if not mixed:
             return tuple(imported)
         return tuple(h for h in imported if chosen[h.hostname].namespace == h.namespace)
+
+    def _looked_up(self, by_namespace: dict[str, _Hosts]) -> tuple[Host, ...]:
+        """The services of hosts that are all written out: one for each, a ServiceEntry beside a Service is not seen (servicesForExactHosts)."""
+        named = (self.registry.by_name.get(name, {}).get(namespace) for namespace, hosts in by_namespace.items() for name in hosts.exact)
+        seen = {id(host): host for host in named if host is not None and self.registry.is_visible(host, self.namespace)}
+        return tuple(sorted(seen.values(), key=lambda h: (h.created, h.name, h.namespace)))
 
     def _select_virtual(self, by_namespace: dict[str, _Hosts]) -> tuple[Virtual, ...]:
         anywhere = by_namespace.get("*")
