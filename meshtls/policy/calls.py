@@ -213,7 +213,7 @@ class Calls:
     def endpoints(self, where: Where) -> tuple[Endpoint, ...]:
         """Where a call to a Service's port may end, if no route leads it elsewhere."""
         host, number = where.host, where.port.number
-        endpoints = answering(self.engine.cluster.endpoints(host).get(number, ()))
+        endpoints = answering(self.engine.cluster.endpoints(host, machines=False).get(number, ()))
         if host.resolution != PASSTHROUGH:
             return endpoints
         # a headless service's name leads to its pods, its port is called there as it is

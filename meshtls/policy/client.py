@@ -117,7 +117,7 @@ class Client:
         if cluster.subset and part is None:
             return Sent(missing=f"no DestinationRule that the client uses has a subset {cluster.subset} of {cluster.host}")
         endpoints = self.registry.balanced(host, cluster.port)
-        if host.resolution == DNS and not endpoints:
+        if host.resolution in DNS and not endpoints:
             return Sent(missing=f"{host.ref} has no endpoints")
 
         top = _for_port(rule.policy if rule else None, cluster.port, "spec.trafficPolicy")

@@ -41,7 +41,7 @@ class Registry:
                     private.setdefault(namespace, []).append(host)
         self.public = tuple(public)
         self.private = {namespace: tuple(found) for namespace, found in private.items()}
-        self._endpoints: dict[tuple[str, str], dict[int, tuple[Endpoint, ...]]] = {}
+        self._endpoints: dict[tuple[str, str, bool], dict[int, tuple[Endpoint, ...]]] = {}
 
     def visible(self, namespace: str) -> tuple[Host, ...]:
         """The services exported to a namespace (servicesExportedToNamespace)."""
@@ -57,12 +57,15 @@ class Registry:
             return False
         return "*" in seen_by or namespace in seen_by or ("." in seen_by and host.namespace == namespace)
 
-    def endpoints(self, host: Host) -> dict[int, tuple[Endpoint, ...]]:
-        """Service port -> endpoints, those that are not ready or terminating included."""
-        key = (host.hostname, host.ref)
+    def endpoints(self, host: Host, machines: bool = True) -> dict[int, tuple[Endpoint, ...]]:
+        """Service port -> endpoints, those that are not ready or terminating included.
+
+        Without `machines` those that the cluster itself balances a Service to: it knows no WorkloadEntries.
+        """
+        key = (host.hostname, host.ref, machines)
         found = self._endpoints.get(key)
         if found is None:
-            found = self._endpoints[key] = self._of_service(host) if host.kubernetes else self._of_entry(host)
+            found = self._endpoints[key] = self._of_service(host, machines) if host.kubernetes else self._of_entry(host)
         return found
 
     def instances(self, host: Host, number: int) -> tuple[Endpoint, ...]:
@@ -71,21 +74,23 @@ class Registry:
         Services of one host and namespace share their endpoints, Services by port name and ServiceEntries by number; the
         youngest that has the port decides.
         """
-        alike = [h for h in self._alike.get((host.hostname, host.namespace), ()) if h.port(number)]
+        alike = self._alike.get((host.hostname, host.namespace), [])
+        if len(alike) < 2:
+            return self.endpoints(host).get(number, ())
         found: tuple[Endpoint, ...] = ()
-        for one in alike if len(alike) > 1 else ():
+        for one in alike:
             port = one.port(number)
             shared: dict[int, Endpoint] = {}
-            for other in self._alike[host.hostname, host.namespace]:
+            for other in alike if port is not None else ():
                 for each in other.ports:
                     if port is not None and (each.name == port.name if other.kubernetes else each.number == number):
                         shared.update((id(e), e) for e in self.endpoints(other).get(each.number, ()))
             found = tuple(shared.values()) or found
-        return found if len(alike) > 1 else self.endpoints(host).get(number, ())
+        return found
 
     def balanced(self, host: Host, number: int) -> tuple[Endpoint, ...]:
         """What traffic to a port is spread over: the endpoints of all Services and ServiceEntries of one host and namespace, by the
-        name of the port (endpoint_builder.go)."""
+        name of the port; names that only DNS knows stay with their ServiceEntry (endpoint_builder.go)."""
         alike, port = self._alike.get((host.hostname, host.namespace), ()), host.port(number)
         if len(alike) < 2 or port is None:
             return self.endpoints(host).get(number, ())
@@ -93,7 +98,8 @@ class Registry:
         for other in (host, *alike):
             for each in other.ports:
                 if each.name == port.name:
-                    shared.update((id(e), e) for e in self.endpoints(other).get(each.number, ()))
+                    found = self.endpoints(other).get(each.number, ())
+                    shared.update((id(e), e) for e in found if other.resolution not in DNS or host.resolution in DNS or e.pod)
         return tuple(shared.values())
 
     @cached_property
@@ -103,7 +109,7 @@ class Registry:
             found.setdefault((host.hostname, host.namespace), []).append(host)
         return found
 
-    def _of_service(self, host: Host) -> dict[int, tuple[Endpoint, ...]]:
+    def _of_service(self, host: Host, machines: bool) -> dict[int, tuple[Endpoint, ...]]:
         service = self.mesh.services_by_name.get((host.namespace, host.name))
         if service is None:
             return {}
@@ -115,7 +121,7 @@ class Registry:
                     number = target_port(pod, declared)
                     if number is not None:
                         by_port[declared.port].append(_endpoint(pod, number, declared.name))
-            self._machines_of(service, host, by_port)
+            self._machines_of(service, host if machines else None, by_port)
             return {number: tuple(found) for number, found in by_port.items()}
         numbers = {p.name: p.port for p in service.spec.ports}
         seen: set[tuple[str, str]] = set()
@@ -149,12 +155,12 @@ class Registry:
                                 tls_mode(labels), real, going, state.ready is not False,
                             )
                         )  # fmt: skip
-        self._machines_of(service, host, by_port)
+        self._machines_of(service, host if machines else None, by_port)
         return {number: tuple(found) for number, found in by_port.items()}
 
-    def _machines_of(self, service: Service, host: Host, by_port: dict[int, list[Endpoint]]) -> None:
+    def _machines_of(self, service: Service, host: Host | None, by_port: dict[int, list[Endpoint]]) -> None:
         """Adds the WorkloadEntries that a Service with a cluster IP selects (serviceInstancesFromWorkloadInstances)."""
-        if not host.selector or host.resolution != EDS:
+        if host is None or not host.selector or host.resolution != EDS:
             return
         for machine in self.mesh.workload_entries:
             labels = labels_of(machine)
@@ -177,7 +183,7 @@ class Registry:
                 for other in self.mesh.workload_entries:
                     if other.namespace == host.namespace and subset(host.selector, labels := labels_of(other)):
                         found[port.number].append(self._of_workload(other.spec, labels, fallback, port.name, host))
-            elif not entry.spec.endpoints and host.resolution == DNS:
+            elif not entry.spec.endpoints and host.resolution in DNS:
                 found[port.number].append(
                     Endpoint(host.hostname, fallback, port.name, {}, host.namespace, "disabled", None)
                 )

@@ -25,8 +25,9 @@ _BY_NAME = {
 _TCP_BY_PORT = frozenset({25, 53, 3306, 27017})
 _APP_PROTOCOLS = {"kubernetes.io/h2c": "HTTP2", "kubernetes.io/ws": "HTTP", "kubernetes.io/wss": "HTTPS"}
 
-EDS, PASSTHROUGH, DNS, DYNAMIC_DNS, ALIAS = "EDS", "PASSTHROUGH", "DNS", "DYNAMIC_DNS", "ALIAS"
-_RESOLUTION = {"NONE": PASSTHROUGH, "STATIC": EDS, "DNS": DNS, "DNS_ROUND_ROBIN": DNS, "DYNAMIC_DNS": DYNAMIC_DNS}
+EDS, PASSTHROUGH, DYNAMIC_DNS, ALIAS = "EDS", "PASSTHROUGH", "DYNAMIC_DNS", "ALIAS"
+DNS = frozenset({"DNS", "DNS_ROUND_ROBIN"})
+_RESOLUTION = {"NONE": PASSTHROUGH, "STATIC": EDS, "DYNAMIC_DNS": DYNAMIC_DNS, **{each: each for each in DNS}}
 
 
 class Port(msgspec.Struct, frozen=True, gc=False):
