@@ -328,7 +328,10 @@ class Calls:
             if not offers and endpoints:
                 says = f"subset {cluster.subset} selects no endpoint" if cluster.subset else f"{cluster.host} has no endpoint"
                 return Outcome(NONE, BREAKS, (*path.because, Because("", "", f"{says}: the client's own proxy answers 503")))
-        return self._fold(offers, http, (*path.because, *sent.because), host)
+        found = self._fold(offers, http, (*path.because, *sent.because), host)
+        if sent.doubt and found.verdict == WORKS:
+            return Outcome(found.sends, UNKNOWN, (*found.because, Because("", "", sent.doubt)))
+        return found
 
     def _proxyless(self, kind: Kind, host: Host, endpoints: tuple[Endpoint, ...], http: bool) -> Outcome:
         control = self.engine.control(kind.face.plane.revision)

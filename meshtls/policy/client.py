@@ -40,7 +40,7 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
 class Sent(msgspec.Struct, frozen=True, gc=False):
     """What a cluster sends. `dialled`: all of it goes to the address that was called, and is `sends`.
 
-    `missing` says why there is no such cluster, "" where there is one.
+    `missing` says why there is no such cluster, "" where there is one; `doubt` why it may have no endpoints all the same.
     """
 
     offers: tuple[Offer, ...] = ()
@@ -48,6 +48,7 @@ class Sent(msgspec.Struct, frozen=True, gc=False):
     dialled: bool = False
     sends: str = ""
     missing: str = ""
+    doubt: str = ""
 
 
 class _Policy(msgspec.Struct, frozen=True):
@@ -95,7 +96,12 @@ class Client:
     def send(self, cluster: Cluster) -> Sent:
         found = self._sent.get(cluster)
         if found is None:
-            found = self._sent[cluster] = self._decide(cluster)
+            found = self._decide(cluster)
+            host = self.scope.by_host.get(cluster.host)
+            if host is not None and host.kubernetes and "~" in host.export_to and not found.missing and not found.dialled:
+                says = f"{host.ref} is exported to nobody: whether istiod tells its endpoints to those whom a route leads there changes from start to start"
+                found = msgspec.structs.replace(found, doubt=says)
+            self._sent[cluster] = found
         return found
 
     @cached_property
