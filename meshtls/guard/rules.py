@@ -121,7 +121,7 @@ _POLICY = (
     ("stamps", _STAMPS),
     ("same", "request.operation == 'UPDATE' && has(object.spec) && has(oldObject.spec) && object.spec == oldObject.spec && "
              "variables.revision == variables.revision_before"),
-    ("going", "(namespaceObject != null && has(namespaceObject.metadata.deletionTimestamp)) || request.userInfo.username in "
+    ("going", "(namespaceObject != null && has(namespaceObject.metadata.deletionTimestamp)) || has(request.userInfo.username) && request.userInfo.username in "
               "['system:serviceaccount:kube-system:namespace-controller', 'system:kube-controller-manager']"),
 )  # fmt: skip
 _PEERS = (Resource("security.istio.io", "peerauthentications", "PeerAuthentication"),)
