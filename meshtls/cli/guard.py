@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from meshtls.cli import output
 from meshtls.cli.options import OUTPUTS, Options, shared
@@ -68,6 +69,40 @@ def admission(options: Options, sources: tuple[str, ...], engine: str, action: s
              *(f"left out, its time was over on {one.until[:10]}: {one.rule} of {one.subject} ({one.owner})" for one in ended),
              *(f"{each.namespace}: nothing in it is in the mesh, so pods are not judged" for each in kept if not each.planes and each.scope != "mesh"),
              f"for {ENGINES[engine].name}, needs {ENGINES[engine].needs}; action {action}", *ENGINES[engine].limits)  # fmt: skip
+
+
+@guard.command()
+@click.argument("before")
+@click.argument("after", required=False)
+@shared("cluster", "place", "output", "report", "timeout", "threshold")
+@click.option("--apply", "overlay", multiple=True, metavar="FILE", help="As if these manifests were applied to AFTER; without AFTER, to BEFORE.")
+def check(options: Options, before: str, after: str | None, overlay: tuple[str, ...]) -> None:
+    """What got weaker between two readings: modes, workloads in the mesh, calls by mTLS, guards.
+
+    BEFORE is a file that `meshtls dump` wrote, or any other source. AFTER is another one; without AFTER it is the cluster, or,
+    with --apply, BEFORE as the files would change it: so a pull request is checked without a cluster.
+    """
+    with output.session(options, kind="GuardReport", title="Guard") as draft:
+        from meshtls import sources
+        from meshtls.cli import meshes
+        from meshtls.guard.regression import regression
+
+        old = sources.load([before])
+        if after is None and overlay:
+            new = sources.over(old, overlay)
+        elif after is not None:
+            new = sources.load([after], overlay=overlay)
+        else:
+            new, _ = meshes.read(msgspec.structs.replace(options, all_namespaces=True, namespaces=()), ())
+        for name in options.namespaces:
+            if name not in old.namespace_names:
+                meshes.known(new, name)
+        wanted = frozenset(options.namespaces) or None
+        other = after or ("the cluster" if not overlay else f"itself as {', '.join(overlay)} would change it")
+        draft.facts.append(("compared", f"{before} with {other}"))
+        draft.checks += regression(old, new, datetime.date.today(), wanted, meshes.unread(old, new))
+        if said := meshes.notes(old, new):
+            draft.facts.append(("note", "; ".join(said)))
 
 
 def _say(*notes: str) -> None:

@@ -124,6 +124,13 @@ _ALL = (
     Kind("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", False),
     Kind("monitoring.coreos.com", "v1", "servicemonitors", "ServiceMonitor", True),
     Kind("monitoring.coreos.com", "v1", "podmonitors", "PodMonitor", True),
+    Kind("policies.kyverno.io", "v1", "validatingpolicies", "ValidatingPolicy", False),
+    Kind("constraints.gatekeeper.sh", "v1beta1", "meshtlsguardpolicies", "MeshtlsGuardPolicies", False),
+    Kind("constraints.gatekeeper.sh", "v1beta1", "meshtlsguardcalls", "MeshtlsGuardCalls", False),
+    Kind("constraints.gatekeeper.sh", "v1beta1", "meshtlsguardpods", "MeshtlsGuardPods", False),
+    Kind("constraints.gatekeeper.sh", "v1beta1", "meshtlsguardworkloads", "MeshtlsGuardWorkloads", False),
+    Kind("constraints.gatekeeper.sh", "v1beta1", "meshtlsguardcronjobs", "MeshtlsGuardCronjobs", False),
+    Kind("constraints.gatekeeper.sh", "v1beta1", "meshtlsguardlabels", "MeshtlsGuardLabels", False),
 )
 
 KINDS: dict[str, Kind] = {}

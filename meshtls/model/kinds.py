@@ -48,6 +48,15 @@ READ: tuple[tuple[str, str, type[o.Object]], ...] = (
     ("service_monitors", "monitoring.coreos.com", o.ServiceMonitor),
     ("pod_monitors", "monitoring.coreos.com", o.PodMonitor),
     ("nodes", "", o.Node),
+    ("admission_policies", "admissionregistration.k8s.io", o.ValidatingAdmissionPolicy),
+    ("admission_bindings", "admissionregistration.k8s.io", o.ValidatingAdmissionPolicyBinding),
+    ("kyverno_policies", "policies.kyverno.io", o.ValidatingPolicy),
+    ("guard_policies", "constraints.gatekeeper.sh", o.MeshtlsGuardPolicies),
+    ("guard_calls", "constraints.gatekeeper.sh", o.MeshtlsGuardCalls),
+    ("guard_pods", "constraints.gatekeeper.sh", o.MeshtlsGuardPods),
+    ("guard_workloads", "constraints.gatekeeper.sh", o.MeshtlsGuardWorkloads),
+    ("guard_cronjobs", "constraints.gatekeeper.sh", o.MeshtlsGuardCronjobs),
+    ("guard_labels", "constraints.gatekeeper.sh", o.MeshtlsGuardLabels),
 )
 
 # kinds that have no namespace
@@ -62,6 +71,15 @@ CLUSTER_SCOPED: frozenset[str] = frozenset(
         "IngressClass",
         "RuntimeClass",
         "Node",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+        "ValidatingPolicy",
+        "MeshtlsGuardPolicies",
+        "MeshtlsGuardCalls",
+        "MeshtlsGuardPods",
+        "MeshtlsGuardWorkloads",
+        "MeshtlsGuardCronjobs",
+        "MeshtlsGuardLabels",
     }
 )
 

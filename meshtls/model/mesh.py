@@ -78,6 +78,15 @@ class Mesh(msgspec.Struct, frozen=True, kw_only=True, dict=True, eq=False):
     service_monitors: tuple[o.ServiceMonitor, ...] = ()
     pod_monitors: tuple[o.PodMonitor, ...] = ()
     nodes: tuple[o.Node, ...] = ()
+    admission_policies: tuple[o.ValidatingAdmissionPolicy, ...] = ()
+    admission_bindings: tuple[o.ValidatingAdmissionPolicyBinding, ...] = ()
+    kyverno_policies: tuple[o.ValidatingPolicy, ...] = ()
+    guard_policies: tuple[o.MeshtlsGuardPolicies, ...] = ()
+    guard_calls: tuple[o.MeshtlsGuardCalls, ...] = ()
+    guard_pods: tuple[o.MeshtlsGuardPods, ...] = ()
+    guard_workloads: tuple[o.MeshtlsGuardWorkloads, ...] = ()
+    guard_cronjobs: tuple[o.MeshtlsGuardCronjobs, ...] = ()
+    guard_labels: tuple[o.MeshtlsGuardLabels, ...] = ()
 
     configs: dict[str, MeshConfig] = {}
     absent: dict[str, str] = {}

@@ -1115,3 +1115,56 @@ class ProxyConfig(Object, frozen=True):
 
 class Node(Object, frozen=True):
     """Only counted and named: whether a mesh runs on one node decides how far a node-local result reaches."""
+
+
+# --- admission policies: only what says whether a guard of ours stands, and what it does ---------------------------------
+
+
+class GuardSpec(Base, frozen=True):
+    """`policyName` is a binding's; actions are called `validationActions` but by Gatekeeper."""
+
+    policy_name: str = ""
+    validation_actions: tuple[str, ...] = ()
+    enforcement_action: str = ""
+
+
+class Guard(Object, frozen=True):
+    """Base of what can stand guard at admission."""
+
+    spec: GuardSpec = GuardSpec()
+
+
+class ValidatingAdmissionPolicy(Guard, frozen=True):
+    pass
+
+
+class ValidatingAdmissionPolicyBinding(Guard, frozen=True):
+    pass
+
+
+class ValidatingPolicy(Guard, frozen=True):
+    """Kyverno's."""
+
+
+class MeshtlsGuardPolicies(Guard, frozen=True):
+    """Gatekeeper's constraints have kinds of their own, one for each template."""
+
+
+class MeshtlsGuardCalls(Guard, frozen=True):
+    pass
+
+
+class MeshtlsGuardPods(Guard, frozen=True):
+    pass
+
+
+class MeshtlsGuardWorkloads(Guard, frozen=True):
+    pass
+
+
+class MeshtlsGuardCronjobs(Guard, frozen=True):
+    pass
+
+
+class MeshtlsGuardLabels(Guard, frozen=True):
+    pass

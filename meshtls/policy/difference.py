@@ -9,13 +9,17 @@ from meshtls.policy.server import WorkloadMode, modes
 
 
 class ModeChange(msgspec.Struct, frozen=True):
-    """One workload and port ("*": every port that nothing declares). `before` or `after` is "" where there is none."""
+    """One workload and port ("*": every port that nothing declares). `before` or `after` is "" where there is none.
+
+    `planes` are the data planes of the workload before and after, "" where it does not exist.
+    """
 
     workload: str
     port: str
     before: str
     after: str
     because: tuple[Because, ...]
+    planes: tuple[str, str] = ("", "")
 
 
 def mode_changes(before: Mesh, after: Mesh, namespaces: frozenset[str] | None = None) -> list[ModeChange]:
@@ -30,8 +34,17 @@ def mode_changes(before: Mesh, after: Mesh, namespaces: frozenset[str] | None = 
             a, b = _mode(was, port), _mode(now, port)
             if a != b:
                 whose = now or was
-                found.append(ModeChange(ref, port, a, b, whose.because if whose else ()))
+                planes = was.dataplane if was else "", now.dataplane if now else ""
+                found.append(ModeChange(ref, port, a, b, whose.because if whose else (), planes))
     return found
+
+
+def as_templates_say(mesh: Mesh) -> Mesh:
+    """The mesh once every workload has been rolled out anew: pods that a template makes are left to their template."""
+    templated = {(pod.namespace, pod.name) for w in mesh.workloads if w.template is not None for pod in w.pods}
+    if not templated:
+        return mesh
+    return msgspec.structs.replace(mesh, pods=tuple(pod for pod in mesh.pods if (pod.namespace, pod.name) not in templated))
 
 
 def _ref(mode: WorkloadMode) -> str:

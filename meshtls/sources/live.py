@@ -41,13 +41,18 @@ def key_of(cls: type, group: str) -> str:
 def documents(client: Any, namespaces: tuple[str, ...], absent: dict[str, str]) -> list[Document]:
     """Every object that is read, as documents; fills `absent`."""
     found: list[Document] = []
+    unknown: set[str] = set()  # groups that are not served at all: their other kinds are not asked for one by one
     for _, group, cls in READ:
         kind, key = kind_of(cls), key_of(cls, group)
         name = f"K8s{kind}" if cls is K8sGateway else kind
         try:
+            if group in unknown:
+                raise NotFound(NOT_SERVED)
             found.extend(_pages(client, key, None))
         except NotFound:
             absent[name] = NOT_SERVED
+            if group and group not in unknown and not _served(client, group):
+                unknown.add(group)
         except Forbidden as error:
             if _unknown(client, group):
                 absent[name] = NOT_SERVED

@@ -9,6 +9,7 @@ import yaml
 
 from meshtls.audit.catalogue import ENTRIES, least_sure
 from meshtls.audit.rules import RULES
+from meshtls.guard.regression import QUESTIONS
 from meshtls.report.accept import CODE, TITLE
 from tests.audit import cases
 
@@ -17,7 +18,7 @@ BEGIN, END = "<!-- generated: python -m tests.audit.pages -->", "<!-- end of wha
 
 def findings() -> str:
     """docs/findings.md: an entry for each code."""
-    lines = ["# Findings", "", "Every code of the audit. Codes are never reused. Severities: `critical` and `error` break traffic or lock you out, `warning`",
+    lines = ["# Findings", "", "Every code of the audit, and of `guard check` (MT8xx). Codes are never reused. Severities: `critical` and `error` break traffic or lock you out, `warning`",
              "breaks it where objects cannot say so for certain or leaves STRICT unenforced, `info` is good to know.", "", BEGIN, ""]
     bad = {code: case for code, name, case in cases.everything() if name == "bad"}
     for rule in RULES:
@@ -25,6 +26,9 @@ def findings() -> str:
         lines += [f'<a id="{rule.code.lower()}"></a>', f"## {rule.code}: {rule.title}", "",
                   f"{rule.severity}, {least_sure(rule.catalogue, rule.confidence)}; catalogue {', '.join(rule.catalogue)}; looks at {', '.join(rule.about)}", "", module, "",
                   "Found in, for example:", "", "```yaml", *_example(bad[rule.code]), "```", ""]
+    for question in QUESTIONS:
+        lines += [f'<a id="{question.code.lower()}"></a>', f"## {question.code}: {question.title}", "",
+                  f"{question.severity}, source; catalogue {', '.join(question.catalogue)}; found by `meshtls guard check`", "", question.says, ""]
     lines += [f'<a id="{CODE.lower()}"></a>', f"## {CODE}: {TITLE}", "", "warning", "",
               "An accepted finding carries its owner, its reason and the day on which the acceptance ends; see report.md.", "", END]
     return "\n".join(lines) + "\n"

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from meshtls.guard.admission import ENGINES
+from meshtls.guard.regression import QUESTIONS
 from meshtls.guard.rules import RULES
 
 PAGE = Path(__file__).parents[2] / "docs/guard.md"
@@ -14,7 +15,8 @@ def parts() -> dict[str, str]:
     rules += [f"| `{rule.name}` | {rule.says} | {', '.join(rule.catalogue)} |" for rule in RULES]
     engines = [line for name, engine in ENGINES.items() for line in (
         f"- `--engine {name}`: {engine.name}. Needs {engine.needs}. The way out deletes: {engine.resource}.", *(f"  - {limit}" for limit in engine.limits))]
-    return {"rules": "\n".join([*rules, ""]), "engines": "\n".join(engines)}
+    codes = ["", "| code | finds |", "|---|---|", *(f"| [{q.code}](findings.md#{q.code.lower()}) | {q.title} |" for q in QUESTIONS), ""]
+    return {"codes": "\n".join(codes), "rules": "\n".join([*rules, ""]), "engines": "\n".join(engines)}
 
 
 def page(current: str) -> str:
