@@ -91,6 +91,7 @@ _POD = (
     ("labels", "has(variables.pod.metadata) && has(variables.pod.metadata.labels) ? variables.pod.metadata.labels : {{}}"),
     ("notes", "has(variables.pod.metadata) && has(variables.pod.metadata.annotations) ? variables.pod.metadata.annotations : {{}}"),
     ("containers", "variables.pod.spec.containers + (has(variables.pod.spec.initContainers) ? variables.pod.spec.initContainers : [])"),
+    ("proxied", "variables.containers.exists(c, c.name == 'istio-proxy')"),
     ("user", "has(variables.pod.spec.securityContext) && has(variables.pod.spec.securityContext.runAsUser) ? int(variables.pod.spec.securityContext.runAsUser) : 0"),
     ("crew", "has(variables.pod.spec.securityContext) && has(variables.pod.spec.securityContext.runAsGroup) ? int(variables.pod.spec.securityContext.runAsGroup) : 0"),
     ("owners", "has(object.metadata.ownerReferences) ? object.metadata.ownerReferences.filter(o, has(o.controller) && o.controller) : []"),
@@ -200,12 +201,12 @@ RULES: tuple[Rule, ...] = (
                f"'client-tls subset ' + s.name + ' ' + {_tls('s.trafficPolicy')} + {_weak_ports('s.trafficPolicy')}.map(f, ' ' + f).join('')) : [])"),
     Rule(name="no-sidecar", targets=("pods",), catalogue=("IN-02", "IN-03", "IN-04", "PA-18", "RB-12"),
          says="a pod must have a sidecar",
-         flaws="request.operation == 'CREATE' && variables.kept && !('ambient' in variables.planes) && !variables.containers.exists(c, c.name == 'istio-proxy') ? "
+         flaws="request.operation == 'CREATE' && variables.kept && !('ambient' in variables.planes) && !variables.proxied ? "
                "['no-sidecar'] : []"),
     Rule(name="injection-off", targets=_BOTH, catalogue=("IN-01", "RB-12"), says="injection must not be switched off",
-         flaws=f"variables.kept && 'sidecar' in variables.planes && {_at('variables.labels', INJECT, _at('variables.notes', INJECT))} == 'false' ? ['injection-off'] : []"),
+         flaws=f"variables.kept && !variables.proxied && 'sidecar' in variables.planes && {_at('variables.labels', INJECT, _at('variables.notes', INJECT))} == 'false' ? ['injection-off'] : []"),
     Rule(name="dataplane-none", targets=_BOTH, catalogue=("AM-11", "RB-12"), says="a pod must not leave ambient capture",
-         flaws=f"variables.kept && 'ambient' in variables.planes && {_at('variables.labels', MODE)} == 'none' ? ['dataplane-none'] : []"),
+         flaws=f"variables.kept && !variables.proxied && 'ambient' in variables.planes && {_at('variables.labels', MODE)} == 'none' ? ['dataplane-none'] : []"),
     Rule(name="capture-bypassed", targets=_BOTH, catalogue=("AM-10",), says="a pod must not have its inbound traffic bypass ztunnel",
          flaws=f"variables.kept && 'ambient' in variables.planes && {_at('variables.notes', BYPASS)} in {_texts(tuple(sorted(TRUE)))} ? ['capture-bypassed'] : []"),
     Rule(name="host-network", targets=_BOTH, catalogue=("NC-03", "PA-18"), says="pods on the host's network are never in the mesh",

@@ -44,9 +44,10 @@ def flaws(mesh: Mesh, w: Workload, planes: Collection[str], uncaptured: Collecti
 def of_pod(pod: Pod | PodTemplate, planes: Collection[str], uncaptured: Collection[str]) -> Iterator[str]:
     """What a pod's labels, annotations and spec say, in the order of the rules."""
     labels, notes, spec = pod.metadata.labels, pod.metadata.annotations, pod.spec
-    if "sidecar" in planes and labels.get(INJECT, notes.get(INJECT)) == "false":
+    proxied = any(c.name == "istio-proxy" for c in (*spec.containers, *spec.init_containers))  # a waypoint, a gateway
+    if "sidecar" in planes and not proxied and labels.get(INJECT, notes.get(INJECT)) == "false":
         yield "injection-off"
-    if "ambient" in planes and labels.get(MODE) == "none":
+    if "ambient" in planes and not proxied and labels.get(MODE) == "none":
         yield "dataplane-none"
     if "ambient" in planes and notes.get(BYPASS) in TRUE:
         yield "capture-bypassed"

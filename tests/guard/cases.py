@@ -235,6 +235,10 @@ CASES: tuple[Case, ...] = (
     update("today's exception, scaled", "", _LEGACY, {"spec": {"replicas": 3}}),
     update("today's exception, restarted", "", _LEGACY, {"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}}}),
     create("a pod that leaves ambient", "dataplane-none", deployment({"istio.io/dataplane-mode": "none"}, namespace="amb")),
+    create("a waypoint, which is a proxy itself", "", merged(
+        deployment({"istio.io/dataplane-mode": "none", "sidecar.istio.io/inject": "false"}, namespace="amb"),
+        {"spec": {"template": {"spec": {"containers": [PROXY]}}}})),
+    create("a gateway that brings its own proxy", "", merged(deployment(OFF), {"spec": {"template": {"spec": {"containers": [PROXY]}}}})),
     create("the same label where sidecars are", "", deployment({"istio.io/dataplane-mode": "none"})),
     update("a running pod taken out of ambient", "dataplane-none", _CAPTURED, {"metadata": {"labels": {"istio.io/dataplane-mode": "none"}}}),
     update("a running pod labelled", "", _CAPTURED, {"metadata": {"labels": {"team": "x"}}}),
