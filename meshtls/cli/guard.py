@@ -25,7 +25,7 @@ def guard() -> None:
     """
 
 
-@guard.command()
+@guard.command(short_help="Manifests that keep STRICT what is STRICT.")
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @click.option("-o", "--output", type=click.Choice(OUTPUTS), default="yaml", show_default=True,
               help="Manifests as yaml or json; table and wide tell what they keep.")  # fmt: skip
@@ -71,10 +71,10 @@ def admission(options: Options, sources: tuple[str, ...], engine: str, action: s
              f"for {ENGINES[engine].name}, needs {ENGINES[engine].needs}; action {action}", *ENGINES[engine].limits)  # fmt: skip
 
 
-@guard.command()
+@guard.command(short_help="What got weaker between two readings.")
 @click.argument("before")
 @click.argument("after", required=False)
-@shared("cluster", "place", "output", "report", "timeout", "threshold")
+@shared("cluster", "place", "output", "report", "timeout", "threshold", "accept")
 @click.option("--apply", "overlay", multiple=True, metavar="FILE", help="As if these manifests were applied to AFTER; without AFTER, to BEFORE.")
 def check(options: Options, before: str, after: str | None, overlay: tuple[str, ...]) -> None:
     """What got weaker between two readings: modes, workloads in the mesh, calls by mTLS, guards.
@@ -97,6 +97,8 @@ def check(options: Options, before: str, after: str | None, overlay: tuple[str, 
         for name in options.namespaces:
             if name not in old.namespace_names:
                 meshes.known(new, name)
+        if draft.accepting:
+            draft.accepting.annotated(new)
         wanted = frozenset(options.namespaces) or None
         other = after or ("the cluster" if not overlay else f"itself as {', '.join(overlay)} would change it")
         draft.facts.append(("compared", f"{before} with {other}"))

@@ -19,9 +19,13 @@ def parsed(text: str, file: str, hint: str) -> Any:
     import yaml
 
     from meshtls.cluster.nesting import shallow
+    from meshtls.model.marks import read
 
     shallow(text, file)
     try:
-        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return read(text)[0]
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise InputError(f"broken YAML: {error.problem or error.context}", hint, file=file, line=mark.line + 1 if mark else 0) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: {' '.join(str(error).split())[:300]}", hint) from error
+        raise InputError(f"broken YAML: {' '.join(str(error).split())[:200]}", hint, file=file) from error

@@ -46,19 +46,19 @@ class Question(msgspec.Struct, frozen=True):
 
 
 QUESTIONS: tuple[Question, ...] = (
-    Question("MT801", "A port or workload is less strict than it was", Severity.ERROR, ("PA-10", "PA-11"),
+    Question("MT911", "A port or workload is less strict than it was", Severity.ERROR, ("PA-10", "PA-11"),
              "An error where it was STRICT, a warning where it was PERMISSIVE and now enforces nothing. The policy that decides now is named."),
-    Question("MT802", "A workload left the mesh", Severity.ERROR, ("PA-18", "RB-12"),
+    Question("MT912", "A workload left the mesh", Severity.ERROR, ("PA-18", "RB-12"),
              "It had a sidecar or was captured, and now nothing enforces a policy on it; or it will be so at its next rollout."),
-    Question("MT803", "A call lost its mTLS", Severity.ERROR, ("DR-01", "DR-02", "CL-07", "CL-08"),
+    Question("MT913", "A call lost its mTLS", Severity.ERROR, ("DR-01", "DR-02", "CL-07", "CL-08"),
              "The client's proxy sent mTLS and now sends plaintext, or TLS of its own. Whether the call still works is what `diff` says."),
-    Question("MT804", "A namespace, or the mesh, is less strict than it was", Severity.ERROR, ("PA-09", "PA-11", "RB-04"),
+    Question("MT914", "A namespace, or the mesh, is less strict than it was", Severity.ERROR, ("PA-09", "PA-11", "RB-04"),
              "The mode that its namespace-wide policies add up to fell, also where nothing runs yet."),
-    Question("MT805", "A new workload is weaker than its namespace", Severity.ERROR, ("RB-12",),
+    Question("MT915", "A new workload is weaker than its namespace", Severity.ERROR, ("RB-12",),
              "The namespace was STRICT, and what came since is not, or is outside the mesh."),
-    Question("MT806", "A guard is gone, or does less", Severity.ERROR, ("RB-12",),
+    Question("MT916", "A guard is gone, or does less", Severity.ERROR, ("RB-12",),
              "An admission policy that `guard admission` made was there; now it is not, or it only warns or audits."),
-    Question("MT807", "A granted exception is over", Severity.WARNING, ("RB-12",),
+    Question("MT917", "A granted exception is over", Severity.WARNING, ("RB-12",),
              "It refuses the next write by itself; what it let in may still stand. Remove that, and make the guard anew."),
 )  # fmt: skip
 _BY_CODE = {question.code: question for question in QUESTIONS}
@@ -78,15 +78,15 @@ def regression(
             continue
         if not first.planes[0]:
             if workload.split("/")[1] in strict and (weak := [c for c, _ in several if _RANK.get(c.after, 0) < _RANK[STRICT]]):
-                found["MT805"].append(_new(after, workload, weak))
+                found["MT915"].append(_new(after, workload, weak))
         elif workload in gone_out:
-            found["MT802"].append(_out(after, workload, next((c, later) for c, later in several if _left(c))))
+            found["MT912"].append(_out(after, workload, next((c, later) for c, later in several if _left(c))))
         elif worse := [(c, late) for c, late in several if c.after and c.before and _RANK.get(c.after, 0) < _RANK.get(c.before, 0)]:
-            found["MT801"].append(_fell(after, workload, worse))
-    found["MT803"] = list(_lost(after, call_changes(before, after, namespaces)))
-    found["MT804"] = list(_spaces(before, after, namespaces))
-    found["MT806"] = list(_guards(before, after, namespaces))
-    found["MT807"] = list(_over(after, today, namespaces))
+            found["MT911"].append(_fell(after, workload, worse))
+    found["MT913"] = list(_lost(after, call_changes(before, after, namespaces)))
+    found["MT914"] = list(_spaces(before, after, namespaces))
+    found["MT916"] = list(_guards(before, after, namespaces))
+    found["MT917"] = list(_over(after, today, namespaces))
     checks = [_check(question, found[question.code], _missing(question.code, before, after, unread)) for question in QUESTIONS]
     return [*checks, *([_not_whole(unread)] if unread and any(c.status is Status.FAIL for c in checks) else [])]
 
@@ -143,14 +143,14 @@ def _fell(after: Mesh, workload: str, worse: list[tuple[ModeChange, bool]]) -> F
     later = " at its next rollout" if all(late for _, late in worse) else ""
     decided = changes[0].because
     severity = Severity.ERROR if any(c.before == STRICT for c in changes) else Severity.WARNING
-    return _finding("MT801", after, workload, f"It went {_ports(changes)}{later}.", severity=severity, because=tuple(str(b) for b in decided),
+    return _finding("MT911", after, workload, f"It went {_ports(changes)}{later}.", severity=severity, because=tuple(str(b) for b in decided),
                     at=decided[0].object if decided and decided[0].object else "", path=decided[0].steps() if decided else ())  # fmt: skip
 
 
 def _out(after: Mesh, workload: str, change: tuple[ModeChange, bool]) -> Finding:
     what, later = change
     when = "will have at its next rollout" if later else "has"
-    return _finding("MT802", after, workload, f"It had {_data_plane(what.planes[0])}, and {when} none that enforces a policy: plaintext reaches it.",
+    return _finding("MT912", after, workload, f"It had {_data_plane(what.planes[0])}, and {when} none that enforces a policy: plaintext reaches it.",
                     because=tuple(str(b) for b in what.because), path=what.because[0].steps() if what.because and what.because[0].object == workload else ())  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def _data_plane(kind: str) -> str:
 def _new(after: Mesh, workload: str, worse: list[ModeChange]) -> Finding:
     outside = worse[0].planes[1] not in _IN_MESH
     what = "is outside the mesh" if outside else f"is {_ports(worse)}"
-    return _finding("MT805", after, workload, f"It is new and {what}, in a namespace that was STRICT.", because=tuple(str(b) for b in worse[0].because))
+    return _finding("MT915", after, workload, f"It is new and {what}, in a namespace that was STRICT.", because=tuple(str(b) for b in worse[0].because))
 
 
 def _weaker(group: Group) -> bool:
@@ -177,7 +177,7 @@ def _lost(after: Mesh, changes: Iterable[Group]) -> Iterator[Finding]:
         clients = sorted({client for group in several for client in group.clients})
         who = ", ".join(clients[:3]) + (f" and {len(clients) - 3} more" if len(clients) > 3 else "")
         decided = next((b for b in several[0].outcome.because if b.object), None)
-        yield _finding("MT803", after, server, f"{who} sent mTLS to port {port} and now send{'s' if len(clients) == 1 else ''} {sends}.",
+        yield _finding("MT913", after, server, f"{who} sent mTLS to port {port} and now send{'s' if len(clients) == 1 else ''} {sends}.",
                        because=because, path=("spec", "ports", str(port), sends, clients[0]), at=decided.object if decided else "",
                        field=decided.steps() if decided else ())  # fmt: skip
 
@@ -190,7 +190,7 @@ def _spaces(before: Mesh, after: Mesh, namespaces: frozenset[str] | None) -> Ite
         if _RANK[now] < _RANK[was] and (namespace == after.root or _concerned(before, namespace)):
             severity = Severity.ERROR if was == STRICT else Severity.WARNING
             what = "The mesh" if namespace == after.root else "The namespace"
-            yield _finding("MT804", after, f"Namespace/{namespace}", f"{what} went from {was} to {now}.", severity=severity,
+            yield _finding("MT914", after, f"Namespace/{namespace}", f"{what} went from {was} to {now}.", severity=severity,
                            because=(str(because),), at=because.object, path=because.steps())  # fmt: skip
 
 
@@ -225,7 +225,7 @@ def _guards(before: Mesh, after: Mesh, namespaces: frozenset[str] | None) -> Ite
         does = found[1] if found else 0
         if does < did:
             what = f"now does {_WORDS[does]}" if found and does else "has no policy any more" if found else "is gone"
-            yield _finding("MT806", after, guard.ref, f"The guard of {guard.labels[LABEL]} {what}; it did {_WORDS[did]}.",
+            yield _finding("MT916", after, guard.ref, f"The guard of {guard.labels[LABEL]} {what}; it did {_WORDS[did]}.",
                            fix=f"meshtls guard admission -n {guard.labels[LABEL]} | kubectl apply -f -")  # fmt: skip
 
 
@@ -237,7 +237,7 @@ def _over(after: Mesh, today: datetime.date, namespaces: frozenset[str] | None) 
             if entry["until"][:10] > today.isoformat() or key in told or (namespaces is not None and key[0] not in namespaces):
                 continue
             told.add(key)
-            yield _finding("MT807", after, guard.ref, f"{entry['owner']} may no longer except {entry['subject']} from {entry['rule']}: it ended on {entry['until'][:10]}.",
+            yield _finding("MT917", after, guard.ref, f"{entry['owner']} may no longer except {entry['subject']} from {entry['rule']}: it ended on {entry['until'][:10]}.",
                            path=("metadata", "annotations", EXCEPTIONS, entry["rule"], entry["subject"]), because=(entry["reason"],))  # fmt: skip
 
 
@@ -253,15 +253,15 @@ def _exceptions(notes: Mapping[str, str]) -> list[dict[str, str]]:
 
 def _missing(code: str, before: Mesh, after: Mesh, unread: tuple[str, ...]) -> tuple[Status, str] | None:
     """Why a question without findings is not answered."""
-    if code not in ("MT806", "MT807"):
+    if code not in ("MT916", "MT917"):
         return (Status.ERROR, unread[0]) if unread else None
     hidden = [f"{kind} could not be read {when}: {reason}" for when, mesh in (("before", before), ("after", after))
               for kind, reason in mesh.absent.items() if kind in _GUARD_KINDS and "does not serve" not in reason]  # fmt: skip
     if hidden:
         return Status.ERROR, hidden[0]
-    if code == "MT806" and not guards(before):
+    if code == "MT916" and not guards(before):
         return Status.SKIP, "no guard of meshtls stood before"
-    if code == "MT806" and not after.live and not guards(after):
+    if code == "MT916" and not after.live and not guards(after):
         return Status.SKIP, "AFTER is manifests and holds no guard: whether those of before still stand is not known from it"
     return None
 

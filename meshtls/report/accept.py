@@ -25,7 +25,7 @@ from meshtls.model.marks import Marks
 from meshtls.model.mesh import Mesh
 
 # report -> the first digits of the codes that it may hold; MT900 is about the suppressions themselves
-FINDS = {"AuditReport": "1234", "ProbeReport": "58", "ObserveReport": "6", "ExpectationReport": "8"}
+FINDS = {"AuditReport": "1234", "ProbeReport": "58", "ObserveReport": "6", "ExpectationReport": "8", "GuardReport": "9"}
 ANNOTATION = "meshtls.dev/suppress"
 CODE = "MT900"
 TITLE = "A suppression is expired, incomplete or matches nothing"

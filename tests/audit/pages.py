@@ -18,7 +18,7 @@ BEGIN, END = "<!-- generated: python -m tests.audit.pages -->", "<!-- end of wha
 
 def findings() -> str:
     """docs/findings.md: an entry for each code."""
-    lines = ["# Findings", "", "Every code of the audit, and of `guard check` (MT8xx). Codes are never reused. Severities: `critical` and `error` break traffic or lock you out, `warning`",
+    lines = ["# Findings", "", "Every code of the audit, and of `guard check` (MT91x). Codes are never reused. Severities: `critical` and `error` break traffic or lock you out, `warning`",
              "breaks it where objects cannot say so for certain or leaves STRICT unenforced, `info` is good to know.", "", BEGIN, ""]
     bad = {code: case for code, name, case in cases.everything() if name == "bad"}
     for rule in RULES:

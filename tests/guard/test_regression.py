@@ -71,21 +71,21 @@ CASES: dict[str, tuple[Objects, set[tuple[str, str]]]] = {
     "nothing": (cases.world(), set()),
     "a port of a workload": (changed("PeerAuthentication", "db", {"spec": {"portLevelMtls": {"3306": {"mode": "DISABLE"}}}}), set()),
     "an exception of a workload that runs": (
-        [*cases.world(), cases.policy("STRICT", {"8080": "PERMISSIVE"}, {"app": "cart"})], {("MT801", "Deployment/shop/cart")}),
+        [*cases.world(), cases.policy("STRICT", {"8080": "PERMISSIVE"}, {"app": "cart"})], {("MT911", "Deployment/shop/cart")}),
     "a mode that rose": (changed("PeerAuthentication", "default", {"spec": {"mtls": {"mode": "STRICT"}}}, "part"), set()),
-    "a kept workload's policy that is gone": (without("PeerAuthentication", "web", "part"), {("MT801", "Deployment/part/web")}),
+    "a kept workload's policy that is gone": (without("PeerAuthentication", "web", "part"), {("MT911", "Deployment/part/web")}),
     "a template that leaves the mesh": (
-        changed("Deployment", "cart", OFF), {("MT802", "Deployment/shop/cart"), ("MT803", "Service/part/web")}),
+        changed("Deployment", "cart", OFF), {("MT912", "Deployment/shop/cart"), ("MT913", "Service/part/web")}),
     "a workload that is gone": (without("Deployment", "cart"), set()),
     "a namespace that leaves the mesh": (
-        changed("Namespace", "amb", {"metadata": {"labels": {"istio.io/dataplane-mode": None}}}), {("MT802", "Deployment/amb/seen")}),
+        changed("Namespace", "amb", {"metadata": {"labels": {"istio.io/dataplane-mode": None}}}), {("MT912", "Deployment/amb/seen")}),
     "the namespace's mode": (changed("PeerAuthentication", "default", {"spec": {"mtls": {"mode": "PERMISSIVE"}}}),
-                             {("MT804", "Namespace/shop"), ("MT801", "Deployment/shop/cart"), ("MT801", "Deployment/shop/metered")}),
+                             {("MT914", "Namespace/shop"), ("MT911", "Deployment/shop/cart"), ("MT911", "Deployment/shop/metered")}),
     "the namespace's policy, where the mesh is STRICT": (without("PeerAuthentication", "default"), set()),
-    "the mesh's policy": (without("PeerAuthentication", "default", "istio-system"), {("MT804", "Namespace/istio-system")}),
-    "a new workload outside the mesh": ([*cases.world(), cases.deployment(cases.OFF)], {("MT805", "Deployment/shop/new")}),
+    "the mesh's policy": (without("PeerAuthentication", "default", "istio-system"), {("MT914", "Namespace/istio-system")}),
+    "a new workload outside the mesh": ([*cases.world(), cases.deployment(cases.OFF)], {("MT915", "Deployment/shop/new")}),
     "a new workload that is not STRICT": (
-        [*cases.world(), cases.deployment(), cases.policy("PERMISSIVE", labels={"app": "new"})], {("MT805", "Deployment/shop/new")}),
+        [*cases.world(), cases.deployment(), cases.policy("PERMISSIVE", labels={"app": "new"})], {("MT915", "Deployment/shop/new")}),
     "a new workload like the others": ([*cases.world(), cases.deployment()], set()),
     "a new workload in a namespace that never was STRICT": ([*cases.world(), cases.deployment(namespace="free")], set()),
 }  # fmt: skip
@@ -107,9 +107,9 @@ def test_a_call_that_loses_its_mtls_is_told_once_for_all_its_clients(tmp_path):
     before = [*cases.world(), service(), cases.deployment(name="one"), cases.deployment(name="two", namespace="inherits")]
     after = [*before, cases.rule(cases.CART, cases.DISABLE, namespace="shop")]
     checks = regression(mesh(tmp_path, before, "before"), mesh(tmp_path, after, "after"), TODAY)
-    (finding,) = next(c for c in checks if c.id == "MT803").findings
+    (finding,) = next(c for c in checks if c.id == "MT913").findings
 
-    assert found(checks) == {("MT803", "Service/shop/cart")}
+    assert found(checks) == {("MT913", "Service/shop/cart")}
     assert "Deployment/inherits/two" in finding.message and "sent mTLS to port 80 and now send plaintext" in finding.message
     assert finding.because[0].startswith("DestinationRule/shop/new spec.trafficPolicy.tls.mode") and finding.line
 
@@ -119,7 +119,7 @@ def test_a_template_is_compared_though_older_pods_still_run(tmp_path):
                            {"metadata": {"labels": {"app": "cart"}, "uid": "1"}, "status": {"phase": "Running", "podIP": "10.0.0.1"}})  # fmt: skip
     before = mesh(tmp_path, [*cases.world(), running], "before", live=True)
     after = mesh(tmp_path, [*changed("Deployment", "cart", OFF), running], "after", live=True)
-    (finding,) = next(c for c in regression(before, after, TODAY) if c.id == "MT802").findings
+    (finding,) = next(c for c in regression(before, after, TODAY) if c.id == "MT912").findings
 
     assert finding.subject == "Deployment/shop/cart" and "at its next rollout" in finding.message
 
@@ -131,7 +131,7 @@ def test_a_pod_that_lost_its_sidecar_is_found_though_the_template_is_the_same(tm
 
     before, after = (mesh(tmp_path, [*cases.world(), running(bare=bare)], str(bare), live=True) for bare in (False, True))
 
-    assert found(regression(before, after, TODAY)) == {("MT802", "Deployment/shop/cart"), ("MT803", "Service/part/web")}
+    assert found(regression(before, after, TODAY)) == {("MT912", "Deployment/shop/cart"), ("MT913", "Service/part/web")}
 
 
 # --- guards --------------------------------------------------------------------------------------------------------------
@@ -151,8 +151,8 @@ def test_a_guard_that_is_gone_or_does_less_is_found(tmp_path, engine):
     gone = mesh(tmp_path, [*cases.world(), *(m for m in made if m is not lost)], "gone", live=True)
     weak = mesh(tmp_path, [*cases.world(), *softer], "weak", live=True)
 
-    assert found(regression(before, gone, TODAY)) == {("MT806", f"{lost['kind']}/meshtls-guard-shop-pods")}
-    softened = next(c for c in regression(before, weak, TODAY) if c.id == "MT806").findings
+    assert found(regression(before, gone, TODAY)) == {("MT916", f"{lost['kind']}/meshtls-guard-shop-pods")}
+    softened = next(c for c in regression(before, weak, TODAY) if c.id == "MT916").findings
     assert len(softened) > 20 and all("now does warn; it did deny" in f.message for f in softened)
     assert not found(regression(before, before, TODAY))
     assert not found(regression(weak, before, TODAY))
@@ -162,7 +162,7 @@ def test_a_binding_whose_policy_is_gone_does_nothing(tmp_path):
     made = admission(cases.kept())
     before = mesh(tmp_path, [*cases.world(), *made], "before", live=True)
     after = mesh(tmp_path, [*cases.world(), *(m for m in made if (m["kind"], m["metadata"]["name"]) != ("ValidatingAdmissionPolicy", "meshtls-guard-shop-pods"))], "after", live=True)
-    (finding,) = next(c for c in regression(before, after, TODAY) if c.id == "MT806").findings
+    (finding,) = next(c for c in regression(before, after, TODAY) if c.id == "MT916").findings
 
     assert "has no policy any more" in finding.message
 
@@ -178,17 +178,17 @@ def test_guards_are_not_called_gone_where_manifests_hold_none_and_not_called_the
     hidden = regression(before, mesh(tmp_path, guarded, "hidden", live=True, absent={"ValidatingAdmissionPolicyBinding": "may not list"}), TODAY)
     unserved = regression(before, mesh(tmp_path, guarded, "served", live=True, absent={"ValidatingPolicy": "the cluster does not serve this kind"}), TODAY)
 
-    assert status(files, "MT806") == (Status.SKIP, "AFTER is manifests and holds no guard: whether those of before still stand is not known from it")
-    assert status(hidden, "MT806") == (Status.ERROR, "ValidatingAdmissionPolicyBinding could not be read after: may not list")
-    assert status(unserved, "MT806") == (Status.PASS, "")
-    assert status(regression(mesh(tmp_path, cases.world()), before, TODAY), "MT806") == (Status.SKIP, "no guard of meshtls stood before")
+    assert status(files, "MT916") == (Status.SKIP, "AFTER is manifests and holds no guard: whether those of before still stand is not known from it")
+    assert status(hidden, "MT916") == (Status.ERROR, "ValidatingAdmissionPolicyBinding could not be read after: may not list")
+    assert status(unserved, "MT916") == (Status.PASS, "")
+    assert status(regression(mesh(tmp_path, cases.world()), before, TODAY), "MT916") == (Status.SKIP, "no guard of meshtls stood before")
 
 
 def test_an_exception_that_is_over_is_told_once(tmp_path):
     given = {"rule": "host-network", "namespace": "shop", "subject": "DaemonSet/agent", "owner": "team-node", "reason": "x"}
     made = admission(with_granted(cases.kept(), entries([{**given, "expires": "2029-12-31"}, {**given, "expires": "2030-01-01", "subject": "DaemonSet/other"}], "f")))
     world = mesh(tmp_path, [*cases.world(), *made], live=True)
-    (finding,) = next(c for c in regression(world, world, TODAY) if c.id == "MT807").findings
+    (finding,) = next(c for c in regression(world, world, TODAY) if c.id == "MT917").findings
 
     assert finding.severity == "warning" and "team-node may no longer except DaemonSet/agent" in finding.message
 
@@ -217,11 +217,20 @@ def test_a_pull_request_is_checked_against_a_recorded_state_without_a_cluster(tm
     run(achieved, "--apply", str(good))
     text = run(achieved, "--apply", str(bad), code=1).stdout
 
-    assert "MT802 Deployment/shop/cart" in text and "bad.yaml:" in text
+    assert "MT912 Deployment/shop/cart" in text and "bad.yaml:" in text
     run(achieved, "--apply", str(bad), "--fail-on", "critical")
     run(achieved, "--apply", str(bad), "-n", "amb")
     document = json.loads(run(achieved, "--apply", str(bad), "--apply", str(good), "-o", "json", code=1).stdout)
     assert document["facts"]["compared"] == f"{achieved} with itself as {bad}, {good} would change it"
+
+
+def test_a_deliberate_step_back_is_accepted_by_a_suppression(tmp_path):
+    file = tmp_path / "suppress.yaml"
+    file.write_text(yaml.safe_dump([{"code": "MT914", "subject": "Namespace/istio-system", "owner": "team-mesh", "reason": "x", "expires": "2999-01-01"}]))
+    whole, weaker = dump(tmp_path, "whole", cases.world()), dump(tmp_path, "weaker", without("PeerAuthentication", "default", "istio-system"))
+
+    run(whole, weaker, code=1)
+    run(whole, weaker, "--suppress", str(file))
 
 
 def test_a_recorded_state_is_compared_with_the_cluster(tmp_path):
@@ -237,9 +246,9 @@ def test_a_recorded_state_is_compared_with_the_cluster(tmp_path):
         document = json.loads(run(achieved, "--kubeconfig", api.kubeconfig, "-o", "json", code=1).stdout)
 
     found_ = {(f["code"], f["subject"]) for f in document["findings"]}
-    assert ("MT804", "Namespace/amb") in found_ and document["facts"]["compared"] == f"{achieved} with the cluster"
-    assert {s for c, s in found_ if c == "MT806"} == {f"ValidatingAdmissionPolicyBinding/meshtls-guard-amb-{t}" for t in ("policies", "calls", "pods", "workloads", "cronjobs", "labels")}
-    assert {c for c, _ in found_} == {"MT801", "MT804", "MT806"}
+    assert ("MT914", "Namespace/amb") in found_ and document["facts"]["compared"] == f"{achieved} with the cluster"
+    assert {s for c, s in found_ if c == "MT916"} == {f"ValidatingAdmissionPolicyBinding/meshtls-guard-amb-{t}" for t in ("policies", "calls", "pods", "workloads", "cronjobs", "labels")}
+    assert {c for c, _ in found_} == {"MT911", "MT914", "MT916"}
 
 
 def test_every_reader_gets_its_report(tmp_path):
@@ -250,8 +259,8 @@ def test_every_reader_gets_its_report(tmp_path):
     document = json.loads(done.stdout)
 
     jsonschema.validate(document, json.loads((Path(__file__).parents[2] / "docs/schemas/report.schema.json").read_text()))
-    assert document["kind"] == "GuardReport" and [f["code"] for f in document["findings"]] == ["MT802", "MT803"]
-    assert all("MT802" in path.read_text() for path in files.values())
+    assert document["kind"] == "GuardReport" and [f["code"] for f in document["findings"]] == ["MT912", "MT913"]
+    assert all("MT912" in path.read_text() for path in files.values())
 
 
 def test_a_kind_that_decides_and_could_not_be_read_is_no_pass(tmp_path):
