@@ -1,7 +1,14 @@
 """`meshtls guard`: keep what was achieved."""
 
+import contextlib
 import datetime
+import ipaddress
 import json
+import os
+import secrets
+import ssl
+import tempfile
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +16,8 @@ import click
 import msgspec
 
 from meshtls.cli import output
-from meshtls.cli.options import OUTPUTS, Options, shared
+from meshtls.cli.options import OUTPUTS, Duration, Options, shared
+from meshtls.errors import GateError, InputError, NoData
 
 if TYPE_CHECKING:
     from meshtls.guard.achieved import Kept
@@ -41,7 +49,6 @@ def admission(options: Options, sources: tuple[str, ...], engine: str, action: s
     """
     with output.stops(options.timeout_s):
         from meshtls.cli import meshes, yamlfiles
-        from meshtls.errors import GateError
         from meshtls.guard.achieved import achieved
         from meshtls.guard.admission import ENGINES, admission
         from meshtls.guard.exceptions import entries, over, with_granted
@@ -105,6 +112,96 @@ def check(options: Options, before: str, after: str | None, overlay: tuple[str, 
         draft.checks += regression(old, new, datetime.date.today(), wanted, meshes.unread(old, new))
         if said := meshes.notes(old, new):
             draft.facts.append(("note", "; ".join(said)))
+
+
+@guard.command(short_help="Refuse by the policy engine, as a webhook.")
+@shared("cluster", "place")
+@click.option("--listen", default="127.0.0.1:8443", show_default=True, metavar="HOST:PORT", help="Where to listen; port 0 takes a free one.")
+@click.option("--cert", metavar="FILE", help="Certificate chain (PEM) to serve with; without it, one of a test CA that lives for a day.")
+@click.option("--key", metavar="FILE", help="Its key (PEM).")
+@click.option("--ca", metavar="FILE", help="The CA (PEM) that the API server shall trust; without it, the chain itself.")
+@click.option("--service", metavar="NS/NAME", default="", help="The Service by which the API server calls; without it, the address of --listen.")
+@click.option("--configuration", "file", metavar="FILE", help="Write the ValidatingWebhookConfiguration here.")
+@click.option("--failure-policy", type=click.Choice(("Fail", "Ignore")), default="Ignore", show_default=True, help="What the API server does without an answer.")
+@click.option("--action", type=click.Choice(("warn", "deny")), default="deny", show_default=True, help="Warn lets through, and says it.")
+@click.option("--refresh", "refresh_s", type=Duration(), default="15s", show_default=True, help="How often the mesh is read again.")
+def serve(options: Options, listen: str, cert: str | None, key: str | None, ca: str | None, service: str, file: str | None,
+          failure_policy: str, action: str, refresh_s: float) -> None:  # fmt: skip
+    """Answer an API server's reviews by the policy engine: refuse what would lower what is STRICT.
+
+    Runs until it is interrupted. It must not be served behind the STRICT that it guards: the API server has no sidecar.
+    """
+    from meshtls.cli import meshes, yamlfiles
+    from meshtls.cluster.client import Client
+    from meshtls.guard import webhook
+
+    if bool(cert) != bool(key):
+        raise click.UsageError("--cert and --key go together")
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise click.BadParameter(f"{listen!r}: write HOST:PORT, such as 127.0.0.1:8443", param_hint="--listen")
+    if service and service.count("/") != 1:
+        raise click.BadParameter(f"{service!r}: write NS/NAME", param_hint="--service")
+    with output.stops(None), Client.connect(options.kubeconfig, options.context) as client:
+        from meshtls import sources
+
+        def read() -> tuple[Any, str]:
+            mesh = sources.load(client=client)
+            return mesh, "; ".join(meshes.unread(mesh))
+
+        namespaces = None if options.all_namespaces else frozenset(options.namespaces) or None
+        judge = webhook.Judge(read, namespaces, action == "warn")
+        if problem := judge.refresh():
+            raise NoData(f"the mesh cannot be judged: {problem}", "use credentials with meshtls' audit role, see docs/rbac.md")
+        if missing := sorted((namespaces or frozenset()) - judge.kept):
+            raise GateError(f"namespace {missing[0]} is not STRICT: there is nothing to keep", f"migrate it first: meshtls migrate plan -n {missing[0]}")
+        context, authority = _tls(host, service, cert, key, yamlfiles.text(ca) if ca else "")
+        try:
+            server = webhook.Server((host, int(port)), context, judge, lambda text: click.echo(text, err=True))
+        except OSError as error:
+            raise InputError(f"cannot listen on {listen}: {error.strerror or error}", "choose another --listen") from error
+        where = f"{f'[{host}]' if ':' in host else host}:{server.server_address[1]}"
+        space, _, name = service.partition("/")
+        called = {"service": {"namespace": space, "name": name, "path": webhook.PATH}} if service else {"url": f"https://{where}{webhook.PATH}"}
+        if file:
+            output.write(file, _yaml([webhook.configuration(called, authority, failure_policy)]))
+        with webhook.serving(server, refresh_s, lambda text: click.echo(text, err=True)):
+            click.echo(f"https://{where}{webhook.PATH} keeps {', '.join(sorted(judge.kept)) or 'nothing yet'}", err=True)
+            threading.Event().wait()
+
+
+def _tls(host: str, service: str, cert: str | None, key: str | None, authority: str) -> tuple[ssl.SSLContext, str]:
+    """The server's TLS, and the CA that its clients shall trust, as PEM."""
+    from cryptography import x509
+
+    from meshtls.pki.authority import LONGEST, Authority
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if cert and key:
+        from meshtls.cli import yamlfiles
+
+        try:
+            context.load_cert_chain(cert, key)
+        except (OSError, ssl.SSLError) as error:
+            raise InputError(f"{cert}, {key}: cannot be used: {error.strerror or error}", "name a PEM chain and its key") from error
+        return context, authority or yamlfiles.text(cert)
+    now = datetime.datetime.now(datetime.UTC)
+    made = Authority.new(now, LONGEST, secrets.token_bytes)
+    names: list[x509.GeneralName] = [x509.DNSName("localhost")]
+    with contextlib.suppress(ValueError):
+        names.append(x509.IPAddress(ipaddress.ip_address(host)))
+    if service:
+        space, _, name = service.partition("/")
+        names.append(x509.DNSName(f"{name}.{space}.svc"))
+    leaf = made.issue(names, made.life(now, LONGEST), secrets.token_bytes)
+    with tempfile.TemporaryDirectory(prefix="meshtls-guard-") as folder:  # ssl takes files only; they are gone before anyone is answered
+        path = os.path.join(folder, "pair.pem")
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as pair:
+            pair.write(leaf.certificate_pem + leaf.key_pem)
+        context.load_cert_chain(path)
+    return context, made.pair().certificate_pem
 
 
 def _say(*notes: str) -> None:

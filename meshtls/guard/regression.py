@@ -65,9 +65,13 @@ _BY_CODE = {question.code: question for question in QUESTIONS}
 
 
 def regression(
-    before: Mesh, after: Mesh, today: datetime.date, namespaces: frozenset[str] | None = None, unread: tuple[str, ...] = ()
-) -> list[Check]:
-    """One check for each question. `unread` are reasons why the modes and calls of one side are not whole."""
+    before: Mesh, after: Mesh, today: datetime.date, namespaces: frozenset[str] | None = None, unread: tuple[str, ...] = (),
+    servers: frozenset[str] | None = None,
+) -> list[Check]:  # fmt: skip
+    """One check for each question. `unread` are reasons why the modes and calls of one side are not whole.
+
+    Calls are compared that begin or end in `namespaces`, or with `servers` those that end there (none: no calls).
+    """
     changes = _changes(before, after, namespaces)
     found: dict[str, list[Finding]] = {question.code: [] for question in QUESTIONS}
     gone_out = {c.workload for c, _ in changes if _left(c)}
@@ -83,7 +87,8 @@ def regression(
             found["MT912"].append(_out(after, workload, next((c, later) for c, later in several if _left(c))))
         elif worse := [(c, late) for c, late in several if c.after and c.before and _RANK.get(c.after, 0) < _RANK.get(c.before, 0)]:
             found["MT911"].append(_fell(after, workload, worse))
-    found["MT913"] = list(_lost(after, call_changes(before, after, namespaces)))
+    calls = call_changes(before, after, namespaces if servers is None else None, servers) if servers is None or servers else []
+    found["MT913"] = list(_lost(after, calls))
     found["MT914"] = list(_spaces(before, after, namespaces))
     found["MT916"] = list(_guards(before, after, namespaces))
     found["MT917"] = list(_over(after, today, namespaces))

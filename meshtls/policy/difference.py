@@ -58,9 +58,11 @@ def _mode(mode: WorkloadMode | None, port: str) -> str:
     return mode.mode if port == "*" else mode.ports.get(port, mode.mode)
 
 
-def call_changes(before: Mesh, after: Mesh, namespaces: frozenset[str] | None = None) -> list[Group]:
-    """Every call that exists in both or only in `after`, with another outcome than `before`."""
-    return list(groups(after, before, namespaces=namespaces))
+def call_changes(
+    before: Mesh, after: Mesh, namespaces: frozenset[str] | None = None, servers: frozenset[str] | None = None
+) -> list[Group]:
+    """Every call that exists in both or only in `after`, with another outcome than `before`; with `servers`, to these namespaces."""
+    return list(groups(after, before, namespaces=namespaces, server_namespaces=servers))
 
 
 def gone_calls(before: Mesh, after: Mesh, namespaces: frozenset[str] | None = None) -> list[Group]:
