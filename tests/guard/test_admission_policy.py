@@ -1,14 +1,18 @@
 """The guard as ValidatingAdmissionPolicies, judged by an API server that evaluates them."""
 
 import contextlib
+import datetime
 import ssl
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
+from meshtls.cluster import owned
 from meshtls.guard.admission import admission
 from meshtls.guard.rules import RULES
+from meshtls.probe import deploy
+from meshtls.probe.case import HTTP, Client, Server
 from tests.guard import cases, judges
 from tests.lone_api import Standalone, standalone
 
@@ -37,6 +41,19 @@ def api() -> Iterator[httpx.Client]:
 @pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
 def test_what_weakens_is_refused_by_its_rule_and_all_else_is_taken(api: httpx.Client, case: cases.Case) -> None:
     assert judges.refused_by(judges.ask(api, case)) == case.rule
+
+
+@pytest.mark.parametrize("namespace", ["shop", "amb"])
+def test_the_pods_of_a_probe_pass_as_they_are_made(api: httpx.Client, namespace: str) -> None:
+    """Else a guarded namespace could no longer be proven to be STRICT. (Its meshed pods meet the injector first.)"""
+    settings = deploy.Settings(run="abc")
+    run = owned.Run("abc", "probe", datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC))
+    agent = deploy.agent_objects(settings, Client(namespace=namespace, meshed=False), 0, {"cases": []}, {})[1]
+    echo = deploy.echo_pod(settings, Server(namespace=namespace, meshed=False), (HTTP,))
+
+    for pod in (agent, echo):
+        answer = api.post(judges.path(pod), json=owned.stamp(pod, run), params={"dryRun": "All"})
+        assert answer.status_code == 201, answer.text
 
 
 def test_every_rule_has_a_request_that_it_refuses_and_one_that_it_lets_through() -> None:
