@@ -1,6 +1,7 @@
 """The lab's API answers as a recorded kube-apiserver 1.36.2 did, wording included: tests/data/apiserver.yaml, and
 apiserver-more.yaml on what it fills in, refuses, warns of and whom it makes the owner of a field; apiserver-kubectl.yaml on
-kubectl's verbs where they meet what others did before."""
+kubectl's verbs where they meet what others did before; apiserver-again.yaml on one small thing a request, from discovery to the
+deletion of a page."""
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ it."""
 
 
 @pytest.mark.parametrize(("file", "count"), [("apiserver.yaml", 126), ("apiserver-more.yaml", 308),
-                                              ("apiserver-kubectl.yaml", 44)])
+                                              ("apiserver-kubectl.yaml", 44), ("apiserver-again.yaml", 188)])
 def test_every_recorded_answer_comes_out_the_same(http: httpx.Client, file: str, count: int) -> None:
     """All cases in order, since later ones build on earlier ones."""
     cases = yaml.safe_load((DATA / file).read_text())

@@ -174,6 +174,10 @@ def decode(node: Object, path: Path = ()) -> Iterator[Path]:
             yield from decode(child, (*path, key))
 
 
+UNTIMED = "scale"
+"""Owners by this subresource have no time."""
+
+
 class Manager(msgspec.Struct):
     """One entry of managedFields; its first four fields tell one from another."""
 
@@ -194,7 +198,7 @@ class Manager(msgspec.Struct):
 
     def entry(self) -> Object:
         found = {"manager": self.name, "operation": self.operation, "apiVersion": self.api_version,
-                 **({"time": self.time} if self.time else {}), "fieldsType": "FieldsV1", "fieldsV1": encode(self.paths)}
+                 **({"time": self.time} if self.time and self.subresource != UNTIMED else {}), "fieldsType": "FieldsV1", "fieldsV1": encode(self.paths)}
         return {**found, "subresource": self.subresource} if self.subresource else found
 
     def __str__(self) -> str:
@@ -225,7 +229,8 @@ def _managers(obj: Object) -> list[Manager]:
 
 def _write(obj: Object, managers: list[Manager]) -> None:
     kept = sorted((manager for manager in managers if manager.paths),
-                  key=lambda one: (one.operation, one.time, one.name, one.api_version, one.subresource))
+                  key=lambda one: (one.operation, one.time if one.subresource != UNTIMED else "", one.name, one.api_version,
+                                   one.subresource))
     metadata = obj.setdefault("metadata", {})
     metadata.pop("managedFields", None)
     if kept:

@@ -320,13 +320,15 @@ class Store:
 
 def wanted(obj: dict[str, Any]) -> dict[str, Any]:
     """What a generation counts: everything but metadata and status, and the node that a pod is given; of a Deployment the
-    annotations too, without the revision that its controller writes."""
+    annotations too, without the revision that its controller writes; of an EndpointSlice the labels."""
     counted = {key: value for key, value in obj.items() if key not in ("metadata", "status", "apiVersion", "kind")}
     if obj.get("kind") == "Pod":
         counted["spec"] = {key: value for key, value in obj["spec"].items() if key != "nodeName"}
     if (obj.get("apiVersion"), obj.get("kind")) == ("apps/v1", "Deployment"):
         annotations = obj["metadata"].get("annotations") or {}
         counted["annotations"] = {key: value for key, value in annotations.items() if key != "deployment.kubernetes.io/revision"}
+    if obj.get("kind") == "EndpointSlice":
+        counted["labels"] = obj["metadata"].get("labels") or {}
     return counted
 
 

@@ -15,7 +15,7 @@ SERVICE_RANGE = ipaddress.ip_network("10.96.0.0/16")
 NODE_PORTS = range(30000, 32768)
 RETURNED_WHEN_DELETED = {"Pod", "PersistentVolumeClaim", "PersistentVolume", "ResourceQuota", "ServiceAccount",
                          "PodTemplate", "Service",
-                         "StorageClass", "Namespace", "ReplicationController"}
+                         "StorageClass", "Namespace"}
 """Kinds whose DELETE answers with the object even when it is gone."""
 NEEDS_VERSION = {"Lease", "RuntimeClass", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration",
                  "CustomResourceDefinition",

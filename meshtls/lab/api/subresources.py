@@ -110,8 +110,12 @@ class Subresources:
 
     async def _rescale(self, target: Target, held: Object, body: bytes, options: Options, *, whole: bool) -> Object:
         scale = _scale(held, target)
-        if whole:
-            changed = decode.parse(body, "application/json", "Scale")
+        applied = options.content_type == patch.APPLY
+        if whole or applied:
+            changed = decode.parse(body, "application/yaml" if applied else "application/json", "Scale")
+            if changed.get("kind", "Scale") != "Scale":
+                raise status.bad_request(f'{changed["kind"]} in version "{str(changed.get("apiVersion")).rpartition("/")[2]}" cannot be '
+                                         "handled as a Scale: unknown conversion")
         else:
             wanted = patch.parse(body, options.content_type)
             json_patch = options.content_type == patch.JSON
@@ -131,8 +135,9 @@ class Subresources:
         change: Any = replicas
         for name in reversed(_paths(target)["specReplicasPath"].strip(".").split(".")):
             change = {name: change}
-        options = msgspec.structs.replace(options, content_type=patch.MERGE)
-        obj, _ = await self._writes.patch(_whole(target), msgspec.json.encode(change), options)
+        change |= {"apiVersion": target.api_version, "kind": target.resource.kind, "metadata": {"name": target.name}}
+        options = msgspec.structs.replace(options, content_type=patch.APPLY if applied else patch.MERGE)
+        obj, _ = await self._writes.patch(target, msgspec.json.encode(change), options)
         return _scale(obj, target)
 
     def _bind(self, target: Target, pod: Object, binding: Object, options: Options) -> None:
