@@ -19,7 +19,6 @@ from meshtls.lab.api.webhooks import Webhooks
 Object = dict[str, Any]
 _PERMANENT = ("default", "kube-system", "kube-public")
 TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
-_SYSTEM = {"system-node-critical": {"value": 2000001000}, "system-cluster-critical": {"value": 2000000000}}
 TEMPLATES = {"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob", "ReplicationController",
              "PodTemplate"}
 
@@ -113,8 +112,7 @@ class Admission:
 
     def _priority(self, spec: Object, name: str) -> None:
         wanted = spec.get("priorityClassName")
-        found = _SYSTEM.get(wanted or "") or (
-            self._store.get("priorityclasses.scheduling.k8s.io", "", wanted) if wanted else {})
+        found = self._store.get("priorityclasses.scheduling.k8s.io", "", wanted) if wanted else {}
         if found is None:
             raise status.forbidden("pods", name, f"no PriorityClass with name {wanted} was found")
         for key, value, kind, word in (

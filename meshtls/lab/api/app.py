@@ -17,7 +17,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from meshtls.lab.api import answers, authz, discovery, istio, logs, patch, protobuf, reads, select, status, subresources, trouble, warn, watch
+from meshtls.lab.api import answers, authz, bootstrap, discovery, istio, logs, patch, protobuf, reads, select, status, strategy, subresources, trouble, warn, watch
 from meshtls.lab.api.admission import Admission
 from meshtls.lab.api.authz import Attributes, Rbac
 from meshtls.lab.api.field import forbidden, invalid, quote, required, too_long, unsupported
@@ -25,7 +25,6 @@ from meshtls.lab.api.identity import ANONYMOUS, Tokens, User, impersonated
 from meshtls.lab.api.reads import Form
 from meshtls.lab.api.resources import Registry, from_definition
 from meshtls.lab.api.store import Event, Store
-from meshtls.lab.api.strategy import RETURNED_WHEN_DELETED
 from meshtls.lab.api.target import Options, Target
 from meshtls.lab.api.webhooks import Dial, Inject, Webhooks
 from meshtls.lab.api.writes import Writes
@@ -54,11 +53,15 @@ class Api:
         admission = Admission(store, self.registry, Webhooks(store, inject=inject, dial=dial))
         self.writes = Writes(store, self.registry, admission, self.rbac)
         self._subresources = subresources.Subresources(store, self.tokens, self.rbac, self.writes)
-        if istio_kinds:
+        if istio_kinds and (kind := self.registry.named(CRDS)):
             for resource in istio.resources():
                 self.registry.add(resource)
+                definition = istio.definition(resource)
+                strategy.created(kind, definition, store)
+                if store.get(CRDS, "", resource.name) is None:
+                    store.create(CRDS, definition)
         if store.get(f"clusterroles.{authz.RBAC}", "", "cluster-admin") is None:
-            authz.bootstrap(store)
+            bootstrap.fill(store)
         store.compact()  # what was before the server began is not told
         store.admitter = self.writes.submit
         store.subscribe(self._definitions)
@@ -95,7 +98,7 @@ class Api:
 
     async def _answer(self, request: HttpRequest) -> Response:
         path, user = request.url.path, self._who(request)
-        if path.rstrip("/") in _PUBLIC:
+        if path.rstrip("/").removesuffix("/ping") in _PUBLIC:
             if not path.startswith("/version"):
                 return Response("ok", media_type="text/plain")
             if request.method != "GET":
@@ -215,7 +218,7 @@ class Api:
             return answers.plain(reads.as_list(
                 gone, {**metadata, "resourceVersion": str(self.store.version)}, target=target, form=form), request)
         obj, removed = await self.writes.delete(target, wishes, options)
-        if removed and target.resource.kind not in RETURNED_WHEN_DELETED:
+        if removed and target.resource.kind not in strategy.RETURNED_WHEN_DELETED:
             return answers.plain(status.success(target.resource.name, target.name, obj["metadata"]["uid"]), request)
         return answers.plain(reads.single(obj, target, form), request)
 

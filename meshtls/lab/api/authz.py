@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from meshtls.lab.api import roles, status
+from meshtls.lab.api import status
 from meshtls.lab.api.field import FieldError, invalid, quote
 from meshtls.lab.api.identity import User
 from meshtls.lab.api.store import Store
@@ -214,16 +214,3 @@ def _faults(kind: str, obj: Object, spec: Object, namespace: str) -> Iterator[Fi
         yield invalid("metadata", metadata, "must be empty")
     if kind == "LocalSubjectAccessReview" and asked is not None and asked.get("namespace", "") != namespace:
         yield invalid("spec.resourceAttributes.namespace", asked.get("namespace", ""), "must match metadata.namespace")
-
-
-def bootstrap(store: Store) -> None:
-    """The roles and bindings that every cluster has, as far as tools need them."""
-    for name, rules in roles.default().items():
-        store.create(f"clusterroles.{RBAC}", {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRole",
-                                              "metadata": {"name": name}, "rules": rules})
-    for name, group in (("cluster-admin", "system:masters"), ("system:basic-user", "system:authenticated"),
-                        ("system:discovery", "system:authenticated"), ("system:public-info-viewer", "system:authenticated")):
-        store.create(f"clusterrolebindings.{RBAC}", {
-            "apiVersion": f"{RBAC}/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
-            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": name},
-            "subjects": [{"kind": "Group", "name": group, "apiGroup": RBAC}]})

@@ -254,6 +254,26 @@ def _column(text: str) -> dict[str, Any]:
         "name": name, "type": "date", "jsonPath": ".metadata.creationTimestamp"}
 
 
+def _public(node: Any) -> Any:
+    """A schema without what is ours alone."""
+    if isinstance(node, dict):
+        return {key: _public(child) for key, child in node.items() if key != "x-rules"}
+    return [_public(child) for child in node] if isinstance(node, list) else node
+
+
+def definition(resource: Resource) -> dict[str, Any]:
+    """The definition that a cluster has of one of Istio's kinds; its rules in CEL are `istio_rules`."""
+    names = {"kind": resource.kind, "listKind": resource.list_kind, "plural": resource.plural, "singular": resource.singular,
+             "shortNames": list(resource.short), "categories": list(resource.categories)}
+    versions = [{"name": version, "served": True, "storage": version == resource.storage, "subresources": {"status": {}},
+                 "schema": {"openAPIV3Schema": _public(schema)}, **(resource.columns or {})[version]}
+                for version, schema in (resource.schemas or {}).items()]
+    return {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {
+        "name": resource.name, "labels": {"app": "istio-pilot", "istio": resource.group.partition(".")[0]}},
+        "spec": {"group": resource.group, "scope": "Namespaced", "conversion": {"strategy": "None"},
+                 "names": {key: value for key, value in names.items() if value}, "versions": versions}}
+
+
 def resources() -> Iterator[Resource]:
     """Istio's kinds, as if their definitions had been applied."""
     reader = _Reader(dict(line.split(None, 1) for line in _lines(_TYPES)))

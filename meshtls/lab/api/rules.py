@@ -93,7 +93,7 @@ UNIQUE = {"V1Volume.name", "V1MatchCondition.name", "V1ContainerPort.name", "V1S
 OPTIONAL = {"V1ServicePort.port", "V1ContainerPort.containerPort", "V1DeploymentSpec.template", "V1JobSpec.template",
             "V1Probe.port", "V1PolicyRule.verbs", "V1PodSpec.containers", "V1GRPCAction.port",
             "V1LimitRangeSpec.limits", "V1HTTPHeader.value", "V1PodAffinityTerm.topologyKey", "V1TopologySpreadConstraint.topologyKey",
-            "V1NodeSelector.nodeSelectorTerms", "V1ServiceAccountTokenProjection.path", "V1HTTPIngressPath.pathType", "V1DaemonSetSpec.selector", "V1RoleRef.kind", "V1RoleRef.name", "V1Endpoint.addresses",
+            "V1NodeSelector.nodeSelectorTerms", "V1ValidatingAdmissionPolicyBindingSpec.validationActions", "V1ServiceAccountTokenProjection.path", "V1HTTPIngressPath.pathType", "V1DaemonSetSpec.selector", "V1RoleRef.kind", "V1RoleRef.name", "V1Endpoint.addresses",
             "V1ConfigMapKeySelector.key", "V1SecretKeySelector.key",
             *(f"V1{kind}Webhook.{key}" for kind in ("Mutating", "Validating")
               for key in ("admissionReviewVersions", "sideEffects"))}

@@ -92,7 +92,7 @@ RuntimeClass: Name | Handler={handler} | Age
 ControllerRevision: Name | Controller={told.owner[0]:<none>} | Revision={revision:0} | Age
 PodDisruptionBudget: Name | Min Available={text spec.minAvailable:N/A} |
     Max Unavailable={text spec.maxUnavailable:N/A} | Allowed Disruptions#={status.disruptionsAllowed:0} | Age
-PriorityClass: Name | Value#={value:0} | Global-Default?={lower globalDefault:false} | Age |
+PriorityClass: Name | Value#={value:0} | Global-Default?={true globalDefault} | Age |
     PreemptionPolicy={preemptionPolicy:PreemptLowerPriority}
 """
 _OTHERS = "Name | Created At={metadata.creationTimestamp}"

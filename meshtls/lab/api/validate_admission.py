@@ -159,7 +159,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         bad("message", "must be non-empty if specified", lambda one: one["message"] and not one["message"].strip()),
         bad("message", "must not contain line breaks", lambda one: "\n" in (one["message"] or "").strip())),
     "V1ValidatingAdmissionPolicyBindingSpec": (
-        unique("validationActions", lambda action: action),
+        needs("validationActions", "at least one validation action is required"), unique("validationActions", lambda action: action),
         bad("validationActions", "must not contain both Deny and Warn (repeating the same validation failure information in "
             "the API response and headers serves no purpose)",
             lambda one: {"Deny", "Warn"} <= set(one["validationActions"] or ()))),

@@ -144,6 +144,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
             lambda one: one.key == "scaleTargetRef" and not one["apiVersion"], value=lambda one: ""),),
     "V1RuntimeClass": (each("handler", field.label_1123), fixed("handler"), labels("scheduling.nodeSelector")),
     "V1PriorityClass": (
+        never("metadata.name", "priority class names with 'system-' prefix are reserved for system use only.", lambda one: (
+            one.old is None and (one["metadata.name"] or "").startswith("system-"))),
         never("value", "maximum allowed value of a user defined priority is 1000000000",
               lambda one: (one["value"] or 0) > 1_000_000_000 and not (one["metadata.name"] or "").startswith("system-")),
         never("value", "may not be changed in an update.",

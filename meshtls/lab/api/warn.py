@@ -13,8 +13,8 @@ _NAMED = {"Pod": "the Pod's hostname", "Deployment": "Pod names and hostnames", 
 
 def of(resource: Resource, obj: Object) -> Iterator[str]:
     """Warnings about one object that is to be stored."""
-    owners = [owner.get("uid") for owner in obj["metadata"].get("ownerReferences") or ()]
-    if twice := sorted({uid for uid in owners if owners.count(uid) > 1}):
+    owners = obj["metadata"].get("ownerReferences") or []
+    if twice := sorted({str(owner.get("uid")) for place, owner in enumerate(owners) if owner in owners[:place]}):
         yield (".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may "
                f"reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {', '.join(twice)}")
     if resource.custom:

@@ -221,7 +221,7 @@ class Writes:
             raise status.invalid(resource.kind, resource.group, request.name, errors)
         options.warnings += warn.of(resource, obj)
         if owners := obj["metadata"].get("ownerReferences"):
-            obj["metadata"]["ownerReferences"] = list({one.get("uid"): one for one in reversed(owners)}.values())[::-1]
+            obj["metadata"]["ownerReferences"] = [one for place, one in enumerate(owners) if one not in owners[:place]]
         if resource.name in _RBAC_GUARDED and (old is None or _granted(obj) != _granted(old)):
             authz.check_escalation(self._rbac, options.user, resource.name, obj, target.namespace)
         await self._admission.validate(request)

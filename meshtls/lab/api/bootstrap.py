@@ -1,8 +1,13 @@
-"""The ClusterRoles that every cluster has, as a table: role, API groups, verbs, resources.
+"""What every cluster has from the start, as far as tools need it: roles, their bindings and the system's priorities.
 
-`-` is the core group. Verbs: r reads, w writes, * both, others by name. `edit` holds `view`, `admin` holds `edit`.
+The table of ClusterRoles: role, API groups, verbs, resources. `-` is the core group. Verbs: r reads, w writes, * both, others
+by name. `edit` holds `view`, `admin` holds `edit`.
 """
 from typing import Any
+
+from meshtls.lab.api.store import Store
+
+_RBAC = "rbac.authorization.k8s.io"
 
 _READ, _WRITE = ["get", "list", "watch"], ["create", "delete", "deletecollection", "patch", "update"]
 _TABLE = """
@@ -45,7 +50,7 @@ _DISCOVERY = ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/open
               "/version/"]
 
 
-def default() -> dict[str, list[dict[str, Any]]]:
+def _roles() -> dict[str, list[dict[str, Any]]]:
     """Rules by role."""
     found: dict[str, list[dict[str, Any]]] = {}
     for line in _TABLE.strip().replace("\n    ", " ").splitlines():
@@ -60,3 +65,19 @@ def default() -> dict[str, list[dict[str, Any]]]:
             "system:public-info-viewer": [{"verbs": ["get"], "nonResourceURLs": _PUBLIC}],
             "cluster-admin": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
                               {"nonResourceURLs": ["*"], "verbs": ["*"]}]}
+
+
+def fill(store: Store) -> None:
+    def keep(group: str, plural: str, kind: str, name: str, **more: Any) -> None:
+        ours = {"labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+                "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}} if group == _RBAC else {}
+        store.create(f"{plural}.{group}", {"apiVersion": f"{group}/v1", "kind": kind, "metadata": {"name": name, **ours}, **more})
+    for name, rules in _roles().items():
+        keep(_RBAC, "clusterroles", "ClusterRole", name, rules=rules)
+    for name, group in (("cluster-admin", "system:masters"), ("system:basic-user", "system:authenticated"),
+                        ("system:discovery", "system:authenticated"), ("system:public-info-viewer", "system:authenticated")):
+        keep(_RBAC, "clusterrolebindings", "ClusterRoleBinding", name, roleRef={"apiGroup": _RBAC, "kind": "ClusterRole", "name": name},
+             subjects=[{"kind": "Group", "name": group, "apiGroup": _RBAC}])
+    for name, value, what in (("system-cluster-critical", 2000000000, "the cluster"), ("system-node-critical", 2000001000, "the node")):
+        keep("scheduling.k8s.io", "priorityclasses", "PriorityClass", name, value=value, preemptionPolicy="PreemptLowerPriority",
+             description=f"Used for system critical pods that must not be moved from {what}.")
