@@ -113,6 +113,18 @@ def test_create_reads_what_kubectl_sends_as_protobuf(kubectl: Kubectl, shop: str
     assert kubectl("create", "token", "worker", "-n", shop).count(".") == 2
 
 
+def test_a_kind_that_nobody_serves_is_told_as_by_a_cluster(kubectl: Kubectl) -> None:
+    monitor = "apiVersion: monitoring.example/v1\nkind: Monitor\nmetadata: {name: web}\n"
+    told = kubectl("apply", "-f", "-", stdin=monitor, code=1)
+    assert 'no matches for kind "Monitor" in version "monitoring.example/v1"' in told
+
+
+def test_istios_definitions_can_be_waited_for(kubectl: Kubectl) -> None:
+    assert "condition met" in kubectl("wait", "--for=condition=Established", "crd/peerauthentications.security.istio.io")
+    kinds = kubectl("get", "crd", "-l", "istio=security", "-o", "jsonpath={.items[*].spec.names.kind}")
+    assert kinds == "AuthorizationPolicy PeerAuthentication RequestAuthentication"
+
+
 def test_watching_get_prints_a_row_for_every_change(kubectl: Kubectl, shop: str) -> None:
     command = [str(KUBECTL), "get", "cm", "-n", shop, "-w", "-o", "name", "--field-selector=metadata.name=watched"]
     with subprocess.Popen(command, env=kubectl.environment, stdout=subprocess.PIPE,

@@ -119,8 +119,11 @@ class Api:
             raise status.no_such_path()
         if request.method not in ("GET", "HEAD"):
             raise status.not_allowed()
-        if discovery.AGGREGATED not in request.headers.get("accept", ""):
-            Form.of(request.headers.get("accept", ""), {})
+        accept = request.headers.get("accept", "")
+        if discovery.OPENAPI_PROTOBUF in accept:
+            return Response(b"", media_type=f"{discovery.OPENAPI_PROTOBUF}.v1.0+protobuf")  # the empty document
+        if discovery.AGGREGATED not in accept:
+            Form.of(accept, {})
         return answers.plain(document, request)
 
     def _who(self, request: HttpRequest) -> User:
@@ -218,7 +221,7 @@ class Api:
             return answers.plain(reads.as_list(
                 gone, {**metadata, "resourceVersion": str(self.store.version)}, target=target, form=form), request)
         obj, removed = await self.writes.delete(target, wishes, options)
-        if removed and target.resource.kind not in strategy.RETURNED_WHEN_DELETED:
+        if removed and "d" not in target.resource.traits:
             return answers.plain(status.success(target.resource.name, target.name, obj["metadata"]["uid"]), request)
         return answers.plain(reads.single(obj, target, form), request)
 

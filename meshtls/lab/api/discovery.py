@@ -11,6 +11,7 @@ from meshtls.lab.api.resources import Registry, Resource
 
 Object = dict[str, Any]
 AGGREGATED = "g=apidiscovery.k8s.io"
+OPENAPI_PROTOBUF = "application/com.github.proto-openapi.spec.v2"
 VERSION = {"major": "1", "minor": "36", "gitVersion": "v1.36.2+meshtls-lab", "gitCommit": "0" * 40,
            "gitTreeState": "clean",
            "buildDate": "2026-06-01T00:00:00Z", "goVersion": "none", "compiler": "none", "platform": "linux/amd64",
@@ -39,6 +40,8 @@ def document(registry: Registry, parts: list[str], aggregated: bool, server: str
             return {"kind": "APIGroup", "apiVersion": "v1", **_group(group, groups[group])}
         case ["apis", group, version] if version in groups.get(group, ()):
             return _resource_list(registry, group, version)
+        case ["openapi", "v2"]:  # for those who look there for what v3 does not have
+            return {"swagger": "2.0", "info": {"title": "meshtls lab", "version": VERSION["gitVersion"]}, "paths": {}, "definitions": {}}
         case ["openapi", "v3"]:
             found = ["api/v1", *(f"apis/{group}/{version}" for group, versions in groups.items() for version in versions)]
             return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={registry.generation}"}

@@ -1,7 +1,7 @@
 """Which kinds there are: one table, and what custom resource definitions add to it.
 
 A line of the table: group, versions (preferred first), plural, Kind, scope (n namespaced, c cluster), subresources,
-short names, categories. The kind's fields are named by `model`, the class of the official Python client that was
+short names, categories, traits (see Resource). The kind's fields are named by `model`, the class of the official Python client that was
 generated from the API.
 """
 import re
@@ -27,12 +27,17 @@ class Resource(msgspec.Struct, frozen=True):
     storage: str = ""
     schemas: dict[str, Any] | None = None
     columns: dict[str, Any] | None = None
-    virtual: bool = False
-    """A review: answered, never stored."""
+    traits: str = "gr"
+    """v: a review, answered and never stored; g: has a generation; d: DELETE answers with the object even when it is gone; r: a PUT
+    without resourceVersion does not change it; p: a PUT creates it. What is not said here is that of custom kinds."""
 
     @property
     def name(self) -> str:
         return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def virtual(self) -> bool:
+        return "v" in self.traits
 
     @property
     def custom(self) -> bool:
@@ -57,30 +62,30 @@ class Resource(msgspec.Struct, frozen=True):
 _TABLE = """
 -                            v1 bindings Binding n - - - v
 -                            v1 configmaps ConfigMap n - cm -
--                            v1 endpoints Endpoints n - ep -
--                            v1 events Event n - ev -
--                            v1 limitranges LimitRange n - limits -
--                            v1 namespaces Namespace c finalize,status ns -
+-                            v1 endpoints Endpoints n - ep - p
+-                            v1 events Event n - ev - p
+-                            v1 limitranges LimitRange n - limits - p
+-                            v1 namespaces Namespace c finalize,status ns - d
 -                            v1 nodes Node c status no -
--                            v1 persistentvolumeclaims PersistentVolumeClaim n status pvc -
--                            v1 persistentvolumes PersistentVolume c status pv -
--                            v1 pods Pod n status,log,binding,eviction,ephemeralcontainers po all
--                            v1 podtemplates PodTemplate n - - -
--                            v1 replicationcontrollers ReplicationController n status,scale rc all
--                            v1 resourcequotas ResourceQuota n status quota -
+-                            v1 persistentvolumeclaims PersistentVolumeClaim n status pvc - d
+-                            v1 persistentvolumes PersistentVolume c status pv - d
+-                            v1 pods Pod n status,log,binding,eviction,ephemeralcontainers po all gd
+-                            v1 podtemplates PodTemplate n - - - gd
+-                            v1 replicationcontrollers ReplicationController n status,scale rc all g
+-                            v1 resourcequotas ResourceQuota n status quota - d
 -                            v1 secrets Secret n - - -
--                            v1 serviceaccounts ServiceAccount n token sa -
--                            v1 services Service n status svc all
-admissionregistration.k8s.io v1 mutatingwebhookconfigurations MutatingWebhookConfiguration c - - api-extensions
-admissionregistration.k8s.io v1 validatingadmissionpolicies ValidatingAdmissionPolicy c status - api-extensions
-admissionregistration.k8s.io v1 validatingadmissionpolicybindings ValidatingAdmissionPolicyBinding c - - api-extensions
-admissionregistration.k8s.io v1 validatingwebhookconfigurations ValidatingWebhookConfiguration c - - api-extensions
-apiextensions.k8s.io         v1 customresourcedefinitions CustomResourceDefinition c status crd,crds api-extensions
+-                            v1 serviceaccounts ServiceAccount n token sa - d
+-                            v1 services Service n status svc all dp
+admissionregistration.k8s.io v1 mutatingwebhookconfigurations MutatingWebhookConfiguration c - - api-extensions gr
+admissionregistration.k8s.io v1 validatingadmissionpolicies ValidatingAdmissionPolicy c status - api-extensions gr
+admissionregistration.k8s.io v1 validatingadmissionpolicybindings ValidatingAdmissionPolicyBinding c - - api-extensions gr
+admissionregistration.k8s.io v1 validatingwebhookconfigurations ValidatingWebhookConfiguration c - - api-extensions gr
+apiextensions.k8s.io         v1 customresourcedefinitions CustomResourceDefinition c status crd,crds api-extensions gr
 apps                         v1 controllerrevisions ControllerRevision n - - -
-apps                         v1 daemonsets DaemonSet n status ds all
-apps                         v1 deployments Deployment n scale,status deploy all
-apps                         v1 replicasets ReplicaSet n scale,status rs all
-apps                         v1 statefulsets StatefulSet n scale,status sts all
+apps                         v1 daemonsets DaemonSet n status ds all g
+apps                         v1 deployments Deployment n scale,status deploy all g
+apps                         v1 replicasets ReplicaSet n scale,status rs all g
+apps                         v1 statefulsets StatefulSet n scale,status sts all g
 authentication.k8s.io        v1 selfsubjectreviews SelfSubjectReview c - - - v
 authentication.k8s.io        v1 tokenreviews TokenReview c - - - v
 authorization.k8s.io         v1 localsubjectaccessreviews LocalSubjectAccessReview n - - - v
@@ -88,21 +93,21 @@ authorization.k8s.io         v1 selfsubjectaccessreviews SelfSubjectAccessReview
 authorization.k8s.io         v1 selfsubjectrulesreviews SelfSubjectRulesReview c - - - v
 authorization.k8s.io         v1 subjectaccessreviews SubjectAccessReview c - - - v
 autoscaling                  v2 horizontalpodautoscalers HorizontalPodAutoscaler n status hpa all
-batch                        v1 cronjobs CronJob n status cj all
-batch                        v1 jobs Job n status - all
-coordination.k8s.io          v1 leases Lease n - - -
-discovery.k8s.io             v1 endpointslices EndpointSlice n - - -
-networking.k8s.io            v1 ingressclasses IngressClass c - - -
-networking.k8s.io            v1 ingresses Ingress n status ing -
-networking.k8s.io            v1 networkpolicies NetworkPolicy n - netpol -
-node.k8s.io                  v1 runtimeclasses RuntimeClass c - - -
-policy                       v1 poddisruptionbudgets PodDisruptionBudget n status pdb -
-rbac.authorization.k8s.io    v1 clusterrolebindings ClusterRoleBinding c - - -
-rbac.authorization.k8s.io    v1 clusterroles ClusterRole c - - -
-rbac.authorization.k8s.io    v1 rolebindings RoleBinding n - - -
-rbac.authorization.k8s.io    v1 roles Role n - - -
-scheduling.k8s.io            v1 priorityclasses PriorityClass c - pc -
-storage.k8s.io               v1 storageclasses StorageClass c - sc -
+batch                        v1 cronjobs CronJob n status cj all g
+batch                        v1 jobs Job n status - all g
+coordination.k8s.io          v1 leases Lease n - - - rp
+discovery.k8s.io             v1 endpointslices EndpointSlice n - - - g
+networking.k8s.io            v1 ingressclasses IngressClass c - - - g
+networking.k8s.io            v1 ingresses Ingress n status ing - g
+networking.k8s.io            v1 networkpolicies NetworkPolicy n - netpol - g
+node.k8s.io                  v1 runtimeclasses RuntimeClass c - - - rp
+policy                       v1 poddisruptionbudgets PodDisruptionBudget n status pdb - gr
+rbac.authorization.k8s.io    v1 clusterrolebindings ClusterRoleBinding c - - - p
+rbac.authorization.k8s.io    v1 clusterroles ClusterRole c - - - p
+rbac.authorization.k8s.io    v1 rolebindings RoleBinding n - - - p
+rbac.authorization.k8s.io    v1 roles Role n - - - p
+scheduling.k8s.io            v1 priorityclasses PriorityClass c - pc - g
+storage.k8s.io               v1 storageclasses StorageClass c - sc - d
 """
 
 MODELS = {("", "Event"): "CoreV1Event"}
@@ -115,10 +120,10 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _builtin() -> Iterator[Resource]:
     for line in _TABLE.strip().splitlines():
-        group, versions, plural, kind, scope, subresources, short, categories, *flags = line.split()
+        group, versions, plural, kind, scope, subresources, short, categories, *traits = line.split()
         yield Resource("" if group == "-" else group, _words(versions), plural, kind, scope == "n",
                        _words(subresources), _words(short),
-                       _words(categories), singular=kind.lower(), list_kind=kind + "List", virtual="v" in flags)
+                       _words(categories), singular=kind.lower(), list_kind=kind + "List", traits="".join(traits))
 
 
 BUILTIN: tuple[Resource, ...] = tuple(_builtin())

@@ -22,17 +22,13 @@ from typing import Any
 
 import msgspec
 
+from meshtls.lab.api.resources import BUILTIN
+
 HISTORY = 20_000
 """Events kept for watches; an older resourceVersion is answered with 410 Gone."""
 
-NO_GENERATION = frozenset({
-    "namespaces", "configmaps", "secrets", "services", "serviceaccounts", "nodes", "events", "events.events.k8s.io",
-    "endpoints",
-    "persistentvolumes", "persistentvolumeclaims", "resourcequotas", "limitranges", "leases.coordination.k8s.io",
-    "roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io",
-    "clusterroles.rbac.authorization.k8s.io",
-    "clusterrolebindings.rbac.authorization.k8s.io", "runtimeclasses.node.k8s.io", "storageclasses.storage.k8s.io",
-    "controllerrevisions.apps", "horizontalpodautoscalers.autoscaling"})
+_UNCOUNTED = frozenset(one.name for one in BUILTIN if "g" not in one.traits)
+"""Resources without a generation."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -161,7 +157,7 @@ class Store:
             raise Exists(resource, name)
         metadata["uid"] = metadata.get("uid") or str(uuid.uuid4())
         metadata["creationTimestamp"] = metadata.get("creationTimestamp") or self.now()
-        if resource not in NO_GENERATION:
+        if resource not in _UNCOUNTED:
             metadata["generation"] = 1
         self._put(resource, namespace, name, obj)
         self._tell(Event("ADDED", resource, obj, None))

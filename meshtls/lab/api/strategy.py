@@ -8,24 +8,11 @@ from typing import Any
 from meshtls.lab.api import defaults, schema, zeros
 from meshtls.lab.api.field import FieldError, invalid
 from meshtls.lab.api.resources import Resource
-from meshtls.lab.api.store import NO_GENERATION, Store, clone
+from meshtls.lab.api.store import Store, clone
 
 Object = dict[str, Any]
 SERVICE_RANGE = ipaddress.ip_network("10.96.0.0/16")
 NODE_PORTS = range(30000, 32768)
-RETURNED_WHEN_DELETED = {"Pod", "PersistentVolumeClaim", "PersistentVolume", "ResourceQuota", "ServiceAccount",
-                         "PodTemplate", "Service",
-                         "StorageClass", "Namespace"}
-"""Kinds whose DELETE answers with the object even when it is gone."""
-NEEDS_VERSION = {"Lease", "RuntimeClass", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration",
-                 "CustomResourceDefinition",
-                 "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "PodDisruptionBudget"}
-"""Kinds (and all custom ones) that a PUT without resourceVersion does not change."""
-MADE_BY_PUT = {"Service", "Endpoints", "Event", "LimitRange", "Lease", "Role", "RoleBinding", "ClusterRole",
-               "ClusterRoleBinding", "RuntimeClass"}
-"""Kinds that a PUT creates when they are not there."""
-
-
 _OF_THE_SERVER = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
 
 
@@ -41,7 +28,7 @@ def reset(resource: Resource, subresource: str) -> Callable[[tuple[str, ...]], b
 
 def created(resource: Resource, obj: Object, store: Store) -> None:
     """Before the first validation of a new object, in place."""
-    if resource.name not in NO_GENERATION:
+    if "g" in resource.traits:
         obj["metadata"]["generation"] = 1
     if "status" in resource.subresources and resource.kind != "Node":
         obj.pop("status", None)

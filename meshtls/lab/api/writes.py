@@ -77,10 +77,10 @@ class Writes:
         named(metadata, target)
         fit(metadata, target)
         old = self._store.get(resource.name, target.namespace, target.name)
-        if old is None and resource.kind in strategy.MADE_BY_PUT and not target.subresource:
+        if old is None and "p" in resource.traits and not target.subresource:
             return await self.create(target, obj, options), True
         old = self.held(target)
-        if metadata.get("resourceVersion") in (None, "", "0") and (resource.custom or resource.kind in strategy.NEEDS_VERSION):
+        if metadata.get("resourceVersion") in (None, "", "0") and "r" in resource.traits:
             raise status.invalid(resource.plural, resource.group, target.name, [
                 invalid("metadata.resourceVersion", 0, "must be specified for an update")])
         if metadata.get("uid") and metadata["uid"] != old["metadata"]["uid"]:
