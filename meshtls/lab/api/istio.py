@@ -104,6 +104,8 @@ EnvoyMatch      context: ANY|SIDECAR_INBOUND|SIDECAR_OUTBOUND|GATEWAY|WAYPOINT, 
 Status          conditions: [(type: s, status: s, lastProbeTime: t, lastTransitionTime: t, reason: s, message: s,
     observedGeneration: x)], validationMessages: [(documentationUrl: s, level: UNKNOWN|ERROR|WARNING|INFO,
     type: (code: s, name: s))], observedGeneration: x
+VmConfig        env: [(!name: s#1-256, value: s#-2048, valueFrom: INLINE|HOST)]#-256@name
+TrafficMatch    mode: UNDEFINED|CLIENT|SERVER|CLIENT_AND_SERVER, ports: [(!number: u#1-65535)]@number
 Tracing         match: Mode, providers: [Provider], ~randomSamplingPercentage: n#0-100, ~disableSpanReporting: b,
     customTags: {Tag}, ~useRequestIdForTraceSampling: b, ~enableIstioTags: b, ~disableContextPropagation: b
 """
@@ -159,8 +161,12 @@ extensions.istio.io v1alpha1            !WasmPlugin            wasmplugins      
     selector: Selector, targetRef: TargetRef, targetRefs: [TargetRef]#-16, !url: s#1-, sha256: sha256,
     imagePullPolicy: UNSPECIFIED_POLICY|IfNotPresent|Always, imagePullSecret: s#1-253, pluginConfig: *, pluginName: s#1-256,
     phase: UNSPECIFIED_PHASE|AUTHN|AUTHZ|STATS, failStrategy: FAIL_CLOSE|FAIL_OPEN|FAIL_RELOAD, ~priority: i,
-    vmConfig: (env: [(!name: s#1-256, value: s#-2048, valueFrom: INLINE|HOST)]#-256@name), verificationKey: s, match: [(mode: UNDEFINED|CLIENT|SERVER|CLIENT_AND_SERVER, ports: [(!number: u#1-65535)]@number)],
-    type: UNSPECIFIED_PLUGIN_TYPE|HTTP|NETWORK
+    vmConfig: VmConfig, verificationKey: s, match: [TrafficMatch], type: UNSPECIFIED_PLUGIN_TYPE|HTTP|NETWORK
+extensions.istio.io v1alpha1            !TrafficExtension      trafficextensions       -   Age
+    selector: Selector, targetRefs: [TargetRef]#-16, match: [TrafficMatch], phase: UNSPECIFIED|AUTHN|AUTHZ|STATS, ~priority: i,
+    ?wasm: (!url: s#1-, sha256: sha256, imagePullPolicy: UNSPECIFIED_POLICY|IfNotPresent|Always, imagePullSecret: s#1-253,
+    pluginConfig: *, pluginName: s#1-256, failStrategy: FAIL_CLOSE|FAIL_OPEN|FAIL_RELOAD, vmConfig: VmConfig, verificationKey: s,
+    type: UNSPECIFIED_PLUGIN_TYPE|HTTP|NETWORK), ?lua: (!inlineCode: s#1-65536)
 """
 
 _NAME = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
