@@ -86,14 +86,16 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "V1ClientIPConfig.timeoutSeconds": (1, 86400, "must be greater than 0 and less than 86400")}
 """Least, most and what is said of others."""
 
-UNIQUE = {"V1Volume.name", "V1MatchCondition.name", "V1ContainerPort.name", "V1ServicePort.name", "DiscoveryV1EndpointPort.name", "V1Sysctl.name",
-          "V1MutatingWebhook.name", "V1ValidatingWebhook.name", "V1LimitRangeItem.type"}
+UNIQUE = {"V1Volume.name", "V1MatchCondition.name", "V1ContainerPort.name", "V1ServicePort.name", "DiscoveryV1EndpointPort.name",
+          "V1Sysctl.name", "V1MutatingWebhook.name", "V1ValidatingWebhook.name", "V1LimitRangeItem.type"}
 """What no two items of a list may share."""
 
 OPTIONAL = {"V1ServicePort.port", "V1ContainerPort.containerPort", "V1DeploymentSpec.template", "V1JobSpec.template",
             "V1Probe.port", "V1PolicyRule.verbs", "V1PodSpec.containers", "V1GRPCAction.port",
             "V1LimitRangeSpec.limits", "V1HTTPHeader.value", "V1PodAffinityTerm.topologyKey", "V1TopologySpreadConstraint.topologyKey",
-            "V1NodeSelector.nodeSelectorTerms", "V1ValidatingAdmissionPolicyBindingSpec.validationActions", "V1ServiceAccountTokenProjection.path", "V1HTTPIngressPath.pathType", "V1DaemonSetSpec.selector", "V1RoleRef.kind", "V1RoleRef.name", "V1Endpoint.addresses",
+            "V1NodeSelector.nodeSelectorTerms", "V1ValidatingAdmissionPolicyBindingSpec.validationActions",
+            "V1ServiceAccountTokenProjection.path", "V1HTTPIngressPath.pathType", "V1DaemonSetSpec.selector", "V1RoleRef.kind",
+            "V1RoleRef.name", "V1Endpoint.addresses",
             "V1ConfigMapKeySelector.key", "V1SecretKeySelector.key",
             *(f"V1{kind}Webhook.{key}" for kind in ("Mutating", "Validating")
               for key in ("admissionReviewVersions", "sideEffects"))}

@@ -128,17 +128,19 @@ def _part(item: str, least: int, most: int, place: int) -> str:
     return f"beginning of range ({first}) beyond end of range ({last}): {item}" if first > last else ""
 
 
+def _for_indexed(key: str) -> Rule:
+    return bad(key, "requires indexed completion mode", lambda job: job[key] is not None and job["completionMode"] != "Indexed")
+
+
 _MISMATCH = "`selector` does not match template `labels`"
 WORKLOAD: tuple[Rule, ...] = (bad("template.metadata.labels", _MISMATCH, _unmatched), fixed("selector"), _workload)
 JOB: tuple[Rule, ...] = (
     needs("completions", "when completion mode is Indexed",
           lambda job: job["completionMode"] == "Indexed" and job["completions"] is None),
-    *(bad(key, "requires indexed completion mode", lambda job, key=key: job[key] is not None and job["completionMode"] != "Indexed")  # type: ignore[misc]
-      for key in ("backoffLimitPerIndex", "maxFailedIndexes")),
+    _for_indexed("backoffLimitPerIndex"), _for_indexed("maxFailedIndexes"),
     needs("backoffLimitPerIndex", "when maxFailedIndexes is specified",
           lambda job: job["maxFailedIndexes"] is not None and job["backoffLimitPerIndex"] is None),
-    bad("successPolicy", "requires indexed completion mode",
-        lambda job: job["successPolicy"] and job["completionMode"] != "Indexed"),
+    _for_indexed("successPolicy"),
     bad("maxFailedIndexes", "must be less than or equal to completions",
         lambda job: job["completionMode"] == "Indexed" and (job["maxFailedIndexes"] or 0) > (job["completions"] or 0)),
     bad("managedBy", 'must be a domain-prefixed path (such as "acme.io/foo")',
