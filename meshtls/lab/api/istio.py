@@ -271,9 +271,9 @@ def definition(resource: Resource) -> dict[str, Any]:
     """The definition that a cluster has of one of Istio's kinds; its rules in CEL are `istio_rules`."""
     names = {"kind": resource.kind, "listKind": resource.list_kind, "plural": resource.plural, "singular": resource.singular,
              "shortNames": list(resource.short), "categories": list(resource.categories)}
+    schema = _public((resource.schemas or {})[resource.storage])  # the same in all versions
     versions = [{"name": version, "served": True, "storage": version == resource.storage, "subresources": {"status": {}},
-                 "schema": {"openAPIV3Schema": _public(schema)}, **(resource.columns or {})[version]}
-                for version, schema in (resource.schemas or {}).items()]
+                 "schema": {"openAPIV3Schema": schema}, **(resource.columns or {})[version]} for version in resource.versions]
     return {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {
         "name": resource.name, "labels": {"app": "istio-pilot", "istio": resource.group.partition(".")[0]}},
         "spec": {"group": resource.group, "scope": "Namespaced", "conversion": {"strategy": "None"},
