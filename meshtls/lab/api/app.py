@@ -17,9 +17,10 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from meshtls.lab.api import answers, authz, bootstrap, discovery, istio, logs, patch, protobuf, reads, select, status, strategy, subresources, trouble, warn, watch
+from meshtls.lab.api import answers, authz, discovery, istio, logs, patch, protobuf, reads, select, status, strategy, subresources, trouble, warn, watch
 from meshtls.lab.api.admission import Admission
 from meshtls.lab.api.authz import Attributes, Rbac
+from meshtls.lab.api.bootstrap import fill
 from meshtls.lab.api.field import forbidden, invalid, quote, required, too_long, unsupported
 from meshtls.lab.api.identity import ANONYMOUS, Tokens, User, impersonated
 from meshtls.lab.api.reads import Form
@@ -61,7 +62,7 @@ class Api:
                 if store.get(CRDS, "", resource.name) is None:
                     store.create(CRDS, definition)
         if store.get(f"clusterroles.{authz.RBAC}", "", "cluster-admin") is None:
-            bootstrap.fill(store)
+            fill(store)
         store.compact()  # what was before the server began is not told
         store.admitter = self.writes.submit
         store.subscribe(self._definitions)
