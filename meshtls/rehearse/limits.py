@@ -13,6 +13,7 @@ from meshtls.policy.dataplane import AMBIENT
 from meshtls.policy.engine import Engine
 from meshtls.rehearse.calls import PREDICTED, Known
 from meshtls.rehearse.scope import Scope, gateways
+from meshtls.rehearse.stand import is_outside
 
 GROUP = "what a rehearsal cannot know"
 NOT_SERVED = "the cluster does not serve this kind"
@@ -52,6 +53,7 @@ def _here(mesh: Mesh, scope: Scope) -> Iterator[tuple[str, str, str]]:
     for name, title, objects, why in (
         ("envoyfilters", "EnvoyFilters", mesh.envoy_filters, "the lab does not apply them, and they may change whom a proxy refuses"),
         ("authorization", "CUSTOM authorization", [p for p in mesh.authorization_policies if p.spec.action == "CUSTOM"], "the lab asks no authorizer"),
+        ("outside", "what is outside the cluster", [e for e in mesh.service_entries if is_outside(e)], "they are left out, and nobody calls there"),
         ("routes", "VirtualServices", mesh.virtual_services, "of them only hosts, matches and destinations are here: no timeouts, retries, faults, rewrites"),
         ("networkpolicies", "NetworkPolicies with addresses", [p for p in mesh.network_policies if _has_addresses(p)],
          "pods and nodes have other addresses in the lab, so rules with ipBlock match others"),

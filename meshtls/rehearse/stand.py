@@ -16,7 +16,7 @@ import yaml
 
 from meshtls.errors import InputError
 from meshtls.model.mesh import Mesh
-from meshtls.model.objects import ConfigMap, Object, Pod, Service
+from meshtls.model.objects import ConfigMap, Object, Pod, Service, ServiceEntry
 from meshtls.policy.select import subset
 from meshtls.policy.service import AUTO, HTTP, TLS, UDP, protocol_of, target_port
 from meshtls.rehearse.scope import Scope, Stand
@@ -222,7 +222,13 @@ def _spec(stand: Stand) -> Obj:
 def carried(mesh: Mesh, scope: Scope) -> list[Object]:
     """The objects that decide: those of the namespaces that are brought up, and of the mesh's root."""
     homes = scope.namespaces | {mesh.root}
-    return [obj for field in AS_IS for obj in getattr(mesh, field) if obj.namespace in homes]
+    return [obj for field in AS_IS for obj in getattr(mesh, field) if obj.namespace in homes and not (isinstance(obj, ServiceEntry) and is_outside(obj))]
+
+
+def is_outside(entry: ServiceEntry) -> bool:
+    """Whether it leads to names that are not of the cluster: no proxy is ready before it has looked them up, and here nobody has them."""
+    places = [endpoint.address for endpoint in entry.spec.endpoints] or list(entry.spec.hosts)
+    return entry.spec.resolution.startswith("DNS") and not all(place.endswith(".svc.cluster.local") for place in places)
 
 
 def _homes(mesh: Mesh, scope: Scope) -> frozenset[str]:
