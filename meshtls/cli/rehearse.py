@@ -14,6 +14,8 @@ from meshtls.cli.options import Duration, Options, duration, shared
 from meshtls.errors import InputError
 
 if TYPE_CHECKING:
+    from meshtls.model.mesh import Mesh
+    from meshtls.rehearse.calls import Arrival
     from meshtls.rehearse.fault import Fault
     from meshtls.rehearse.run import Done
 
@@ -45,6 +47,7 @@ class FaultType(click.ParamType):  # type: ignore[type-arg]
 @shared("cluster", "place", "output", "report", "timeout")
 @click.option("--apply", "overlay", multiple=True, metavar="FILE", help="Lay these manifests over SOURCE first: rehearse a fix.")
 @click.option("--calls", "calls", metavar="FILE", help="Who calls whom: a report of `meshtls observe -o json`, or a list (docs/rehearse.md).")
+@click.option("--since", type=Duration(), default="1h", show_default=True, help="Of a cluster: how far back its proxies' logs tell who calls.")
 @click.option("--all-predicted", is_flag=True, help="Let everybody call who is predicted to reach the namespace.")
 @click.option("--max-pods", default=40, show_default=True, type=click.IntRange(1, 200), help="How many stand-ins fit on this machine.")
 @click.option("--soak", type=Duration(), help=f"How long each stage is watched.  [default: {SOAK_S:g}s, or until each call was made three times]")
@@ -57,7 +60,7 @@ class FaultType(click.ParamType):  # type: ignore[type-arg]
 @click.option("--mode", default="auto", show_default=True, type=click.Choice(["auto", "namespaces", "loopback"]),
               help="Of the lab; auto: loopback where namespaces are refused.")
 def rehearse(
-    options: Options, paths: tuple[str, ...], overlay: tuple[str, ...], calls: str | None, all_predicted: bool, max_pods: int, soak: float | None,
+    options: Options, paths: tuple[str, ...], overlay: tuple[str, ...], calls: str | None, since: float, all_predicted: bool, max_pods: int, soak: float | None,
     canary: str, force: bool, accept: tuple[str, ...], gitops_override: bool, faults: "tuple[Fault, ...]", mode: str,
 ) -> None:  # fmt: skip
     """Rehearse a migration on this machine before it touches production.
@@ -83,7 +86,8 @@ def rehearse(
     with session(options, kind="RehearseReport", title="Rehearsal") as draft:
         namespace = options.namespaces[0]
         mesh, _ = meshes.read(options, paths, overlay)
-        known = known_calls.best(mesh, namespace, _document(calls), all_predicted)
+        heard = _heard(options, mesh, namespace, since) if not paths and calls is None and not all_predicted else ()
+        known = known_calls.best(mesh, namespace, _document(calls), all_predicted, heard)
         found = scope(mesh, namespace, known.calls, max_pods)
         draft.facts += [("namespace", namespace), ("calls", f"{len(found.calls)} of {len(known.calls)}, from {known.source}")]
         draft.facts += [("stand-ins", f"{found.pods} pods of {len(found.stands)} workloads in {len(found.namespaces)} namespaces")]
@@ -107,6 +111,28 @@ def rehearse(
             draft.facts += rehearsal.facts
         own = draft.report()
         draft.code = exit_code(_only(own, rehearsal.own), options.fail_on) if code is None else code
+
+
+def _heard(options: Options, mesh: "Mesh", namespace: str, since_s: float) -> "list[Arrival]":
+    """Who arrived at the namespace's workloads, by their proxies' logs; nobody, and why, where these cannot be read."""
+    import datetime
+
+    from meshtls.cluster.client import Client
+    from meshtls.errors import MeshtlsError
+    from meshtls.observe import run
+    from meshtls.rehearse.calls import Arrival
+
+    since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=since_s)
+    try:
+        with Client.connect(options.kubeconfig, options.context) as client:
+            heard = run.start(mesh, [namespace])
+            run.read(client, heard, since.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    except MeshtlsError as error:
+        _say(f"the logs tell nobody: {error.message}")
+        return []
+    if heard.deaf:
+        _say(f"not every log could be read: {next(iter(heard.deaf.values()))}")
+    return [Arrival(sender.client.ref or sender.client.address, sender.server, sender.port) for sender in heard.group.senders if not sender.client.own]
 
 
 def _only(report: Any, checks: Any) -> Any:

@@ -3,6 +3,7 @@
 A mesh declares who could call, never who does. So calls come from the best source that there is, and the report says from which:
 
     the file given            what `observe` heard (its report), or a list of calls
+    the proxies' logs         of a cluster that is read now: who arrived, over mTLS or not; and the names below
     names of Services         that workloads have in their environment and arguments: hints, no proofs
     everybody in reach        each client that is predicted to reach a port of the namespace now; many of these calls are never made
 
@@ -24,7 +25,8 @@ from meshtls.policy.predict import groups
 from meshtls.policy.select import subset
 from meshtls.policy.service import protocol_of, target_port
 
-GIVEN, NAMED, PREDICTED = "the file of calls", "names of Services in environments and arguments", "prediction: everybody in reach"
+GIVEN, LOGGED = "the file of calls", "the proxies' logs"
+NAMED, PREDICTED = "names of Services in environments and arguments", "prediction: everybody in reach"
 _OURS = ("istio-proxy", "istio-init", "istio-validation")
 # where observe says which port of which workload was called
 _WHERE = re.compile(r"access log of (\S+) port (\d+)")
@@ -85,11 +87,22 @@ class Report(msgspec.Struct, frozen=True):
     findings: tuple[Heard, ...]
 
 
-def best(mesh: Mesh, namespace: str, document: object = None, everybody: bool = False) -> Known:
-    """The calls of the best source. `document` is what --calls holds, decoded. Raises InputError where that cannot be read."""
+class Arrival(msgspec.Struct, frozen=True, order=True):
+    """Who was heard at which port of which workload: refs."""
+
+    client: str
+    server: str
+    port: int
+
+
+def best(mesh: Mesh, namespace: str, document: object = None, everybody: bool = False, heard: Iterable[Arrival] = ()) -> Known:
+    """The calls of the best source. `document` is what --calls holds, decoded, `heard` what logs told. Raises InputError where that cannot be read."""
     if document is not None:
         return given(mesh, namespace, document)
     if not everybody:
+        found, notes = _arrived(mesh, heard)
+        if found:
+            return Known(source=f"{LOGGED} and {NAMED}", calls=_of(namespace, (*found, *from_names(mesh))), notes=notes)
         hints = Known(source=NAMED, calls=_of(namespace, from_names(mesh)))
         if any(call.service[0] == namespace for call in hints.calls):
             return hints
@@ -140,22 +153,24 @@ def _service(mesh: Mesh, name: str) -> Service:
 
 def _observed(mesh: Mesh, namespace: str, report: Report) -> Known:
     """Who was heard sending what STRICT refuses. That report names nobody who already sends mTLS: those calls come from names."""
+    places = [(each.subject, _WHERE.match(each.because[0])) for each in report.findings if each.because]
+    found, notes = _arrived(mesh, [Arrival(client, place[1], int(place[2])) for client, place in places if place])
+    told = "the report names who sends plaintext; who calls over mTLS was taken from names of Services"
+    return Known(source=f"{GIVEN} ({report.kind})", calls=_of(namespace, (*found, *from_names(mesh))), notes=(told, *notes))
+
+
+def _arrived(mesh: Mesh, heard: Iterable[Arrival]) -> tuple[list[Call], tuple[str, ...]]:
+    """Arrivals as calls to the Services that lead there, and a note on those that cannot be."""
     by_ref = {w.ref: w for w in mesh.workloads}
-    found, lost = set(from_names(mesh)), []
-    for each in report.findings:
-        place = _WHERE.match(each.because[0]) if each.because else None
-        if place is None:
-            continue
-        server, number = by_ref.get(place[1]), int(place[2])
-        calls = [Call(each.subject, s.ref, p) for s, p in _leading(mesh, server, number)] if server else []
-        if each.subject in by_ref and calls:
-            found.update(calls)
-        else:
-            lost.append(f"{each.subject} to {place[1]} port {number}")
-    notes = ["the report names who sends plaintext; who calls over mTLS was taken from names of Services"]
-    if lost:
-        notes.append(f"heard, and not rehearsed, for the client is not in the source or no Service leads there: {'; '.join(sorted(lost)[:5])}")
-    return Known(source=f"{GIVEN} ({report.kind})", calls=_of(namespace, found), notes=tuple(notes))
+    found, lost = [], []
+    for each in sorted(set(heard)):
+        server = by_ref.get(each.server)
+        calls = [Call(each.client, service.ref, port) for service, port in _leading(mesh, server, each.port)] if server else []
+        found += calls if each.client in by_ref else []
+        if each.client not in by_ref or not calls:
+            lost.append(f"{each.client} to {each.server} port {each.port}")
+    why = "heard, and not rehearsed, for the client is no workload of the source or no Service leads there"
+    return found, (f"{why}: {'; '.join(lost[:5])}{f' and {len(lost) - 5} more' if len(lost) > 5 else ''}",) if lost else ()
 
 
 def _leading(mesh: Mesh, server: Workload, number: int) -> Iterator[tuple[Service, int]]:

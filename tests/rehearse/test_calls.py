@@ -3,7 +3,7 @@
 import pytest
 
 from meshtls.errors import InputError
-from meshtls.rehearse.calls import GIVEN, NAMED, PREDICTED, Call, best
+from meshtls.rehearse.calls import GIVEN, LOGGED, NAMED, PREDICTED, Arrival, Call, best
 from tests.rehearse.meshes import BILLING, CART, GATEWAY, MESHED, namespace, shop, workload, written
 
 
@@ -62,6 +62,20 @@ def test_a_report_of_observe_names_who_was_heard_by_the_port_of_the_workload():
     assert Call("Deployment/monitoring/scraper", GATEWAY, 80) in known.calls
     assert Call(CART, GATEWAY, 80) in known.calls  # over mTLS, by its environment
     assert any("Client/10.1.2.3" in note for note in known.notes)
+
+
+def test_who_was_heard_in_logs_calls_the_services_that_lead_there_beside_those_that_are_named():
+    scraper = "Deployment/monitoring/scraper"
+    heard = [Arrival(scraper, "Deployment/payments/gateway", 8080), Arrival("10.9.9.9", "Deployment/payments/gateway", 8080),
+             Arrival(scraper, "Deployment/payments/gateway", 15021)]  # fmt: skip
+    known = best(shop(), "payments", heard=heard)
+
+    assert known.source == f"{LOGGED} and {NAMED}"
+    assert set(known.calls) == {Call(scraper, GATEWAY, 80), Call(CART, GATEWAY, 80), Call(BILLING, GATEWAY, 80),
+                                Call("Deployment/payments/gateway", "Service/payments/ledger", 80)}  # fmt: skip
+    [note] = known.notes
+    assert "10.9.9.9 to Deployment/payments/gateway port 8080" in note and f"{scraper} to Deployment/payments/gateway port 15021" in note
+    assert best(shop(), "payments", heard=[]).source == NAMED
 
 
 def test_a_port_in_a_text_is_the_one_that_is_called_else_that_of_the_scheme_else_all():
