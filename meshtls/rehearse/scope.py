@@ -79,7 +79,7 @@ def scope(mesh: Mesh, namespace: str, calls: Iterable[Call], most: int = MOST) -
         raise NoData(f"nothing to rehearse: {why}", f"meshtls predict SOURCE --strict {namespace} says what STRICT would do there")
     if sum(stand.replicas for stand in found) > most:
         found = [msgspec.structs.replace(stand, replicas=1) for stand in found]
-    left += [Left(stand.workload.ref, f"no room: --max-pods is {most}", False) for stand in found[most:]]
+    left += [Left(stand.workload.ref, f"no room: --max-pods is {most}, give more if this machine has it", False) for stand in found[most:]]
     found = found[:most]
     running = {stand.workload.ref for stand in found}
     kept = []

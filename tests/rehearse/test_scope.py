@@ -39,7 +39,7 @@ def test_what_does_not_fit_is_named_and_the_rehearsal_is_not_whole():
 
     assert _refs(found) == {"Deployment/payments/gateway", "Deployment/payments/ledger"}
     lost = {left.what: left for left in found.left if not left.whole}
-    assert lost[BILLING].why == "no room: --max-pods is 2"
+    assert lost[BILLING].why == "no room: --max-pods is 2, give more if this machine has it"
     assert lost[str(Call(BILLING, "Service/payments/gateway", 80))].why == "the client has no stand-in"
     assert found.calls == (Call("Deployment/payments/gateway", "Service/payments/ledger", 80),)
     checks = {c.id: c for c in limits.checks(mesh, "payments", known, found)}
