@@ -162,6 +162,21 @@ def matrix(calls: Mapping[str, Call], attempts: Sequence[Attempt], times: Times,
     return Matrix(title="Calls of the stand-ins", rows=tuple(dict.fromkeys(rows)), columns=columns, cells=tuple(cells))
 
 
+def verdict(namespace: str, code: int | None, stayed: bool, migrated: Sequence[Check], own: Sequence[Check]) -> str:
+    """The rehearsal in one sentence. `code` is None where the migration ended well, `migrated` its checks."""
+    gates = list(dict.fromkeys(check.id.split("/")[1] for check in migrated if check.id.startswith("gate/")))
+    if code is not None:
+        if stayed:
+            return f"{namespace} would go STRICT, and the way back would not end as it should"
+        return f"{namespace} would go back at stage {gates[-1]}" if gates else f"{namespace} would be held, with nothing changed"
+    if not stayed:
+        return f"{namespace} is STRICT already: nothing would be changed"
+    failed = sum(check.status is Status.FAIL for check in own)
+    unknown = sum(check.status is Status.ERROR for check in own)
+    doubts = [f"{number} of the questions {what}" for number, what in ((failed, "badly answered"), (unknown, "not judged")) if number]
+    return f"{namespace} would go STRICT" + (f", but with {' and '.join(doubts)}" if doubts else ", stage by stage, and the way back is exact")
+
+
 def named(text: str, renamed: Mapping[str, str]) -> str:
     """A text about stand-ins as one about the workloads that they stand in for."""
     for ref, real in renamed.items():

@@ -104,7 +104,7 @@ class Rehearsal:
     def _mode(self, lab: Lab) -> None:
         found = state.load(lab.name)
         if found is not None and found.mode == state.LOOPBACK:
-            self._say("namespaces are refused here, so the lab runs in loopback mode, with less fidelity")
+            self._say("the lab runs in loopback mode, with less fidelity; the report says what that loses")
             self.own.append(Check(id="rehearse/limit/loopback", title="pods have networks of their own", status=Status.SKIP, group=limits.GROUP,
                                   reason=f"loopback mode: {'; '.join(launch.LOST)}"))  # fmt: skip
 
@@ -137,7 +137,11 @@ class Rehearsal:
             self.own += judge.checks(self.calls, made, times, stayed=stayed, accepted=self._wish.accepted)
             self.matrices.append(judge.matrix(self.calls, made, times, stayed))
         # what a fault of ours kept from an answer was turned back for it
-        return GATE if code == NO_ANSWER and self._wish.faults and exact.status is Status.PASS else code
+        code = GATE if code == NO_ANSWER and self._wish.faults and exact.status is Status.PASS else code
+        verdict = judge.verdict(self._wish.namespace, code, stayed, done.report.checks if done.report else (), self.own)
+        self.facts.insert(0, ("verdict", verdict))
+        self._say(verdict)
+        return code
 
     def _migrate(self, lab: Lab, arguments: Sequence[str], hear: Callable[[str], None], prefix: str = "") -> Done:
         def heard(line: str) -> None:

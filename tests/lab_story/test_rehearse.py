@@ -59,6 +59,7 @@ def test_a_namespace_without_trouble_goes_through_and_its_way_back_is_rehearsed_
     assert checks(report, "rehearse/restored") == {"": "PASS"} and checks(report, "rollback/migrate/outcome") == {"": "PASS"}
     assert set(cells(report).values()) == {"ANSWERED"}
     assert checks(report, "rehearse/limit/")["clients"] == "SKIP"
+    assert report["facts"]["verdict"] == "shop would go STRICT, stage by stage, and the way back is exact"
     assert not left()
 
 
@@ -69,6 +70,7 @@ def test_plaintext_holds_and_its_sender_is_named() -> None:
     assert {f["subject"] for f in report["findings"] if f["code"] == "MT601"} == {BILLING}
     trouble = next(f for f in report["findings"] if f["code"] == "MT104")
     assert trouble["file"].endswith("20-payments.yaml") and trouble["line"]
+    assert report["facts"]["verdict"] == "payments would be held, with nothing changed"
     assert not checks(report, "gate/") and not checks(report, "rehearse/call/")  # nothing was changed, so nothing is said of calls
     assert checks(report, "rehearse/restored") == {"": "PASS"}
 

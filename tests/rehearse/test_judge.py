@@ -113,3 +113,18 @@ def test_stand_ins_are_told_by_the_names_of_their_workloads_and_findings_by_the_
     assert (told.id, told.reason) == ("rollback/gate/x", "Deployment/legacy/export-2 and CronJob/legacy/export.")
     assert told.findings[0].subject == "CronJob/legacy/export" and told.findings[0].message.startswith("CronJob/legacy/export (pod")
     assert (told.findings[0].file, told.findings[0].line) == ("file.yaml", 3)
+
+
+def _check(name, status=Status.PASS):
+    return Check(id=name, title="t", status=status, reason="r")
+
+
+@pytest.mark.parametrize(("code", "stayed", "migrated", "own", "says"), [
+    (None, True, ["gate/canary/x", "gate/namespace/x"], [Status.PASS, Status.SKIP], "shop would go STRICT, stage by stage, and the way back is exact"),
+    (None, True, ["gate/namespace/x"], [Status.FAIL, Status.ERROR], "shop would go STRICT, but with 1 of the questions badly answered and 1 of the questions not judged"),
+    (None, False, [], [Status.PASS], "shop is STRICT already: nothing would be changed"),
+    (4, False, ["baseline/observed"], [Status.PASS], "shop would be held, with nothing changed"),
+    (4, False, ["gate/canary/x", "gate/namespace/x"], [Status.FAIL], "shop would go back at stage namespace"),
+    (4, True, ["gate/namespace/x"], [Status.FAIL], "shop would go STRICT, and the way back would not end as it should")])
+def test_a_rehearsal_is_one_sentence_in_the_end(code, stayed, migrated, own, says):
+    assert judge.verdict("shop", code, stayed, [_check(name) for name in migrated], [_check("x", status) for status in own]) == says
