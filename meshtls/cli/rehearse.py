@@ -78,6 +78,7 @@ def rehearse(
     from meshtls.rehearse.run import Rehearsal, Wish
     from meshtls.rehearse.scope import scope
     from meshtls.rehearse.stand import every_s
+    from meshtls.report.text import plural
 
     if len(options.namespaces) != 1:
         raise click.UsageError("rehearse works on one namespace: -n NS")
@@ -90,9 +91,9 @@ def rehearse(
         known = known_calls.best(mesh, namespace, _document(calls), all_predicted, heard)
         found = scope(mesh, namespace, known.calls, max_pods)
         draft.facts += [("namespace", namespace), ("calls", f"{len(found.calls)} of {len(known.calls)}, from {known.source}")]
-        draft.facts += [("stand-ins", f"{found.pods} pods of {len(found.stands)} workloads in {len(found.namespaces)} namespaces")]
+        draft.facts += [("stand-ins", f"{plural(found.pods, 'pod')} in {plural(len(found.namespaces), 'namespace')}")]
         draft.facts += [("note", note) for note in (*known.notes, *meshes.notes(mesh))]
-        for line in (f"{len(found.calls)} calls, from {known.source}", *known.notes):
+        for line in (f"{plural(len(found.calls), 'call')}, from {known.source}", *known.notes):
             _say(line)
         if known.source != GIVEN and not found.calls:
             _say(f"nobody is known to call {namespace}: --calls FILE says who does")

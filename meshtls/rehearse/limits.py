@@ -34,6 +34,9 @@ def _always(mesh: Mesh, namespace: str, known: Known) -> Iterator[tuple[str, str
     yield ("clients", "every client is known",
            f"the calls come from {known.source}{assumed}; who calls {namespace} and is not among them is not here: listen first, for as long as the "
            "rarest job takes (meshtls observe)")  # fmt: skip
+    called = {call.server for call in known.calls}
+    silent = [s.ref for s in mesh.services_in.get(namespace, ()) if s.spec.selector and s.ref not in called]
+    yield "uncalled", "every Service has a known client", _of("nobody is known to call them, so nothing is known of who would be refused there", silent)
     yield ("applications", "applications behave as in life",
            "stand-ins answer at once and speak HTTP or echo; what an application does with a refusal, its own protocol, TLS and retries, "
            "connections that stay open, and load are not rehearsed")  # fmt: skip

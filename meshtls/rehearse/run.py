@@ -80,7 +80,7 @@ class Rehearsal:
             lab.wait()
             self._mode(lab)
             self.facts.append(("lab", f"{self._scope.pods} pods ready after {time.monotonic() - began:.1f} s"))
-            self._say(f"{self._scope.pods} pods are ready after {time.monotonic() - began:.1f} s; {len(self.calls)} calls begin")
+            self._say(f"{self._scope.pods} pods are ready after {time.monotonic() - began:.1f} s; the calls begin")
             return self._rehearse(lab, client)
 
     def _fill(self, client: Client) -> None:

@@ -108,6 +108,14 @@ def test_every_rehearsal_says_what_it_cannot_know():
     assert "who is refused here may never call" in next(c.reason for c in assumed if c.id == "rehearse/limit/clients")
 
 
+def test_a_service_that_nobody_is_known_to_call_is_named():
+    mesh = written(MESHED + workload("a") + workload("b", calls="http://a.shop"))
+    said = {c.id: c.reason for c in limits.checks(mesh, "shop", *_of(mesh, "shop"))}
+
+    assert "Service/shop/b" in said["rehearse/limit/uncalled"] and "Service/shop/a" not in said["rehearse/limit/uncalled"]
+    assert "rehearse/limit/uncalled" not in {c.id for c in limits.checks(shop(), "payments", *_of(shop(), "payments"))}
+
+
 def test_envoyfilters_webhooks_and_addresses_in_policies_are_named():
     more = """
 apiVersion: networking.istio.io/v1alpha3
