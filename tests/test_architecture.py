@@ -34,7 +34,7 @@ HEADS = {
 HAND = {"cluster", "sources", "probe", "observe"}
 HANDS = ("run", "webhook", "cleanup")
 OTHER_HANDS = {"migrate/preflight.py", "migrate/store.py", "observe/ears.py", "observe/prometheus.py"}
-# the hand of rehearsing brings a lab up, as the command line does; its head knows nothing of labs
+# the hand of rehearsing brings a lab up, as the command line does; its head knows nothing of labs (docs/decisions/0006)
 IN_A_LAB = {"rehearse/run.py"}
 EVERYWHERE = {"cli"}
 

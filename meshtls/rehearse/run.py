@@ -218,10 +218,11 @@ class _Faults:
                 self._client.patch("Pod", name, home, {"metadata": {"annotations": {"lab.meshtls.dev/frozen": None}}}, type="merge")
 
     def _pods(self) -> list[tuple[str, str]]:
-        """A pod of the last workload of the namespace that is called."""
-        mine = [each for each in self._scope.stands if each.namespace == self._wish.namespace and each.sidecar]
-        labels = ",".join(f"{k}={v}" for k, v in sorted(mine[0].face.pod.labels.items()) if "/" not in k and k != "pod-template-hash")
-        return [(pod["metadata"]["namespace"], pod["metadata"]["name"]) for pod in self._client.list("Pod", self._wish.namespace, labels=labels)][:1]
+        """A pod with a sidecar of the namespace's first workload: those that are called come first."""
+        mine = [stand.plan_file(each) for each in self._scope.stands if each.namespace == self._wish.namespace and each.sidecar][:1]
+        found = [pod["metadata"] for pod in self._client.list("Pod", self._wish.namespace) for volume in pod["spec"].get("volumes") or ()
+                 for item in (volume.get("configMap") or {}).get("items") or () if item["key"] in mine]  # fmt: skip
+        return [(meta["namespace"], meta["name"]) for meta in found][:1]
 
     def _mesh(self, annotations: dict[str, str | None]) -> None:
         self._client.patch("ConfigMap", "istio", _HOME, {"metadata": {"annotations": annotations}}, type="merge")

@@ -66,14 +66,15 @@ def objects(mesh: Mesh, scope: Scope, programs: Programs) -> list[list[Obj]]:
     own += [_object("v1", "ServiceAccount", name, home) for home, name in sorted(accounts) if name != "default"]
     own += [_service(s) for s in mesh.services if s.namespace in scope.namespaces]
     for home in sorted({stand.namespace for stand in scope.stands}):
-        plans = {f"{plan_key(stand)}.json": json.dumps(plan(mesh, scope, stand)) for stand in scope.stands if stand.namespace == home}
+        plans = {plan_file(stand): json.dumps(plan(mesh, scope, stand)) for stand in scope.stands if stand.namespace == home}
         own.append(_object("v1", "ConfigMap", CONFIG, home) | {"data": {"standin.py": programs.code, "stand-in.pem": programs.pem} | plans})
     first, *later = _by_age(mesh, scope)
     return [own + first, *later, [_workload(mesh, stand) for stand in scope.stands]]
 
 
-def plan_key(stand: Stand) -> str:
-    return f"{stand.workload.kind.lower()}-{name_of(stand)}"
+def plan_file(stand: Stand) -> str:
+    """The key of its plan in the ConfigMap of its namespace."""
+    return f"{stand.workload.kind.lower()}-{name_of(stand)}.json"
 
 
 def name_of(stand: Stand) -> str:
@@ -204,9 +205,8 @@ def _spec(stand: Stand) -> Obj:
     users += [pod.spec.security_context.run_as_user] if pod.spec.security_context else []
     if 1337 in users:
         container["securityContext"] = {"runAsUser": 1337}
-    plan_file = f"{plan_key(stand)}.json"
     volumes = [{"name": "stand-in-code", "configMap": {"name": CONFIG, "items": [{"key": "standin.py", "path": "standin.py"}]}},
-               {"name": VOLUME, "configMap": {"name": CONFIG, "items": [{"key": plan_file, "path": "plan.json"}, {"key": "stand-in.pem", "path": "stand-in.pem"}]}}]  # fmt: skip
+               {"name": VOLUME, "configMap": {"name": CONFIG, "items": [{"key": plan_file(stand), "path": "plan.json"}, {"key": "stand-in.pem", "path": "stand-in.pem"}]}}]  # fmt: skip
     spec: Obj = {"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": False,
                  "enableServiceLinks": False}  # fmt: skip
     if pod.spec.service_account_name:
