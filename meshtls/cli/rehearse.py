@@ -118,14 +118,14 @@ def _heard(options: Options, mesh: "Mesh", namespace: str, since_s: float) -> "l
     """Who arrived at the namespace's workloads, by their proxies' logs; nobody, and why, where these cannot be read."""
     import datetime
 
-    from meshtls.cluster.client import Client
+    from meshtls.cli.meshes import connect
     from meshtls.errors import MeshtlsError
     from meshtls.observe import run
     from meshtls.rehearse.calls import Arrival
 
     since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=since_s)
     try:
-        with Client.connect(options.kubeconfig, options.context) as client:
+        with connect(options) as client:
             heard = run.start(mesh, [namespace])
             run.read(client, heard, since.strftime("%Y-%m-%dT%H:%M:%SZ"))
     except MeshtlsError as error:
