@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from meshtls import sources
+from meshtls.cli.before import raw_clients
 from meshtls.cli.options import Options, same_cluster
-from meshtls.cli.witness import Eyes, progress, raw_clients
+from meshtls.cli.witness import Eyes, progress
 from meshtls.errors import InputError, MeshtlsError
 from meshtls.migrate.journal import Going, Journal, Outcome
 from meshtls.migrate.outcome import other_check, outcome_check

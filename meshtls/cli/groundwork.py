@@ -8,8 +8,8 @@ import msgspec
 
 from meshtls import audit, sources
 from meshtls.cli import changes
+from meshtls.cli.before import baseline as listen
 from meshtls.cli.options import duration
-from meshtls.cli.witness import baseline as listen
 from meshtls.migrate import baseline, drain
 from meshtls.migrate.baseline import NEVER_WAIVED, Waiver, holding
 from meshtls.migrate.plan import Plan

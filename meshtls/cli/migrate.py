@@ -19,6 +19,7 @@ RAW_S = 900.0  # how far back a rollback looks for clients that need STRICT
 _journal_namespace = click.option("--journal-namespace", default="", metavar="NS", help="Where the journal is kept, if not in NS itself.")
 _canary = click.option("--canary", default="", metavar="NAME", help="The workload that goes first: name or Kind/name.")
 _since = click.option("--since", type=Duration(), default="1h", show_default=True, help="How far back plaintext is looked for.")
+_accept = click.option("--accept-plaintext-from", "accept", multiple=True, metavar="NS/NAME", help="A client whose refusal is accepted.")
 _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 _break_lock = click.option("--break-lock", is_flag=True, help="Take over from another run, which must be dead.")
 
@@ -36,15 +37,29 @@ def migrate() -> None:
 @shared("cluster", "place", "output", "report", "timeout", "prometheus")
 @_canary
 @_since
+@_accept
 @_journal_namespace
-def plan(options: Options, canary: str, since: float, journal_namespace: str) -> None:
-    """Show what apply would do, and what would hold it. Changes nothing."""
+def plan(options: Options, canary: str, since: float, accept: tuple[str, ...], journal_namespace: str) -> None:
+    """Show what apply would do, and what would hold it. Changes nothing.
+
+    With -A or several namespaces: which can go, in which order, and which cannot, by whom, with the exceptions that would let
+    them. Exit code 4 where one cannot, or nobody knows.
+    """
+    if _many(options):
+        from meshtls.cli import many
+        from meshtls.cli.output import emit_document
+
+        with _reading(options) as (client, prometheus):
+            ordered = many.order(client, options, since, accept, prometheus)
+            emit_document(ordered, options, lambda: many.shown(ordered, options.output == "wide"))
+            raise click.exceptions.Exit(many.code(ordered))
     from meshtls.cli.groundwork import held, prepare, shown
     from meshtls.migrate.baseline import Waiver
 
+    waiver = Waiver(accepted=accept)
     with _session(options, "Plan") as (client, draft, prometheus):
-        _, found, checks = prepare(client, _one(options, client), canary, since, journal_namespace, Waiver(), draft, prometheus)
-        held(checks, Waiver(), draft)
+        _, found, checks = prepare(client, _one(options, client), canary, since, journal_namespace, waiver, draft, prometheus)
+        held(checks, waiver, draft)
         shown(client, found, draft, exactly=True)
 
 
@@ -54,7 +69,7 @@ def plan(options: Options, canary: str, since: float, journal_namespace: str) ->
 @_since
 @click.option("--soak", type=Duration(), help="How long each stage is watched; by default until 15 s after the proxies' drain (45 s) ends.")
 @click.option("--force", is_flag=True, help="Go on past plaintext and predictions that would hold; a client that is refused still rolls back.")
-@click.option("--accept-plaintext-from", "accept", multiple=True, metavar="NS/NAME", help="A client whose refusal is accepted.")
+@_accept
 @click.option("--gitops-override", is_flag=True, help="Change policies that Argo CD or Flux writes.")
 @click.option("--image", default="", metavar="IMAGE", help="An image with Python 3.8 or newer for the probe pods.")
 @click.option("--dry-run", is_flag=True, help="Print the exact changes, and make none.")
@@ -69,13 +84,22 @@ def apply(
 
     A client that is refused, or a probe that sees what it should not, takes the run back to where it began. So do the
     first Ctrl-C, --timeout, and an answer that does not come.
+
+    With -A or several namespaces they go wave by wave (see plan -A), one at a time, and the first that is held ends it.
     """
     from meshtls.cli.forward import Wish, forward
     from meshtls.migrate.baseline import Waiver
 
     wish = Wish(canary=canary, since_s=since, soak_s=soak, waiver=Waiver(force=force, gitops=gitops_override, accepted=accept),
                 image=image, dry_run=dry_run, yes=yes, break_lock=break_lock, place=journal_namespace)  # fmt: skip
-    with _session(options, "Migration") as (client, draft, prometheus):
+    if _many(options) and (canary or force):
+        raise click.UsageError("--canary and --force are for one namespace: -n NS")
+    with _session(options, "Migration", many=True) as (client, draft, prometheus):
+        if _many(options):
+            from meshtls.cli import many
+
+            many.apply(client, draft, options, wish, prometheus)
+            return
         forward(options, client, draft, _one(options, client), wish, prometheus)
 
 
@@ -113,7 +137,18 @@ def rollback(options: Options, leave: bool, yes: bool, break_lock: bool, journal
 @shared("cluster", "place", "output", "report", "timeout")
 @_journal_namespace
 def status(options: Options, journal_namespace: str) -> None:
-    """Show how far the last run of a namespace is, and its history. Exit codes: 0 finished or none, 4 unfinished or stuck."""
+    """Show how far the last run of a namespace is, and its history. Exit codes: 0 finished or none, 4 unfinished or stuck.
+
+    With -A or several namespaces: where every run is, in one list.
+    """
+    if _many(options):
+        from meshtls.cli import many
+        from meshtls.cli.output import emit_document
+
+        with _reading(options) as (client, _):
+            listed = many.status(client, options)
+            emit_document(listed, options, lambda: many.status_shown(listed))
+            raise click.exceptions.Exit(0 if all(each.over for each in listed.items) else GATE)
     from meshtls.cli.carrying import found_here
     from meshtls.migrate.journal import Outcome
     from meshtls.migrate.outcome import outcome_check
@@ -137,14 +172,35 @@ def status(options: Options, journal_namespace: str) -> None:
             draft.code = GATE
 
 
+def _many(options: Options) -> bool:
+    return options.all_namespaces or len(options.namespaces) > 1
+
+
 @contextlib.contextmanager
-def _session(options: Options, title: str) -> "Iterator[tuple[Client, Draft, Prometheus | None]]":
+def _reading(options: Options) -> "Iterator[tuple[Client, Prometheus | None]]":
+    """A client for what only reads and prints one document."""
+    from meshtls.cli.meshes import connect
+    from meshtls.cli.output import stops
+    from meshtls.cli.witness import progress
+
+    if options.reports:
+        raise click.UsageError("--report is for one namespace: this is a list, see -o json")
+    with (
+        stops(options.timeout_s),
+        asking(options) as prometheus,
+        connect(options, say=progress) as client,
+    ):
+        yield client, prometheus
+
+
+@contextlib.contextmanager
+def _session(options: Options, title: str, many: bool = False) -> "Iterator[tuple[Client, Draft, Prometheus | None]]":
     from meshtls.cli.meshes import connect
     from meshtls.cli.output import session
     from meshtls.cli.witness import progress
 
-    if options.all_namespaces or len(options.namespaces) > 1:
-        raise click.UsageError("migrate works on one namespace: -n NS")
+    if _many(options) and not many:
+        raise click.UsageError("this works on one namespace: -n NS")
     with (
         session(options, kind="MigrateReport", title=title) as draft,
         asking(options) as prometheus,

@@ -18,25 +18,23 @@ import click
 import msgspec
 
 from meshtls import sources
-from meshtls.cli.counting import counted
 from meshtls.cluster.client import Client
 from meshtls.cluster.owned import Run
 from meshtls.errors import MeshtlsError, ServerFault, Throttled, Unreachable
 from meshtls.migrate.baseline import accepted as is_accepted
 from meshtls.migrate.gate import Evidence, Refused
-from meshtls.migrate.plan import Arrivals, Stage
-from meshtls.migrate.raw import Raw
+from meshtls.migrate.plan import Stage
 from meshtls.model.check import Check, Matrix, Status
 from meshtls.model.mesh import Mesh
 from meshtls.model.objects import Pod
 from meshtls.observe import run as observing
 from meshtls.observe.accesslog import Usage, Verdict
 from meshtls.observe.ears import Ears, Proxy
-from meshtls.observe.senders import Group, Sender
+from meshtls.observe.senders import Sender
 from meshtls.observe.who import Directory
 
 if TYPE_CHECKING:
-    from meshtls.observe.prometheus import Prometheus
+    pass
 
 CONVERGE_S = 60.0
 REFRESH_S = 15.0
@@ -47,7 +45,7 @@ SETTLE_S = 12.0
 MTLS_LOST = "MT502"
 _REFUSED = (Verdict.REFUSED, Verdict.TLS_REFUSED)
 # what STRICT refuses, or would
-_FOREIGN = (Verdict.PLAINTEXT, Verdict.APP_TLS, *_REFUSED)
+FOREIGN = (Verdict.PLAINTEXT, Verdict.APP_TLS, *_REFUSED)
 
 
 def rfc3339(when: datetime.datetime) -> str:
@@ -260,61 +258,6 @@ class Eyes:
         )
         others = tuple(p for p in (self._heard.proxies if self._heard else ()) if p.namespace != self._namespace)
         return stage_proxies + others
-
-
-class Before(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of the time before a run: checks of the logs or why there are none, what was counted and how far that
-    reaches ("" where nobody was asked), and arrivals by workload."""
-
-    observed: tuple[Check, ...] = ()
-    unobserved: str = ""
-    counted: tuple[Check, ...] = ()
-    reach: str = ""
-    arrivals: dict[str, Arrivals] = {}
-
-
-def baseline(client: Client, mesh: Mesh, namespace: str, since_s: float, prometheus: "Prometheus | None" = None) -> Before:
-    """What logs, and a Prometheus where there is one, say of the last `since_s` seconds."""
-    found: tuple[Check, ...] = ()
-    unobserved, group = "", None
-    try:
-        heard = observing.start(mesh, [namespace])
-        since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=since_s)
-        observing.read(client, heard, rfc3339(since))
-        group = heard.group
-        found = observing.checks(heard, mesh, [namespace])
-    except MeshtlsError as error:
-        unobserved = str(error)
-    counts, reach = counted(prometheus, mesh, [namespace], since_s, group.senders if group else ()) if prometheus else ((), "")
-    return Before(observed=found, unobserved=unobserved, counted=counts, reach=reach, arrivals={} if unobserved or not group else arrivals(group))
-
-
-def raw_clients(client: Client, mesh: Mesh, namespace: str, since_s: float) -> tuple[tuple[Raw, ...], tuple[str, ...]]:
-    """Who came in the last `since_s` seconds over TLS of its own, by the logs; and monitors that name a certificate of the mesh."""
-    from meshtls.audit.facts import Facts
-    from meshtls.audit.rules import raw_mtls_client
-
-    heard = observing.start(mesh, [namespace])
-    observing.read(client, heard, rfc3339(datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=since_s)))
-    seen = tuple(
-        Raw(client=str(s.client), ref=s.client.ref, server=s.server, port=s.port, count=s.raw, last=s.last)
-        for s in heard.group.senders if s.raw and not s.client.own
-    )  # fmt: skip
-    return seen, tuple(dict.fromkeys(flaw.subject for flaw in raw_mtls_client.find(Facts(mesh))))
-
-
-def arrivals(group: Group) -> dict[str, Arrivals]:
-    """How many arrivals of each workload were over mTLS and by what STRICT refuses, our own probes left out."""
-    found: dict[str, Arrivals] = {}
-    for sender in group.senders:
-        if sender.client.own:
-            continue
-        so_far = found.get(sender.server, Arrivals())
-        found[sender.server] = Arrivals(
-            so_far.mtls + (sender.count if sender.verdict is Verdict.MTLS else 0),
-            so_far.plaintext + (sender.count if sender.verdict in _FOREIGN else 0),
-        )
-    return found
 
 
 def _ready(pods: Iterable[Pod], namespace: str, existing: frozenset[str] | None = None) -> frozenset[str]:

@@ -10,14 +10,14 @@ import datetime
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from meshtls.cluster.client import Client
 from meshtls.errors import Conflict, MeshtlsError, NotFound, ServerFault, Throttled, Unreachable
 from meshtls.migrate.journal import Journal, decode, encode
 
-KEY = "journal.json"
+KEY, PREFIX = "journal.json", "meshtls-journal-"
 LEASE_S = 30
 PART, REHEARSAL = "meshtls.dev/part", "rehearsal"
 _LABELS = {"app.kubernetes.io/managed-by": "meshtls", PART: "migrate"}
@@ -29,12 +29,20 @@ class Taken(Conflict):
     """Another run has written: whoever meets this must not touch anything any more."""
 
 
+def journals(client: Client) -> Iterator[tuple[str, str, str]]:
+    """(namespace that it is kept in, namespace that it is about, text) of every journal in the cluster."""
+    for obj in client.list("ConfigMap", labels=f"{PART}=migrate"):
+        meta = obj["metadata"]
+        if meta["name"].startswith(PREFIX):
+            yield meta["namespace"], meta["name"].removeprefix(PREFIX), str((obj.get("data") or {}).get(KEY, ""))
+
+
 class Store:
     """The journal of one namespace. `place` is the namespace in which its ConfigMap is."""
 
     def __init__(self, client: Client, namespace: str, place: str = "", pause: Callable[[float], None] = time.sleep) -> None:
         self._client, self._pause = client, pause
-        self.namespace, self.place, self.name = namespace, place or namespace, f"meshtls-journal-{namespace}"
+        self.namespace, self.place, self.name = namespace, place or namespace, f"{PREFIX}{namespace}"
         self._version: str | None = None
         self._unsure = ""
 

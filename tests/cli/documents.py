@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 from meshtls.expect.file import schema as expectations
+from meshtls.migrate.register import MigrationList
+from meshtls.migrate.waves import WavePlan
 from meshtls.policy.documents import DOCUMENTS, schema
 from meshtls.report.json import schema as report
 
@@ -12,7 +14,7 @@ FOLDER = Path(__file__).parents[2] / "docs/schemas"
 
 def published() -> dict[str, str]:
     """File name -> what it must hold."""
-    made = {f"{d.__name__.lower()}.schema.json": schema(d) for d in DOCUMENTS} | {"report.schema.json": report(), "expectations.schema.json": expectations()}
+    made = {f"{d.__name__.lower()}.schema.json": schema(d) for d in (*DOCUMENTS, WavePlan, MigrationList)} | {"report.schema.json": report(), "expectations.schema.json": expectations()}
     return {name: json.dumps(value, indent=2) + "\n" for name, value in made.items()}
 
 

@@ -10,10 +10,12 @@ import pytest
 
 from meshtls.cli.main import main
 from meshtls.cluster.client import Client
-from meshtls.migrate.journal import Outcome, State, begin
+from meshtls.migrate.journal import Outcome, begin
+from meshtls.migrate.journal import State as Stand
 from meshtls.migrate.plan import Plan, Stage
 from meshtls.migrate.preflight import rehearse
 from meshtls.migrate.store import Store
+from meshtls.migrate.waves import Place, State, document
 from tests.lone_api import Standalone, standalone
 
 Ask = Callable[..., tuple[int, str]]
@@ -48,7 +50,7 @@ def policy(name: str, namespace: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
 
 
-def done(api: Standalone, state: State = State.PASSED, outcome: Outcome = Outcome.DONE) -> None:
+def done(api: Standalone, state: Stand = Stand.PASSED, outcome: Outcome = Outcome.DONE) -> None:
     """A run that has made `default` STRICT where there was none."""
     with Client.connect(api.kubeconfig) as client:
         uid = client.create(policy("default", "shop", STRICT))["metadata"]["uid"]
@@ -85,7 +87,7 @@ def test_a_policy_that_is_absent_again_under_a_mesh_that_went_strict_is_told(api
 
 
 def test_an_unfinished_run_is_told_and_a_dry_run_leaves_it(api: Standalone, ask: Ask) -> None:
-    done(api, State.APPLIED, Outcome.NONE)
+    done(api, Stand.APPLIED, Outcome.NONE)
     code, said = ask("status -n shop")
     assert code == 4, said
     code, said = ask("apply -n shop --dry-run")
@@ -97,7 +99,7 @@ def test_an_unfinished_run_is_told_and_a_dry_run_leaves_it(api: Standalone, ask:
 
 @pytest.mark.parametrize("line", ["apply -n shop", "rollback -n shop"])
 def test_nobody_is_asked_where_nobody_can_answer(api: Standalone, ask: Ask, line: str) -> None:
-    done(api, State.APPLIED, Outcome.NONE)
+    done(api, Stand.APPLIED, Outcome.NONE)
     code, said = ask(line)
     assert code == 2, said
     assert "give --yes" in said
@@ -126,7 +128,7 @@ def test_a_question_can_be_answered_refused_or_left(
 
 
 def test_a_lease_is_not_left_by_what_ends_early(api: Standalone, ask: Ask) -> None:
-    done(api, State.APPLIED, Outcome.NONE)
+    done(api, Stand.APPLIED, Outcome.NONE)
     ask("apply -n shop")
     with Client.connect(api.kubeconfig) as client:
         assert client.list("Lease", "shop") == []
@@ -176,7 +178,7 @@ def test_a_journal_that_is_kept_elsewhere_is_not_overlooked(api: Standalone, ask
     with Client.connect(api.kubeconfig) as client:
         stage = Stage(id="namespace", policy="default", create=True, mode="STRICT")
         made = begin(Plan(namespace="shop", was="PERMISSIVE", stages=(stage,)), run="r", now="2026-01-01T00:00:00Z", who="ann", soak_s=1,
-                     forced=False, accepted=()).update("namespace", state=State.INTENT, wanted=STRICT)  # fmt: skip
+                     forced=False, accepted=()).update("namespace", state=Stand.INTENT, wanted=STRICT)  # fmt: skip
         Store(client, "shop", "default").save(made)
     for line in ("status -n shop", "rollback -n shop --yes", "apply -n shop --yes"):
         code, said = ask(line)
@@ -246,3 +248,72 @@ def test_admission_that_would_refuse_the_way_back_is_found_before_anything_is_st
         kept = [o["spec"]["selector"]["matchLabels"] for o in client.list("PeerAuthentication", "shop")]
     assert kept == ([{"meshtls.dev/rehearsal": "r"}] if policies is NO_DELETION else [])
     assert not kept or "is left" in problem
+
+
+def run_of(api: Standalone, namespace: str, outcome: Outcome, place: str = "") -> None:
+    with Client.connect(api.kubeconfig) as client:
+        stage = Stage(id="namespace", policy="default", create=True, mode="STRICT")
+        made = begin(Plan(namespace=namespace, was="PERMISSIVE", stages=(stage,)), run="r", now="2026-01-01T00:00:00Z", who="ann", soak_s=1,
+                     forced=False, accepted=())  # fmt: skip
+        Store(client, namespace, place).save(msgspec.structs.replace(made, outcome=outcome, reason="why" if outcome is Outcome.STUCK else ""))
+
+
+def test_one_list_says_where_every_run_is(api: Standalone, ask: Ask) -> None:
+    assert ask("status -A") == (0, "no run was made\n")
+    run_of(api, "shop", Outcome.DONE)
+    assert ask("status -A")[0] == 0
+    run_of(api, "default", Outcome.STUCK, place="kube-system")
+    code, said = ask("status -A")
+    assert code == 4
+    lines = said.splitlines()
+    assert lines[1].split()[:2] == ["default", "STUCK"] and lines[2].split()[:2] == ["shop", "DONE"], "the unfinished first"
+
+
+def test_a_journal_that_cannot_be_read_is_in_the_list_and_no_success(api: Standalone, ask: Ask) -> None:
+    run_of(api, "shop", Outcome.DONE)
+    with Client.connect(api.kubeconfig) as client:
+        held = client.get("ConfigMap", "meshtls-journal-shop", "shop")
+        client.replace({**held, "data": {"journal.json": "{"}})
+    code, said = ask("status -A")
+    assert code == 4
+    assert "UNREADABLE" in said
+
+
+@pytest.mark.parametrize("line", ["rollback -A --yes", "rollback -n shop,default --yes"])
+def test_a_rollback_is_of_one_namespace(ask: Ask, line: str) -> None:
+    code, said = ask(line)
+    assert code == 2
+    assert "one namespace" in said
+
+
+def test_where_nothing_is_in_the_mesh_a_plan_of_all_says_so(ask: Ask) -> None:
+    code, said = ask("plan -A")
+    assert code == 0
+    assert "no namespace has a workload in the mesh" in said
+
+
+PLACES = (
+    Place(namespace="a", state=State.SAFE, was="PERMISSIVE", wave=1), Place(namespace="b", state=State.SAFE, was="PERMISSIVE", wave=1),
+    Place(namespace="c", state=State.AFTER, was="PERMISSIVE", wave=2, after=("a",)), Place(namespace="d", state=State.BLOCKED, was="PERMISSIVE"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("held", "went", "code", "said"), [
+    ("", ["a", "b", "c"], 4, "done: a, b, c; remaining: d"), ("b", ["a", "b"], 4, "done: a; remaining: b, c, d"),
+])  # fmt: skip
+def test_several_go_in_order_until_one_is_held(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, held: str, went: list[str], code: int, said: str
+) -> None:
+    from meshtls.cli import many
+
+    began: list[str] = []
+
+    def forward(options: Any, client: Any, draft: Any, namespace: str, *rest: Any) -> None:
+        began.append(namespace)
+        draft.code = 4 if namespace == held else 0
+
+    monkeypatch.setattr(many, "order", lambda *_: document(PLACES))
+    monkeypatch.setattr(many, "forward", forward)
+    found, text = ask("apply -A --yes")
+    assert (began, found) == (went, code)
+    assert said in text

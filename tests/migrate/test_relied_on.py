@@ -5,15 +5,17 @@ from typing import Any
 import pytest
 import yaml
 
+from meshtls.cli.before import kept_open
 from meshtls.migrate import baseline
 from meshtls.migrate.baseline import Facts, Waiver
-from meshtls.migrate.exceptions import exception, manifest
+from meshtls.migrate.exceptions import Doors, exception, manifest
 from meshtls.migrate.gate import Evidence, Verdict, checks, verdict
 from meshtls.migrate.journal import Journal, begin
 from meshtls.migrate.plan import plan
 from meshtls.migrate.raw import Raw, lost
-from meshtls.model.check import Status
+from meshtls.model.check import Check, Finding, Severity, Status
 from meshtls.policy.authn import Authn
+from meshtls.policy.change import strict
 from tests.migrate.conftest import PASSED
 from tests.migrate.test_plan import mesh, of, pod, policy
 
@@ -101,3 +103,26 @@ def test_a_connection_that_outlives_the_change_breaks_the_gate() -> None:
     evidence = Evidence(soaked_s=60, needed_s=60, proxies=1, probes=(PASSED,), outliving=("raw/billing to shop/amb",))
     assert verdict(evidence) == (Verdict.BROKEN, "will be refused once it connects again: raw/billing to shop/amb")
     assert "gate/canary/outliving" in [c.id for c in checks("canary", evidence) if c.status is Status.FAIL]
+
+
+@pytest.mark.parametrize(("policies", "port", "opened"), [
+    ([policy("keeps", of("cart", "STRICT", p8080="PERMISSIVE"))], 8080, True),
+    ([policy("keeps", of("cart", "STRICT", p8080="PERMISSIVE"))], 9000, False),
+    ([policy("keeps", of("cart", "PERMISSIVE"))], 9000, True),
+    ([], 8080, False),
+])  # fmt: skip
+def test_a_port_is_open_where_an_exception_keeps_it_so_under_strict(mesh, policies: list[dict[str, Any]], port: int, opened: bool) -> None:
+    doors = Doors(strict(mesh(*policies), ["shop"]))
+    assert doors.open("Pod/shop/cart", port) is opened
+    assert doors.open("Pod/shop/nobody", port) is False
+
+
+def test_what_arrives_at_a_port_that_stays_open_is_mentioned_and_holds_nothing() -> None:
+    told = Finding(code="MT601", severity=Severity.ERROR, subject="Deployment/legacy/billing", message="billing sends plaintext")
+    other = Finding(code="MT601", severity=Severity.ERROR, subject="Deployment/legacy/other", message="other sends plaintext")
+    both, one = (Check(id="observe/x", title="x", status=Status.FAIL, findings=f) for f in ((told, other), (told,)))
+
+    found = kept_open((both, one), {"billing sends plaintext"})
+    assert [check.status for check in found] == [Status.FAIL, Status.PASS]
+    assert [f.severity for f in found[0].findings] == [Severity.INFO, Severity.ERROR]
+    assert found[1].findings[0].message == "billing sends plaintext; this port stays open to it"

@@ -5,6 +5,7 @@ tcpSocket probes go on passing, since the proxy accepts every connection: they s
 
 from collections.abc import Iterator
 
+from meshtls.audit import say
 from meshtls.audit.facts import Facts, application, inside, port_of, section
 from meshtls.audit.rule import WORKLOADS, Flaw, Rule
 from meshtls.model import objects as o
@@ -51,8 +52,9 @@ def _first(facts: Facts, w: Workload, face: o.Pod, off: bool) -> Flaw | None:
                 message=message,
                 because=(why, "the kubelet has no certificate of the mesh"),
                 catalogue=("KP-02",) if off else ("KP-02", "KP-03"),
-                fix=f"Remove the annotation {KEY} (or sidecarInjectorWebhook.rewriteAppHTTPProbe: false of the injector)." if off else
-                "Let injection run last (reinvocationPolicy: IfNeeded), or keep the probe's port out: traffic.sidecar.istio.io/excludeInboundPorts.",
+                fix=(f"Remove the annotation {KEY} (or sidecarInjectorWebhook.rewriteAppHTTPProbe: false of the injector)." if off else
+                     "Let injection run last (reinvocationPolicy: IfNeeded), or keep the probe's port out: traffic.sidecar.istio.io/excludeInboundPorts.")
+                    + (f"\nUntil then, keep the port open to the kubelet:\n{say.exception(facts, w, [port])}" if severity is None and face.metadata.labels else ""),
             )
     return None
 
