@@ -12,10 +12,10 @@ from meshtls.cli.counting import counted
 from meshtls.cli.witness import FOREIGN, rfc3339
 from meshtls.cluster.client import Client
 from meshtls.errors import MeshtlsError
+from meshtls.migrate.blockers import Seen
 from meshtls.migrate.exceptions import Doors
 from meshtls.migrate.plan import Arrivals
 from meshtls.migrate.raw import Raw
-from meshtls.migrate.waves import Seen
 from meshtls.model.check import Check, Severity, Status
 from meshtls.model.mesh import Mesh
 from meshtls.observe import run as observing

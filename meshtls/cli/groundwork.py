@@ -9,6 +9,7 @@ import msgspec
 from meshtls import audit, sources
 from meshtls.cli import changes
 from meshtls.cli.before import baseline as listen
+from meshtls.cli.meshes import CALLING, DECIDING, unread
 from meshtls.cli.options import duration
 from meshtls.migrate import baseline, drain
 from meshtls.migrate.baseline import NEVER_WAIVED, Waiver, holding
@@ -48,7 +49,7 @@ def prepare(
     held_open, unopened = open_plaintext(client, mesh, namespace)
     facts = msgspec.structs.replace(
         ask(client, found, place or namespace), observed=before.observed, unobserved=before.unobserved, counted=before.counted,
-        audited=audited, unopened=unopened, opened=tuple((one.client, one.server, one.count) for one in held_open),
+        audited=audited, unread=unread(mesh, kinds=DECIDING + CALLING), unopened=unopened, opened=tuple((one.client, one.server, one.count) for one in held_open),
     )
     checks = baseline.checks(mesh, found, facts, waiver)
     draft.checks += checks

@@ -10,13 +10,16 @@ from meshtls import audit, sources
 from meshtls.cli import output
 from meshtls.cli.before import baseline
 from meshtls.cli.carrying import ask
+from meshtls.cli.emit import emit
 from meshtls.cli.forward import Wish, forward
-from meshtls.cli.meshes import known
+from meshtls.cli.meshes import CALLING, DECIDING, known, unread
 from meshtls.cli.options import Options
 from meshtls.cli.witness import progress
+from meshtls.migrate.blockers import Observed, Seen
+from meshtls.migrate.plan import plan as make
 from meshtls.migrate.register import MigrationList, Standing, standing
 from meshtls.migrate.store import journals
-from meshtls.migrate.waves import Observed, Place, Seen, State, WavePlan, document, waves
+from meshtls.migrate.waves import Place, State, WavePlan, document, waves
 from meshtls.model.check import Check, Severity, Status
 from meshtls.model.mesh import Mesh
 from meshtls.report.columns import columns
@@ -33,8 +36,8 @@ GOING = (State.SAFE, State.AFTER)
 
 def order(
     client: "Client", options: Options, since_s: float, accepted: tuple[str, ...], prometheus: "Prometheus | None" = None
-) -> WavePlan:
-    """The waves of the namespaces asked about, from the cluster as it is now."""
+) -> tuple[Mesh, WavePlan]:
+    """The mesh, and the waves of the namespaces asked about, from the cluster as it is now."""
     progress("reading the cluster")
     mesh = sources.load(client=client)
     for name in options.namespaces:
@@ -42,7 +45,10 @@ def order(
     names = options.namespaces or tuple(sorted({w.namespace for w in mesh.workloads}))
     progress(f"listening to the last {since_s:g} s of {plural(len(names), 'namespace')}")
     observed = {name: _observed(client, mesh, name, since_s, prometheus) for name in names}
-    return document(waves(mesh, names, observed, audit.check, accepted), mesh.notes, mesh.absent)
+    if lacking := unread(mesh, kinds=DECIDING + CALLING):
+        # what could not be read breaks nobody in a prediction: that is no answer
+        observed = {name: msgspec.structs.replace(one, unknown=lacking[0]) for name, one in observed.items()}
+    return mesh, document(waves(mesh, names, observed, audit.check, accepted), mesh.notes, mesh.absent)
 
 
 def _observed(client: "Client", mesh: Mesh, name: str, since_s: float, prometheus: "Prometheus | None") -> Observed:
@@ -99,6 +105,12 @@ def _blocked(place: Place, wide: bool) -> str:
     return text
 
 
+def emitted(client: "Client", mesh: Mesh, namespace: str, directory: str) -> None:
+    """Write the stages of one namespace that can go."""
+    for path in emit(client, make(mesh, namespace), directory):
+        progress(f"wrote {path}")
+
+
 def code(plan: WavePlan) -> int:
     """4 where something cannot go yet, or nobody knows."""
     return GATE if any(place.state in (State.BLOCKED, State.UNKNOWN) for place in plan.items) else 0
@@ -106,7 +118,7 @@ def code(plan: WavePlan) -> int:
 
 def apply(client: "Client", draft: "Draft", options: Options, wish: Wish, prometheus: "Prometheus | None" = None) -> None:
     """Wave by wave, one namespace at a time, until one is held or taken back; says what remains."""
-    plan = order(client, options, wish.since_s, wish.waiver.accepted, prometheus)
+    _, plan = order(client, options, wish.since_s, wish.waiver.accepted, prometheus)
     click.echo(shown(plan, False), err=True, nl=False)
     going = [place.namespace for place in plan.items if place.wave]
     kept = [place.namespace for place in plan.items if place.state in (State.BLOCKED, State.UNKNOWN)]

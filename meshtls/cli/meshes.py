@@ -44,13 +44,17 @@ DECIDING = (
 )  # fmt: skip
 
 
-def unread(*read_: Mesh) -> tuple[str, ...]:
+# kinds whose objects make the API server call into a namespace: who changes a policy has to know of them, too
+CALLING = ("ValidatingWebhookConfiguration", "CustomResourceDefinition", "APIService")
+
+
+def unread(*read_: Mesh, kinds: tuple[str, ...] = DECIDING) -> tuple[str, ...]:
     """A note for each deciding kind that exists and could not be read: answers leave it out."""
     from meshtls.sources.live import NOT_SERVED
 
     return tuple(dict.fromkeys(
         f"{kind} could not be read, and the answers leave it out: {reason}"
-        for mesh in read_ for kind, reason in mesh.absent.items() if kind in DECIDING and reason != NOT_SERVED
+        for mesh in read_ for kind, reason in mesh.absent.items() if kind in kinds and reason != NOT_SERVED
     ))  # fmt: skip
 
 

@@ -20,6 +20,8 @@ _journal_namespace = click.option("--journal-namespace", default="", metavar="NS
 _canary = click.option("--canary", default="", metavar="NAME", help="The workload that goes first: name or Kind/name.")
 _since = click.option("--since", type=Duration(), default="1h", show_default=True, help="How far back plaintext is looked for.")
 _accept = click.option("--accept-plaintext-from", "accept", multiple=True, metavar="NS/NAME", help="A client whose refusal is accepted.")
+_soak = click.option("--soak", type=Duration(), help="How long each stage is watched; by default until 15 s after the proxies' drain (45 s) ends.")
+_image = click.option("--image", default="", metavar="IMAGE", help="An image with Python 3.8 or newer for the probe pods.")
 _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 _break_lock = click.option("--break-lock", is_flag=True, help="Take over from another run, which must be dead.")
 
@@ -38,8 +40,9 @@ def migrate() -> None:
 @_canary
 @_since
 @_accept
+@click.option("--emit", "directory", default="", metavar="DIR", help="Also write the manifests of each stage to DIR/NS, to commit them.")
 @_journal_namespace
-def plan(options: Options, canary: str, since: float, accept: tuple[str, ...], journal_namespace: str) -> None:
+def plan(options: Options, canary: str, since: float, accept: tuple[str, ...], directory: str, journal_namespace: str) -> None:
     """Show what apply would do, and what would hold it. Changes nothing.
 
     With -A or several namespaces: which can go, in which order, and which cannot, by whom, with the exceptions that would let
@@ -50,7 +53,10 @@ def plan(options: Options, canary: str, since: float, accept: tuple[str, ...], j
         from meshtls.cli.output import emit_document
 
         with _reading(options) as (client, prometheus):
-            ordered = many.order(client, options, since, accept, prometheus)
+            mesh, ordered = many.order(client, options, since, accept, prometheus)
+            for place in ordered.items if directory else ():
+                if place.wave:
+                    many.emitted(client, mesh, place.namespace, directory)
             emit_document(ordered, options, lambda: many.shown(ordered, options.output == "wide"))
             raise click.exceptions.Exit(many.code(ordered))
     from meshtls.cli.groundwork import held, prepare, shown
@@ -61,17 +67,21 @@ def plan(options: Options, canary: str, since: float, accept: tuple[str, ...], j
         _, found, checks = prepare(client, _one(options, client), canary, since, journal_namespace, waiver, draft, prometheus)
         held(checks, waiver, draft)
         shown(client, found, draft, exactly=True)
+        if directory and found.stages:
+            from meshtls.cli.emit import emit
+
+            draft.facts += [("file", path) for path in emit(client, found, directory)]
 
 
 @migrate.command()
 @shared("cluster", "place", "output", "report", "timeout", "prometheus")
 @_canary
 @_since
-@click.option("--soak", type=Duration(), help="How long each stage is watched; by default until 15 s after the proxies' drain (45 s) ends.")
+@_soak
 @click.option("--force", is_flag=True, help="Go on past plaintext and predictions that would hold; a client that is refused still rolls back.")
 @_accept
 @click.option("--gitops-override", is_flag=True, help="Change policies that Argo CD or Flux writes.")
-@click.option("--image", default="", metavar="IMAGE", help="An image with Python 3.8 or newer for the probe pods.")
+@_image
 @click.option("--dry-run", is_flag=True, help="Print the exact changes, and make none.")
 @_yes
 @_break_lock
@@ -131,6 +141,23 @@ def rollback(options: Options, leave: bool, yes: bool, break_lock: bool, journal
             store.save(journal)
             assert lock is not None
             carry(options, client, store, journal, "", draft, Outcome.ROLLED_BACK, lock)
+
+
+@migrate.command()
+@shared("cluster", "place", "output", "report", "timeout")
+@_soak
+@_accept
+@_image
+def verify(options: Options, soak: float | None, accept: tuple[str, ...], image: str) -> None:
+    """Judge a stage that somebody else has applied, such as Argo CD or Flux, by the gate of a migration. Changes no policy.
+
+    What is STRICT in the namespace now is watched: the proxies' logs for refused clients, the mode of every port, calls between
+    probes. Exit codes: 0 the gate holds, 4 it is broken, 3 nobody can say.
+    """
+    from meshtls.cli.verify import verify as judge
+
+    with _session(options, "Verification") as (client, draft, _):
+        judge(client, draft, _one(options, client), soak, accept, image)
 
 
 @migrate.command()

@@ -2,7 +2,7 @@
 
     never waived      permissions, the rollback's dry run, a webhook that would lock out the rollback, GitOps ownership
                       (which has a flag of its own), a namespace in which nothing is in the mesh
-    waived by --force observed or counted plaintext, no access log, no answer of a Prometheus that was named, open plaintext
+    waived by --force kinds that could not be read, observed or counted plaintext, no access log, no answer of a Prometheus that was named, open plaintext
                       connections (ambient), prediction, audit
 
 A SKIP is no hold: a workload without arrivals, or a question that does not arise. An ERROR is one: no data holds a gate.
@@ -20,6 +20,7 @@ from meshtls.model.objects import RuleWithOperations
 from meshtls.policy.change import strict
 from meshtls.policy.dataplane import BARE
 from meshtls.policy.engine import Engine
+from meshtls.policy.ownership import left_alone, owned_by
 from meshtls.policy.predict import groups
 from meshtls.policy.select import matches
 from meshtls.policy.server import BREAKS
@@ -31,9 +32,6 @@ OWN_CODES = ("MT1", "MT3")
 API_SERVER_CODES = ("MT230", "MT231", "MT232", "MT233")
 # who owns a policy is a question of its own (baseline/gitops), with a flag of its own
 ASKED_APART = ("MT134",)
-_OWNERS = (
-    ("argocd.argoproj.io/", "Argo CD"), ("kustomize.toolkit.fluxcd.io/", "Flux"), ("helm.toolkit.fluxcd.io/", "Flux"),
-)
 _MANAGERS = {"argocd-controller": "Argo CD", "argocd-application-controller": "Argo CD", "kustomize-controller": "Flux",
              "helm-controller": "Flux"}  # fmt: skip
 
@@ -43,7 +41,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     is no observation; `counted` those of a Prometheus, none where none was asked; `denied` what the API server would not allow;
     `refused` what a dry run of the rollback said; `owners` are (policy, owner) of objects that another tool writes. `opened` are
     (client, server, how many) of plaintext connections that ztunnels hold open, clients as `namespace/workload`, `unopened` why
-    that is not known ("" also where nothing is in ambient).
+    that is not known ("" also where nothing is in ambient). `unread` says which kinds that decide could not be read.
     """
 
     observed: tuple[Check, ...] = ()
@@ -55,6 +53,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     owners: tuple[tuple[str, str], ...] = ()
     opened: tuple[tuple[str, str, int], ...] = ()
     unopened: str = ""
+    unread: tuple[str, ...] = ()
 
 
 class Waiver(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +71,7 @@ def checks(mesh: Mesh, plan: Plan, facts: Facts, waiver: Waiver) -> tuple[Check,
     """Every question of the baseline, in the order in which they are shown."""
     return (
         _mesh(mesh, plan),
+        _read(facts),
         *_observed(facts, waiver),
         *_counted(facts, waiver),
         *_opened(mesh, plan, facts, waiver),
@@ -95,12 +95,18 @@ def holding(found: Iterable[Check], waiver: Waiver) -> tuple[Check, ...]:
 def gitops_owner(obj: dict[str, Any] | None) -> str:
     """The GitOps tool that writes an object, by its labels, annotations or managed fields; "" for none."""
     meta = (obj or {}).get("metadata") or {}
-    keys = (*(meta.get("labels") or {}), *(meta.get("annotations") or {}))
-    for prefix, owner in _OWNERS:
-        if any(key.startswith(prefix) for key in keys):
-            return owner
+    labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
+    if left_alone(labels, annotations):
+        return ""
+    owner, _ = owned_by(labels, annotations)
     managers = [entry.get("manager", "") for entry in meta.get("managedFields") or []]
-    return next((_MANAGERS[name] for name in managers if name in _MANAGERS), "")
+    return owner or next((_MANAGERS[name] for name in managers if name in _MANAGERS), "")
+
+
+def _read(facts: Facts) -> Check:
+    """What could not be read breaks nobody in a prediction, and locks nobody out: that is no answer."""
+    return Check(id="baseline/read", title="every kind that decides could be read", group=GROUP,
+                 status=Status.ERROR if facts.unread else Status.PASS, reason="; ".join(facts.unread[:3]))  # fmt: skip
 
 
 def _mesh(mesh: Mesh, plan: Plan) -> Check:
@@ -227,8 +233,9 @@ def _gitops(facts: Facts, plan: Plan, waiver: Waiver) -> Check:
         Finding(
             code="MT707", severity=Severity.ERROR, subject=f"PeerAuthentication/{plan.namespace}/{name}",
             message=f"{owner} writes this policy: it would take the change back, or the rollback",
-            fix=f"commit this instead, or suspend {owner} there and give --gitops-override:\n"
-                f"metadata: {{name: {name}, namespace: {plan.namespace}}}\nspec: {{mtls: {{mode: STRICT}}}}",
+            fix="commit the stages instead, and let meshtls judge each:\n"
+                f"meshtls migrate plan -n {plan.namespace} --emit DIR; meshtls migrate verify -n {plan.namespace}\n"
+                f"or suspend {owner} there and give --gitops-override",
         )
         for name, owner in facts.owners
     )  # fmt: skip

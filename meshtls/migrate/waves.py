@@ -18,23 +18,17 @@ from typing import Literal
 import msgspec
 import yaml
 
-from meshtls.migrate.baseline import API_SERVER_CODES, ASKED_APART, OWN_CODES
-from meshtls.migrate.exceptions import Doors, exception, manifest, modes_in, ports_in, proposed
+from meshtls.migrate.baseline import OWN_CODES
+from meshtls.migrate.blockers import Blocker, Observed, audited_breaks, findings_of, movers, observed_breaks, predicted_breaks
+from meshtls.migrate.exceptions import Doors, exception, manifest, modes_in, proposed
 from meshtls.migrate.plan import injected
-from meshtls.model.check import Check, Finding, Severity
+from meshtls.model.check import Check
 from meshtls.model.mesh import Mesh
 from meshtls.model.objects import PeerAuthentication
 from meshtls.model.workload import Workload
-from meshtls.policy import dataplane
 from meshtls.policy.authn import PERMISSIVE, STRICT, Authn
 from meshtls.policy.change import strict
-from meshtls.policy.engine import Engine
-from meshtls.policy.predict import groups
 from meshtls.policy.select import subset
-from meshtls.policy.server import BREAKS
-
-# clients without proxy that objects name, and scrapers, are no hold: whether they call, the logs know; but a nightly one may be missed
-ADVICE = ("MT24", "MT250")
 
 
 class State(enum.StrEnum):
@@ -46,43 +40,6 @@ class State(enum.StrEnum):
     UNKNOWN = "UNKNOWN"
     STRICT = "STRICT"
     OUTSIDE = "OUTSIDE"
-
-
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """An arrival in the logs that STRICT would refuse: `client` as people read it, `ref` of it ("" unknown), the workload and port.
-
-    Of what arrives at a port that stays PERMISSIVE, there is none.
-    """
-
-    client: str
-    ref: str
-    server: str
-    port: int
-    says: str
-
-
-class Observed(msgspec.Struct, frozen=True, kw_only=True):
-    """What the logs of one namespace said; `unknown` is why they said nothing. `callers` are namespaces that call it."""
-
-    seen: tuple[Seen, ...] = ()
-    callers: frozenset[str] = frozenset()
-    unknown: str = ""
-
-
-class Blocker(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Somebody who would break. `by` is `predicted`, `observed` or `audit`; `holds` False is advice; `port` 0 where none is known.
-
-    `moves`: a restart would give the client a sidecar.
-    """
-
-    by: str
-    client: str
-    server: str
-    port: int
-    says: str
-    code: str = ""
-    holds: bool = True
-    moves: bool = False
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -122,14 +79,14 @@ def waves(
     authn = Authn(mesh.peer_authentications, mesh.root)
     workloads = {name: tuple(w for w in mesh.workloads if w.namespace == name and injected(w)) for name in names}
     ahead = {name for name in names if name != mesh.root and authn.hint(name)[0] != STRICT and workloads[name]}
-    findings = _findings(audit(mesh))
+    findings = findings_of(audit(mesh))
     mended = {
         (o["metadata"]["namespace"], o["metadata"]["name"]): modes_in(o)
         for f in findings if f.code.startswith(OWN_CODES) and (o := proposed(f.fix))
     }  # fmt: skip
     names_accepted = frozenset(accepted)
-    moving = _moving(mesh)
-    predicted = _predicted(strict(mesh, sorted(ahead)), mesh, ahead)
+    moving = movers(mesh)
+    predicted = predicted_breaks(strict(mesh, sorted(ahead)), mesh, ahead)
     places = []
     for name in names:
         was = authn.hint(name)[0]
@@ -141,7 +98,7 @@ def waves(
         heard = observed.get(name, Observed(unknown="nobody listened"))
         blockers = tuple(
             msgspec.structs.replace(b, moves=b.client in moving) for b in
-            (*predicted.get(name, ()), *_observed(heard), *_audited(mesh, name, findings))
+            (*predicted.get(name, ()), *observed_breaks(heard), *audited_breaks(mesh, name, findings))
             if not names_accepted & {b.client, b.client.partition("/")[2]}
         )  # fmt: skip
         places.append(_judged(name, was, workloads[name], heard, blockers, ahead))
@@ -171,58 +128,6 @@ def _judged(
 def _some(blockers: list[Blocker]) -> str:
     said = list(dict.fromkeys(b.client for b in blockers))
     return ", ".join(said[:3]) + (f" and {len(said) - 3} more" if len(said) > 3 else "")
-
-
-def _moving(mesh: Mesh) -> frozenset[str]:
-    """Refs of workloads that run without a proxy and would have one if their pods were made anew."""
-    injector = Engine.of(mesh).injector
-    found = set()
-    for w in mesh.workloads:
-        if w.template is None or not w.pods or any(pod.has_sidecar or pod.captured for pod in w.pods):
-            continue
-        face = msgspec.structs.replace(w, pods=()).faces[0]
-        if dataplane.is_manifest(face) and dataplane.to_be(face, w.ref, injector, mesh)[0].kind != dataplane.BARE:
-            found.add(w.ref)
-    return frozenset(found)
-
-
-def _predicted(after: Mesh, before: Mesh, namespaces: Iterable[str]) -> dict[str, list[Blocker]]:
-    """Clients with a proxy that would break, by the server's namespace. What clients without one call, only the logs know."""
-    engine = Engine.of(before)
-    meshed = {ref for ref, faces in engine.faces.items() if any(face.plane.kind != dataplane.BARE for face in faces)}
-    found: dict[str, list[Blocker]] = {}
-    for g in groups(after, before, server_namespaces=frozenset(namespaces)):
-        if g.verdict != BREAKS or g.was is None or g.was.verdict == BREAKS:
-            continue
-        says = str(g.outcome.because[-1]) if g.outcome.because else ""
-        for client in g.clients:
-            if client in meshed:
-                target = int(g.target) if g.target.isdigit() else 0
-                found.setdefault(g.server.split("/")[1], []).append(
-                    Blocker(by="predicted", client=client, server=g.server, port=target, says=f"would no longer reach {g.server} port {g.port}: {says}")
-                )
-    return found
-
-
-def _observed(heard: Observed) -> list[Blocker]:
-    return [Blocker(by="observed", client=one.ref or one.client, server=one.server, port=one.port, says=one.says) for one in heard.seen]
-
-
-def _audited(mesh: Mesh, namespace: str, findings: Iterable[Finding]) -> list[Blocker]:
-    """What the audit says about the namespace: callers that no prediction knows, and what breaks in itself."""
-    found = []
-    for f in findings:
-        opened = [(w, port) for w, port in ports_in(mesh, f.fix) if w.namespace == namespace]
-        of_api = f.code in API_SERVER_CODES and f.severity.rank <= Severity.ERROR.rank or f.code.startswith(ADVICE)
-        own = f.code.startswith(OWN_CODES) and f.code not in ASKED_APART and f.severity.rank <= Severity.ERROR.rank
-        if of_api and opened or own and f.subject.split("/")[1:2] == [namespace]:
-            for server, port in [(w.ref, port) for w, port in opened] or [(f.subject, 0)]:
-                found.append(Blocker(by="audit", client=f.subject, server=server, port=port, says=f.message, code=f.code, holds=not f.code.startswith(ADVICE)))
-    return found
-
-
-def _findings(checks: Iterable[Check]) -> list[Finding]:
-    return [f for check in checks for f in check.findings if not f.accepted]
 
 
 def _openings(
@@ -262,11 +167,11 @@ def _enough(mesh: Mesh, places: list[Place], audit: Callable[[Mesh], Iterable[Ch
     opened = _with(mesh, made)
     names = sorted(place.namespace for place in places if place.openings)
     after = strict(opened, names)
-    predicted, findings, doors = _predicted(after, opened, names), _findings(audit(opened)), Doors(after)
+    predicted, findings, doors = predicted_breaks(after, opened, names), findings_of(audit(opened)), Doors(after)
     result = []
     for place in places:
         covered = all(b.port and doors.open(b.server, b.port) for b in place.blockers if b.by == "observed")
-        left = predicted.get(place.namespace) or any(b.holds for b in _audited(opened, place.namespace, findings))
+        left = predicted.get(place.namespace) or any(b.holds for b in audited_breaks(opened, place.namespace, findings))
         result.append(msgspec.structs.replace(place, enough=bool(place.openings) and covered and not left))
     return result
 

@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 import pytest
+import yaml
 
 from meshtls.cli.main import main
 from meshtls.cluster.client import Client
@@ -312,8 +314,46 @@ def test_several_go_in_order_until_one_is_held(
         began.append(namespace)
         draft.code = 4 if namespace == held else 0
 
-    monkeypatch.setattr(many, "order", lambda *_: document(PLACES))
+    monkeypatch.setattr(many, "order", lambda *_: (None, document(PLACES)))
     monkeypatch.setattr(many, "forward", forward)
     found, text = ask("apply -A --yes")
     assert (began, found) == (went, code)
     assert said in text
+
+
+def test_the_stages_are_written_as_files_and_nothing_is_written_over(api: Standalone, ask: Ask, tmp_path: Path) -> None:
+    with Client.connect(api.kubeconfig) as client:
+        client.create(policy("default", "shop", {"mtls": {"mode": "PERMISSIVE"}}))
+    code, said = ask(f"plan -n shop --emit {tmp_path}")
+    assert code == 4, "nothing is in the mesh there, and the plan says so"
+    found = {str(path.relative_to(tmp_path)): yaml.safe_load(path.read_text())["spec"] for path in tmp_path.rglob("*.yaml")}
+    assert found == {"shop/0-before/default.yaml": {"mtls": {"mode": "PERMISSIVE"}}, "shop/1-namespace/default.yaml": STRICT}
+    code, said = ask(f"plan -n shop --emit {tmp_path}")
+    assert code == 2
+    assert "exists" in said
+
+
+def test_what_git_owns_is_not_touched_without_the_flag(api: Standalone, ask: Ask) -> None:
+    with Client.connect(api.kubeconfig) as client:
+        owned = policy("default", "shop", {"mtls": {"mode": "PERMISSIVE"}})
+        owned["metadata"]["annotations"] = {"argocd.argoproj.io/tracking-id": "shop:x"}
+        client.create(owned)
+    code, said = ask("apply -n shop --yes --force")
+    assert code == 4
+    assert "Argo CD writes this policy: it would take the change back" in said
+    assert "meshtls migrate plan -n shop --emit DIR" in said
+    _, said = ask("apply -n shop --yes --force --gitops-override")
+    assert "Argo CD writes this policy" not in said
+
+
+def test_where_nothing_is_strict_there_is_nothing_to_verify(ask: Ask) -> None:
+    code, said = ask("verify -n shop")
+    assert code == 2
+    assert "there is nothing to verify" in said
+
+
+def test_what_may_not_be_read_is_told_and_holds(api: Standalone, ask: Ask) -> None:
+    api.fail(403, method="GET", path="/apis/networking.istio.io/.*destinationrules")
+    code, said = ask("apply -n shop --yes")
+    assert code == 4
+    assert "HELD  not so, or not known: every kind that decides could be read: DestinationRule could not be read" in said

@@ -89,3 +89,25 @@ def test_several_go_one_after_the_other_and_what_cannot_is_said_to_remain(lab: L
     assert code == 0
     assert {s["namespace"]: s["outcome"] for s in found["items"]}["shop"] == "DONE"
     assert migrate(lab, "rollback", "-n", "shop", "--yes").returncode == 0
+
+
+def test_a_stage_that_somebody_else_applied_is_judged_by_the_same_gate(lab: Lab) -> None:
+    """As a GitOps controller would: the policy comes from elsewhere, and meshtls only watches."""
+    def strict(namespace: str) -> None:
+        with lab.client() as client:
+            client.create({"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "spec": {"mtls": {"mode": "STRICT"}},
+                           "metadata": {"name": "from-git", "namespace": namespace}})  # fmt: skip
+
+    assert migrate(lab, "verify", "-n", "shop").returncode == 2
+    strict("shop")
+    held = migrate(lab, "verify", "-n", "shop", "--soak", "2s")
+    strict("data")
+    broken = migrate(lab, "verify", "-n", "data", "--soak", "30s")
+    with lab.client() as client:
+        for namespace in ("shop", "data"):
+            client.delete("PeerAuthentication", "from-git", namespace)
+
+    assert held.returncode == 0, held.stderr
+    assert "shop: HOLDS" in held.stderr
+    assert broken.returncode == 4, broken.stderr
+    assert "REFUSED Deployment/" in broken.stderr

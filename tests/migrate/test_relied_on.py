@@ -126,3 +126,12 @@ def test_what_arrives_at_a_port_that_stays_open_is_mentioned_and_holds_nothing()
     assert [check.status for check in found] == [Status.FAIL, Status.PASS]
     assert [f.severity for f in found[0].findings] == [Severity.INFO, Severity.ERROR]
     assert found[1].findings[0].message == "billing sends plaintext; this port stays open to it"
+
+
+def test_a_kind_that_could_not_be_read_holds_the_run(mesh) -> None:
+    """Without it the prediction finds nobody, and no webhook locks anybody out: that is no answer."""
+    found = mesh()
+    facts = Facts(unread=("DestinationRule could not be read, and the answers leave it out: not allowed",))
+    checks = baseline.checks(found, plan(found, "shop"), facts, Waiver())
+    assert "baseline/read" in [check.id for check in baseline.holding(checks, Waiver())]
+    assert "baseline/read" not in [check.id for check in baseline.holding(checks, Waiver(force=True))]

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from meshtls import audit, sources
-from meshtls.migrate.waves import Observed, Place, Seen, State, document, waves
+from meshtls.migrate.blockers import Observed, Seen
+from meshtls.migrate.waves import Place, State, document, waves
 from meshtls.model.mesh import Mesh
 from meshtls.policy.change import strict
 from meshtls.policy.predict import groups

@@ -9,29 +9,13 @@ from collections.abc import Iterator
 from meshtls.audit.facts import Facts
 from meshtls.audit.rule import Flaw, Rule
 from meshtls.model.check import Severity
-from meshtls.model.objects import Object
 from meshtls.policy.authn import mode_of as mode
-
-# label or annotation, as a whole or by prefix -> who reconciles what carries it
-LABELS = (
-    ("argocd.argoproj.io/instance", "Argo CD"),
-    ("kustomize.toolkit.fluxcd.io/", "Flux (Kustomization)"),
-    ("helm.toolkit.fluxcd.io/", "Flux (HelmRelease)"),
-    ("kapp.k14s.io/app", "kapp"),
-    ("objectset.rio.cattle.io/hash", "Fleet"),
-)
-ANNOTATIONS = (
-    ("argocd.argoproj.io/tracking-id", "Argo CD"),
-    ("configmanagement.gke.io/managed", "Config Sync"),
-    ("objectset.rio.cattle.io/id", "Fleet"),
-)
-LEFT_ALONE = (("kustomize.toolkit.fluxcd.io/reconcile", "disabled"), ("kustomize.toolkit.fluxcd.io/ssa", "Ignore"),
-              ("configmanagement.gke.io/managed", "disabled"))
+from meshtls.policy.ownership import owned_by
 
 
 def find(facts: Facts) -> Iterator[Flaw]:
     for policy in facts.mesh.peer_authentications:
-        owner, how = owned_by(policy)
+        owner, how = owned_by(policy.labels, policy.annotations)
         if owner:
             strict = mode(policy) == "STRICT"
             yield Flaw(
@@ -44,7 +28,7 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 fix="Change it in Git, or pause the owner for the time of the migration.",
             )
     for namespace in facts.mesh.namespaces:
-        owner, how = owned_by(namespace)
+        owner, how = owned_by(namespace.labels, namespace.annotations)
         if owner and namespace.name in facts.meshed_namespaces:
             yield Flaw(
                 subject=namespace.ref,
@@ -53,19 +37,6 @@ def find(facts: Facts) -> Iterator[Flaw]:
                 message=f"{owner} owns this namespace: a change of its labels, which decide injection, is taken back within minutes.",
                 because=(how,),
             )
-
-
-def owned_by(obj: Object) -> tuple[str, str]:
-    """(who reconciles it, how that is known); empty for nobody, and for what says that it is left alone."""
-    notes, labels = obj.annotations, obj.labels
-    if any(notes.get(key, labels.get(key)) == value for key, value in LEFT_ALONE):
-        return "", ""
-    for what, there, known in (("annotation", notes, ANNOTATIONS), ("label", labels, LABELS)):
-        for prefix, owner in known:
-            key = next((k for k in there if k == prefix or (prefix.endswith("/") and k.startswith(prefix))), "")
-            if key:
-                return owner, f"{what} {key}"
-    return "", ""
 
 
 RULE = Rule(code="MT134", title="GitOps would take a change back", severity=Severity.ERROR,
