@@ -12,7 +12,7 @@ import yaml
 
 from meshtls.cli.main import main
 from meshtls.cluster.client import Client
-from meshtls.migrate.journal import Outcome, begin
+from meshtls.migrate.journal import Going, Outcome, begin
 from meshtls.migrate.journal import State as Stand
 from meshtls.migrate.plan import Plan, Stage
 from meshtls.migrate.preflight import rehearse
@@ -357,3 +357,54 @@ def test_what_may_not_be_read_is_told_and_holds(api: Standalone, ask: Ask) -> No
     code, said = ask("apply -n shop --yes")
     assert code == 4
     assert "HELD  not so, or not known: every kind that decides could be read: DestinationRule could not be read" in said
+
+
+@pytest.mark.parametrize("going", list(Going))
+def test_every_state_of_a_journal_has_a_status_and_a_way_on(api: Standalone, ask: Ask, going: Going) -> None:
+    """Whatever a run left: status tells it, and a rollback from another machine ends it."""
+    for state in Stand:
+        for outcome in (Outcome.NONE, Outcome.STUCK, Outcome.DONE):
+            done(api, state, outcome)
+            with Client.connect(api.kubeconfig) as client:
+                if state in (Stand.PLANNED, Stand.UNDONE):
+                    client.delete("PeerAuthentication", "default", "shop")
+                store = Store(client, "shop")
+                journal = store.load()
+                assert journal is not None
+                store.save(msgspec.structs.replace(journal, going=going))
+            where = f"{state} {outcome} {going}"
+            code, said = ask("status -n shop")
+            assert code == (0 if outcome is Outcome.DONE else 4), f"{where}: {said}"
+            if outcome is not Outcome.DONE and state is not Stand.PLANNED:
+                code, said = ask("apply -n shop --dry-run")
+                assert code == 4 and f"it goes {'forward' if going is Going.FORWARD else 'back'}" in said, f"{where}: {said}"
+            code, said = ask("rollback -n shop --yes")
+            assert code == 0, f"{where}: {said}"
+            assert left(api) == [], where
+            with Client.connect(api.kubeconfig) as client:
+                client.delete("ConfigMap", "meshtls-journal-shop", "shop")
+
+
+def test_who_interrupts_several_is_told_what_is_done_and_what_remains(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    from meshtls.cli import many
+
+    def forward(options: Any, client: Any, draft: Any, namespace: str, *rest: Any) -> None:
+        if namespace == "b":
+            raise KeyboardInterrupt
+        draft.code = 0
+
+    monkeypatch.setattr(many, "order", lambda *_: (None, document(PLACES)))
+    monkeypatch.setattr(many, "forward", forward)
+    code, said = ask("apply -A --yes")
+    assert code == 130
+    assert "done: a; remaining: b, c, d" in said
+
+
+def test_where_a_kind_may_not_be_read_no_namespace_is_called_safe(api: Standalone, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    from meshtls.cli import many
+
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(many, "waves", lambda mesh, names, observed, *rest: seen.update(observed) or ())
+    api.fail(403, method="GET", path="/apis/networking.istio.io/.*destinationrules")
+    ask("plan -n shop,default")
+    assert {one.unknown.partition(" could")[0] for one in seen.values()} == {"DestinationRule"}

@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
-from meshtls.migrate.journal import Journal, Outcome, again, back, disturbed
+from meshtls.migrate.journal import Journal, Outcome, again, back, begin, disturbed
+from meshtls.migrate.plan import Plan
+from meshtls.migrate.run import Runner
+from meshtls.migrate.store import Taken
 from tests.migrate.conftest import CANARY, OF_POLICIES, PERMISSIVE_SPEC, STRICT, Eyes, World, edit, policy, wide
 
 THEIRS = {"selector": {"matchLabels": {"app": "cart"}}, "mtls": {"mode": "PERMISSIVE"}}
@@ -133,3 +136,25 @@ def test_a_policy_that_somebody_deleted_is_no_dead_end(world: World, name: str) 
     journal = world.resume(lambda journal: back(journal, "asked for", leave=True))
     assert journal.outcome in (Outcome.LEFT, Outcome.ROLLED_BACK)
     assert "meshtls-canary-cart" not in world.api.policies()
+
+
+def test_a_run_whose_lease_another_has_taken_touches_nothing_any_more(world: World) -> None:
+    """A laptop that slept: somebody else went on meanwhile. What is in force stays, and the journal is theirs."""
+    stage, client = wide(world), world.client()
+    store = world.store(client)
+    journal = begin(Plan(namespace="shop", was="PERMISSIVE", stages=(CANARY, stage)), run="r1", now="t", who="ann", soak_s=60, forced=False, accepted=())
+    store.save(journal)
+    eyes, asleep = Eyes(), []
+    eyes.seeing = asleep.append
+
+    def tick() -> None:
+        if asleep:
+            raise Taken("somebody else has taken over this migration")
+
+    runner = Runner(client, store, eyes, say=world.said.append, now=lambda: "t", tick=tick, pause=world.waited.append)
+    with pytest.raises(Taken):
+        runner.carry(journal)
+    written = [entry for entry in world.api.log if entry[0] in ("PUT", "POST", "DELETE") and OF_POLICIES in entry[1] and not entry[2]]
+    assert len(written) == 1, "only what came before"
+    assert eyes.settled
+    assert world.resume().outcome is Outcome.DONE
