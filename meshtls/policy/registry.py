@@ -62,6 +62,7 @@ class Registry:
 
         Without `machines` those that the cluster itself balances a Service to: it knows no WorkloadEntries.
         """
+        machines = machines and bool(self.mesh.workload_entries)
         key = (host.hostname, host.ref, machines)
         found = self._endpoints.get(key)
         if found is None:
