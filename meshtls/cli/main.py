@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "dump": ("dump", "Everything these commands read from a cluster, in one file."),
     "probe": ("probe", "Prove on the wire what is reachable in plaintext and what by mTLS."),
     "observe": ("observe", "Name the clients that still send plaintext."),
+    "shadow": ("shadow", "Count on live traffic what STRICT would refuse, refusing nothing."),
     "pki": ("pki", "A test CA and SPIFFE certificates, good and flawed."),
     "migrate": ("migrate", "Move namespaces to STRICT in steps, with gates and rollback."),
     "rehearse": ("rehearse", "A migration on this machine before it touches production."),

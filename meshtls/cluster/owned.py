@@ -26,7 +26,7 @@ from meshtls.errors import ClusterError, Conflict, DeadlineError, Forbidden, Not
 MANAGED_BY, MANAGER = "app.kubernetes.io/managed-by", "meshtls"
 PART, RUN, EXPIRES = "meshtls.dev/part", "meshtls.dev/run", "meshtls.dev/expires"
 # What runs create and remove, in the order of removal.
-TEMPORARY = ("Pod", "Service", "ConfigMap")
+TEMPORARY = ("Pod", "Service", "ConfigMap", "AuthorizationPolicy")
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -186,7 +186,7 @@ def find(client: Client, namespaces: Iterable[str | None], now: datetime.datetim
     found = []
     for kind in TEMPORARY:
         for namespace in namespaces:
-            for obj in client.list(kind, namespace, labels=selector):
+            for obj in _listed(client, kind, namespace, selector):
                 meta = obj["metadata"]
                 expires = (meta.get("annotations") or {}).get(EXPIRES, "")
                 if expires and not meta.get("deletionTimestamp"):
@@ -204,6 +204,14 @@ def find(client: Client, namespaces: Iterable[str | None], now: datetime.datetim
                         )
                     )
     return found
+
+
+def _listed(client: Client, kind: str, namespace: str | None, selector: str) -> list[dict[str, Any]]:
+    """The objects of a kind; none where the cluster does not know the kind."""
+    try:
+        return client.list(kind, namespace, labels=selector)
+    except NotFound:
+        return []
 
 
 def _over(expires: str, now: datetime.datetime) -> bool:

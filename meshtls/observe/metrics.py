@@ -128,10 +128,17 @@ def passed_through(window_s: int) -> tuple[Query, ...]:
 
 
 def scraped(addresses: Iterable[str]) -> Query:
-    """Which of these addresses' proxies are scraped now: 15020 merged metrics, 15090 Envoy's own."""
+    """Which of these addresses' proxies are scraped now."""
+    return Query("scraped", f'max by (instance) (up{{instance=~"{instances(addresses)}"}})')
+
+
+def instances(addresses: Iterable[str]) -> str:
+    """A regular expression for these addresses' proxies: 15020 merged metrics, 15090 Envoy's own.
+
+    Whole names, which a Prometheus looks up; for anything cleverer it would try each name that it has.
+    """
     hosts = [f"[{address}]" if ":" in address else address for address in addresses]
-    # whole names, which a Prometheus looks up; for anything cleverer it would try each name that it has
-    return Query("scraped", f'max by (instance) (up{{instance=~"{_any(f"{host}:{port}" for host in hosts for port in (15020, 15090))}"}})')
+    return _any(f"{host}:{port}" for host in hosts for port in (15020, 15090))
 
 
 CLOCK = Query("clock", "vector(time())")

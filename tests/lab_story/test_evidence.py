@@ -157,11 +157,11 @@ def test_a_dry_run_counts_what_strict_would_refuse_and_refuses_nothing(lab: Lab,
     lab.apply(istio("AuthorizationPolicy", "would-be-strict", {"istio.io/dry-run": "true"}, action="DENY", rules=[{"from": [{"source": {"notPrincipals": ["*"]}}]}]))
 
     def counted(place: str, word: str) -> int:
-        start = f"envoy_{place}_rbac_istio_dry_run_deny__shadow_{word}{{"
+        start = f'envoy_{place.partition("{")[0]}{{authz_dry_run_action="deny",authz_dry_run_result="{word}",{place.partition("{")[2]}'
         return sum(int(line.rsplit(" ", 1)[1]) for line in last(client, "bare")["page"] if line.startswith(start))
 
     # a counter for each HTTP port, one for all TCP ports together
-    for place in ("http_inbound_0_0_0_0_8080_", "tcp"):
+    for place in ('http_rbac{http_conn_manager_prefix="inbound_0.0.0.0_8080"', 'tcp{tcp_prefix="rbac.istio_dry_run_deny_"'):
         until(lambda place=place: counted(place, "denied") and counted(place, "allowed"))
     assert said(client, "bare")[:2] == [200, 6] and said(client, "meshed")[:2] == [200, 6]
 

@@ -1,4 +1,4 @@
-"""The three roles of the chart are enough for their commands, and no wider: what is not theirs is refused."""
+"""The roles of the chart are enough for their commands, and no wider: what is not theirs is refused."""
 
 import os
 import pathlib

@@ -6,6 +6,18 @@ from meshtls.lab.istio.envoy import Json
 from meshtls.lab.istio.objects import DOMAIN, Obj, labels, name_of, namespace_of, pod_ip, proxy_variable
 from meshtls.lab.istio.world import World
 
+# what Istio's bootstrap takes out of the names of Envoy's own statistics (envoy_bootstrap.json), as far as a lab has them
+STATS_TAGS = (
+    ("cluster_name", r"^cluster(\.(.+);)"),
+    ("http_conn_manager_prefix", r"^http\.(((?:[_.[:digit:]\w]*|[_\[\]aAbBcCdDeEfF[:digit:]\w\:]*));\.)"),
+    ("tcp_prefix", r"^tcp\.((.*?)\.)\w+?$"),
+    ("response_code", r"_rq(_(\d{3}))$"),
+    ("response_code_class", r"_rq(_(\dxx))$"),
+    ("authz_enforce_result", r"rbac(\.(allowed|denied))"),
+    ("authz_dry_run_action", r"(\.istio_dry_run_(allow|deny)_)"),
+    ("authz_dry_run_result", r"(\.shadow_(allowed|denied))"),
+)
+
 
 def node_id(pod: Obj) -> str:
     """sidecar~<ip>~<pod>.<namespace>~<namespace>.svc.cluster.local."""
@@ -65,6 +77,7 @@ def bootstrap(pod: Obj, world: World, *, xds_socket: str, admin_socket: str) -> 
         "admin": {"address": {"pipe": {"path": admin_socket}}},
         "stats_config": {
             "use_all_default_tags": False,
+            "stats_tags": [{"tag_name": name, "regex": regex} for name, regex in STATS_TAGS],
             "stats_matcher": {"exclusion_list": {"patterns": [{"prefix": "cluster.outbound"}, {"prefix": "vhost."}]}},
         },
         "static_resources": {"clusters": [xds, ads]},
