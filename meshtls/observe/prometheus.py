@@ -31,6 +31,7 @@ from meshtls.observe.metrics import Answer, Query
 LIMIT = 32 * 1024 * 1024
 TIMEOUT_S = 30.0
 STEPS = 120
+_NO_URL, _URL = "--prometheus: this is no URL of a Prometheus", "write http://HOST:PORT or https://HOST, with its path if it has one"
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +91,8 @@ class Prometheus:
         except httpx.TimeoutException as error:
             raise Unreachable(f"Prometheus {self.name} did not answer within {left_s:g} s",
                               "a shorter --since asks for less") from error  # fmt: skip
+        except (httpx.InvalidURL, UnicodeError) as error:  # a name that DNS cannot have
+            raise InputError(_NO_URL, _URL) from error
         except httpx.HTTPError as error:
             raise Unreachable(f"Prometheus {self.name} cannot be reached: {printable(str(error) or type(error).__name__)}",
                               "check --prometheus, and --prometheus-ca where it has a certificate of its own") from error  # fmt: skip
@@ -174,7 +177,7 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
     except ValueError:
         parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError("--prometheus: this is no URL of a Prometheus", "write http://HOST:PORT or https://HOST, with its path if it has one")
+        raise InputError(_NO_URL, _URL)
     return parts, port
 
 

@@ -77,10 +77,10 @@ def test_a_redirect_is_not_followed_with_the_token() -> None:
         ask(httpx.Response(307, headers={"location": "http://elsewhere.test/"}))
 
 
-@pytest.mark.parametrize("url", ["prom.test:9090", "ftp://prom.test", "http://", "http://prom.test:port", "http://[::1", ""])
+@pytest.mark.parametrize("url", ["prom.test:9090", "ftp://prom.test", "http://", "http://prom.test:port", "http://[::1", "", "http://é..é", "http://xn--a.test", f"http://{'a' * 300}"])
 def test_what_is_no_url_is_an_error_of_usage(url: str) -> None:
-    with pytest.raises(InputError, match="no URL"):
-        Prometheus(Source(url=url))
+    with pytest.raises(InputError, match="no URL"), Prometheus(Source(url=url)) as prometheus:
+        prometheus.at(UP, None)
 
 
 @pytest.mark.parametrize(("option", "text"), [("token_file", None), ("token_file", ""), ("token_file", "two\nlines"), ("password_file", "caf\u00e9"),

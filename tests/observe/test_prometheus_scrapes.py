@@ -42,6 +42,8 @@ def lab() -> Iterator[Lab]:
     servers = [one for name in SERVERS for one in (service(name, "mesh"), pod(name, "mesh", container(scene.SERVER)))]
     callers = [pod("stranger", "bare", container(CALLER, "ever", "stormy.mesh")), pod("meshed", "mesh", container(CALLER, "ever", "calm.mesh")),
                pod("visitor", "bare", container(CALLER, "once", "rare.mesh")), pod("friend", "mesh", container(CALLER, "ever", "stormy.mesh"))]  # fmt: skip
+    servers += [scene.namespace("clean", **{"istio-injection": "enabled"}), service("tidy", "clean"), pod("tidy", "clean", container(scene.SERVER))]
+    callers += [pod("caller", "clean", container(CALLER, "ever", "tidy.clean"))]
     # loopback mode: a process of this machine reaches its pods
     with Lab(manifests=[scene.MESHED, scene.BARE, policy("PERMISSIVE"), *servers, *callers], mode=state.LOOPBACK) as lab:
         with lab.client() as client:
@@ -123,6 +125,16 @@ def test_a_migration_is_held_by_what_was_counted_and_by_a_prometheus_that_is_sil
 
     assert counted["metrics/Pod/mesh/stormy"] == "FAIL" and counted["metrics/Pod/mesh/unseen"] == "ERROR"
     assert silent["metrics"]["status"] == "ERROR" and "cannot be reached" in silent["metrics"]["reason"]
+
+
+def test_a_namespace_of_which_only_mtls_is_logged_and_counted_goes_strict(lab: Lab, url: str) -> None:
+    done = run(lab, "migrate", "apply", "-n", "clean", "--prometheus", url, "--soak", "1s", "--yes", "-o", "json")
+    report = json.loads(done.stdout)
+
+    assert done.returncode == 0, done.stderr
+    assert {c["id"]: c["status"] for c in report["checks"] if c["id"].startswith("metrics/")} == {
+        "metrics/Pod/clean/caller": "SKIP", "metrics/Pod/clean/tidy": "PASS"}  # fmt: skip
+    assert "2 of 2 proxies scraped" in report["facts"]["metrics"]
 
 
 def test_without_access_logs_the_client_has_no_name_and_mtls_is_still_known(lab: Lab, url: str) -> None:
