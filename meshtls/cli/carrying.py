@@ -13,6 +13,7 @@ import click
 from meshtls import sources
 from meshtls.cli.before import raw_clients
 from meshtls.cli.options import Options, same_cluster
+from meshtls.cli.output import say
 from meshtls.cli.witness import Eyes, progress
 from meshtls.errors import InputError, MeshtlsError
 from meshtls.migrate.journal import Going, Journal, Outcome
@@ -69,7 +70,7 @@ def warned(client: "Client", journal: Journal, since_s: float, draft: "Draft") -
     check = lost(mesh, journal, seen, scrapers)
     draft.checks.append(check)
     for finding in check.findings:
-        click.echo(f"{journal.namespace}: {finding.message}\n{finding.fix}", err=True)
+        say(f"{journal.namespace}: {finding.message}\n{finding.fix}")
 
 
 def carry(
@@ -101,7 +102,7 @@ def carry(
 
 def stuck(journal: Journal, draft: "Draft", flags: str) -> None:
     """Say that a human has to look, and every way on from there."""
-    click.echo(f"{journal.namespace}: STUCK: {journal.reason}", err=True)
+    say(f"{journal.namespace}: STUCK: {journal.reason}")
     if journal.going is Going.BACK:
         click.echo("everything else was restored; look at it, then either put it right and run the first of these, or leave it as it is "
                    "and run the second:", err=True)  # fmt: skip

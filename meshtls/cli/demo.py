@@ -17,6 +17,7 @@ import click
 import msgspec
 
 from meshtls.cli.main import CLOSED_PIPE
+from meshtls.cli.options import environment
 from meshtls.errors import InputError, LabError, MeshtlsError
 from meshtls.model.check import Check, Report, Status
 
@@ -55,7 +56,7 @@ class Story:
         self.started = time.monotonic()
         self.reports: list[Report] = []
         self.checks: list[Check] = []
-        self.environment = dict(os.environ)
+        self.environment = environment()
         self.failures: list[str] = []
 
     def say(self, text: str) -> None:

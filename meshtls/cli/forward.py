@@ -9,6 +9,7 @@ import msgspec
 from meshtls.cli.carrying import ask, carry, found_here, locked, now, who
 from meshtls.cli.groundwork import GATE, held, prepare, shown, soak
 from meshtls.cli.options import Options
+from meshtls.cli.output import say
 from meshtls.migrate.baseline import Waiver
 from meshtls.migrate.journal import Going, Journal, Outcome, again, back, begin, untouched
 from meshtls.migrate.preflight import rehearse
@@ -87,7 +88,7 @@ def _continued(draft: "Draft", journal: Journal, wish: Wish) -> Journal | None:
     """The journal of a run that has not ended; None for a dry run. One that was stuck looks at everything again."""
     way = "forward, to STRICT" if journal.going is Going.FORWARD else "back"
     state = f"is stuck ({journal.reason})" if journal.outcome is Outcome.STUCK else "has not ended"
-    click.echo(f"{journal.namespace}: run {journal.run} of {journal.started} by {journal.who} {state}; it goes {way}", err=True)
+    say(f"{journal.namespace}: run {journal.run} of {journal.started} by {journal.who} {state}; it goes {way}")
     if wish.dry_run:
         click.echo("nothing was changed; see: meshtls migrate status", err=True)
         draft.code = GATE

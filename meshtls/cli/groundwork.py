@@ -11,6 +11,7 @@ from meshtls.cli import changes
 from meshtls.cli.before import baseline as listen
 from meshtls.cli.meshes import CALLING, DECIDING, unread
 from meshtls.cli.options import duration
+from meshtls.cli.output import say
 from meshtls.migrate import baseline, drain
 from meshtls.migrate.baseline import NEVER_WAIVED, Waiver, holding
 from meshtls.migrate.plan import Plan
@@ -63,7 +64,7 @@ def held(checks: tuple[Check, ...], waiver: Waiver, draft: "Draft") -> bool:
         # what was found speaks for itself; a question without an answer has to be told
         reasons = [f.message for f in check.findings][:3] or [f"not so, or not known: {check.title}: {check.reason}"]
         for reason in reasons:
-            click.echo(f"HELD  {reason}", err=True)
+            say(f"HELD  {reason}")
     if found:
         waivable = all(check.id not in NEVER_WAIVED for check in found)
         click.echo("nothing was changed" + ("; to go on all the same: --force" if waivable else ""), err=True)
@@ -83,7 +84,7 @@ def soak(mesh: Mesh, asked: float | None, found: Plan, draft: "Draft") -> float:
         notes.append(f"a soak of {soak_s:g} s ends before that: it judges new connections only")
     draft.facts += [("note", note) for note in notes]
     for note in notes:
-        click.echo(f"{found.namespace}: {note}", err=True)
+        say(f"{found.namespace}: {note}")
     return soak_s
 
 
@@ -96,4 +97,4 @@ def shown(client: "Client", found: Plan, draft: "Draft", exactly: bool) -> None:
         for line in told:
             click.echo(line, err=True)
     for note in found.notes:
-        click.echo(f"{found.namespace}: {note}", err=True)
+        say(f"{found.namespace}: {note}")

@@ -132,7 +132,6 @@ def serve(options: Options, listen: str, cert: str | None, key: str | None, ca: 
     Runs until it is interrupted. It must not be served behind the STRICT that it guards: the API server has no sidecar.
     """
     from meshtls.cli import meshes, yamlfiles
-    from meshtls.cluster.client import Client
     from meshtls.guard import webhook
 
     if bool(cert) != bool(key):
@@ -143,7 +142,7 @@ def serve(options: Options, listen: str, cert: str | None, key: str | None, ca: 
         raise click.BadParameter(f"{listen!r}: write HOST:PORT, such as 127.0.0.1:8443", param_hint="--listen")
     if service and service.count("/") != 1:
         raise click.BadParameter(f"{service!r}: write NS/NAME", param_hint="--service")
-    with output.stops(None), Client.connect(options.kubeconfig, options.context) as client:
+    with output.stops(None), meshes.connect(options) as client:
         from meshtls import sources
 
         def read() -> tuple[Any, str]:
@@ -158,7 +157,7 @@ def serve(options: Options, listen: str, cert: str | None, key: str | None, ca: 
             raise GateError(f"namespace {missing[0]} is not STRICT: there is nothing to keep", f"migrate it first: meshtls migrate plan -n {missing[0]}")
         context, authority = _tls(host, service, cert, key, yamlfiles.text(ca) if ca else "")
         try:
-            server = webhook.Server((host, int(port)), context, judge, lambda text: click.echo(text, err=True))
+            server = webhook.Server((host, int(port)), context, judge, output.say)
         except OSError as error:
             raise InputError(f"cannot listen on {listen}: {error.strerror or error}", "choose another --listen") from error
         where = f"{f'[{host}]' if ':' in host else host}:{server.server_address[1]}"
@@ -166,8 +165,8 @@ def serve(options: Options, listen: str, cert: str | None, key: str | None, ca: 
         called = {"service": {"namespace": space, "name": name, "path": webhook.PATH}} if service else {"url": f"https://{where}{webhook.PATH}"}
         if file:
             output.write(file, _yaml([webhook.configuration(called, authority, failure_policy)]))
-        with webhook.serving(server, refresh_s, lambda text: click.echo(text, err=True)):
-            click.echo(f"https://{where}{webhook.PATH} keeps {', '.join(sorted(judge.kept)) or 'nothing yet'}", err=True)
+        with webhook.serving(server, refresh_s, output.say):
+            output.say(f"https://{where}{webhook.PATH} keeps {', '.join(sorted(judge.kept)) or 'nothing yet'}")
             threading.Event().wait()
 
 
@@ -206,7 +205,7 @@ def _tls(host: str, service: str, cert: str | None, key: str | None, authority: 
 
 def _say(*notes: str) -> None:
     for note in dict.fromkeys(notes):
-        click.echo(f"note: {note}", err=True)
+        output.say(f"note: {note}")
 
 
 def _yaml(manifests: Sequence[Any]) -> str:

@@ -100,7 +100,9 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except MeshtlsError as error:
-        click.echo(f"{name}: {error}", err=True)
+        from meshtls.report.text import safe
+
+        click.echo(safe(f"{name}: {error}"), err=True)
         code = error.exit_code
     except BrokenPipeError:
         _silence()

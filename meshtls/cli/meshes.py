@@ -75,11 +75,11 @@ def told(options: Options, *read_: Mesh) -> None:
     """The notes, for people, after the answer; then leave with 3 where a deciding kind could not be read."""
     import click
 
-    from meshtls.cli.output import NOT_EVALUATED
+    from meshtls.cli.output import NOT_EVALUATED, say
 
     if options.output in ("table", "wide"):
         for note in notes(*read_):
-            click.echo(f"note: {note}", err=True)
+            say(f"note: {note}")
     if unread(*read_):
         raise click.exceptions.Exit(NOT_EVALUATED)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from meshtls.cli.options import Duration, Options, shared
-from meshtls.cli.output import Draft, session
+from meshtls.cli.output import Draft, say, session
 from meshtls.errors import DeadlineError, NoData
 from meshtls.model.check import Check, Status
 
@@ -64,7 +64,7 @@ def observe(options: Options, since: float, follow: bool, for_s: float | None) -
             key = (sender.client.ref or sender.client.address, sender.server, sender.port, sender.verdict)
             if key not in said and (refs is None or sender.server in refs) and (found := finding(sender)):
                 said.add(key)
-                click.echo(f"{sender.last}  {found.message}", err=True)
+                say(f"{sender.last}  {found.message}")
 
         def count() -> None:
             if prometheus is None:

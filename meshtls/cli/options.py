@@ -21,6 +21,7 @@ Each of them but -A and -l may come from the environment, as MESHTLS_ and its na
 """
 
 import functools
+import os
 import re
 import shlex
 from collections.abc import Callable
@@ -33,6 +34,9 @@ from click.core import ParameterSource
 from meshtls.model.check import Severity
 from meshtls.report import FORMATS
 
+PREFIX = "MESHTLS_"
+# what begins like an option and is none: the lab's
+_NO_OPTIONS = ("MESHTLS_ENVOY", "MESHTLS_LAB")
 OUTPUTS = ("table", "wide", "json", "yaml")
 NEVER = "never"
 
@@ -74,6 +78,11 @@ def same_cluster(options: Options) -> str:
     """The flags that lead a command to the same cluster again, each with a space before it."""
     given = (("--kubeconfig", options.kubeconfig), ("--context", options.context), ("--as", options.as_user), *(("--as-group", g) for g in options.as_groups))
     return "".join(f" {flag} {shlex.quote(value)}" for flag, value in given if value)
+
+
+def environment() -> dict[str, str]:
+    """The environment for a command that we run ourselves: no option comes from it, for where it goes and what it does is ours to say."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(PREFIX) or key in _NO_OPTIONS}
 
 
 def duration(text: str) -> float:
@@ -223,7 +232,7 @@ def shared(*groups: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         for param in command.__click_params__:  # type: ignore[attr-defined]
             if param.name in fields - _TYPED:
                 long = next(name for name in param.opts if name.startswith("--"))
-                param.envvar = "MESHTLS_" + long[2:].upper().replace("-", "_")
+                param.envvar = PREFIX + long[2:].upper().replace("-", "_")
         return command
 
     return decorate

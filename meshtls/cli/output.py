@@ -30,6 +30,7 @@ from meshtls.cli.options import Options
 from meshtls.errors import DeadlineError, InputError, MeshtlsError
 from meshtls.model.check import ABOUT_LISTS, Check, Matrix, Report, Severity, Status
 from meshtls.report import FORMATS
+from meshtls.report.text import in_json, safe
 
 OK, FINDINGS, USAGE, NOT_EVALUATED, GATE, TIMEOUT, INTERRUPTED = 0, 1, 2, 3, 4, 124, 130
 GRACE_S = 20.0
@@ -119,7 +120,7 @@ def _failed(error: BaseException) -> Check:
         text = str(error)
     else:
         text = f"a fault in meshtls: {type(error).__name__}: {error}"
-    click.echo(f"meshtls: {text}", err=True)
+    say(f"meshtls: {text}")
     return Check(id="run", title="the command ran to its end", status=Status.ERROR, reason=text)
 
 
@@ -187,9 +188,9 @@ def emit_document(document: Any, options: Options, table: Callable[[], str]) -> 
     """A document that is no report (a struct, or plain data) on standard output; `table` makes its text for people."""
     if options.output in ("json", "yaml"):
         raw = msgspec.json.encode(document)
-        echo(msgspec.json.format(raw, indent=2).decode() + "\n" if options.output == "json" else _yaml(msgspec.json.decode(raw)))
+        echo(in_json(msgspec.json.format(raw, indent=2).decode()) + "\n" if options.output == "json" else _yaml(msgspec.json.decode(raw)))
     else:
-        echo(table())
+        echo(safe(table()))
 
 
 def terminal_style(color: str = "auto") -> Any:
@@ -210,6 +211,11 @@ def terminal_width() -> int:
         return max(40, os.get_terminal_size(sys.stdout.fileno()).columns or 80)
     except (OSError, ValueError):
         return 80
+
+
+def say(text: str) -> None:
+    """`text` on standard error, with what would act on a terminal instead of showing escaped: names and log lines are others'."""
+    click.echo(safe(text), err=True)
 
 
 def echo(text: str) -> None:

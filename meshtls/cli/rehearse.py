@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from meshtls.cli.options import Duration, Options, duration, shared
+from meshtls.cli.options import Duration, Options, duration, environment, shared
 from meshtls.errors import InputError
 
 if TYPE_CHECKING:
@@ -185,16 +185,16 @@ def _verb(arguments: Sequence[str], kubeconfig: str, hear: Callable[[str], None]
     with tempfile.TemporaryDirectory(prefix="meshtls-rehearse-") as folder:
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "meshtls.cli.main", *arguments, "--kubeconfig", kubeconfig, "--report", f"json={report}"]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
-        try:
-            assert process.stderr is not None
-            for line in process.stderr:
-                hear(line.decode(errors="replace").rstrip())
-            code = process.wait()
-        except BaseException:
-            process.kill()  # the lab that it works on goes now
-            process.wait()
-            raise
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+                              env=environment()) as process:  # fmt: skip
+            try:
+                assert process.stderr is not None
+                for line in process.stderr:
+                    hear(line.decode(errors="replace").rstrip())
+                code = process.wait()
+            except BaseException:
+                process.kill()  # the lab that it works on goes now
+                raise
         return Done(code, parse(report.read_bytes()) if report.exists() else None)
 
 

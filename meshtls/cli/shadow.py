@@ -32,9 +32,9 @@ def shadow(options: Options, for_s: float, yes: bool) -> None:
     """
     from meshtls import sources
     from meshtls.cli.carrying import ask
+    from meshtls.cli.meshes import connect
     from meshtls.cli.output import session
     from meshtls.cli.witness import progress
-    from meshtls.cluster.client import Client
     from meshtls.cluster.owned import Run
     from meshtls.observe import run_shadow
     from meshtls.observe import shadow as head
@@ -47,7 +47,7 @@ def shadow(options: Options, for_s: float, yes: bool) -> None:
     labels = _labels(options.selector)
     with (
         session(options, kind="ShadowReport", title="What STRICT would refuse") as draft, asking(options) as prometheus,
-        Client.connect(options.kubeconfig, options.context) as client,
+        connect(options, say=progress) as client,
     ):  # fmt: skip
         assert prometheus is not None
         namespace = _one(client, options)

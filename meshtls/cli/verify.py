@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-import click
-
 from meshtls import sources
 from meshtls.cli.groundwork import soak
+from meshtls.cli.output import say
 from meshtls.cli.witness import Eyes, progress
 from meshtls.errors import InputError
 from meshtls.migrate import gate
@@ -43,8 +42,8 @@ def verify(
     draft.checks += [check for check in gate.checks(stage.id, evidence) if not check.id.endswith("/rollback")]
     draft.facts += [("namespace", namespace), ("verdict", f"{verdict}: {because}")]
     for one in evidence.refused:
-        click.echo(f"{namespace}: REFUSED {one.client} by {one.server} port {one.port}", err=True)
-    click.echo(f"{namespace}: {verdict}: {because}", err=True)
+        say(f"{namespace}: REFUSED {one.client} by {one.server} port {one.port}")
+    say(f"{namespace}: {verdict}: {because}")
     draft.code = CODES[verdict]
 
 

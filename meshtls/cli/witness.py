@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-import click
 import msgspec
 
 from meshtls import sources
+from meshtls.cli import output
 from meshtls.cluster.client import Client
 from meshtls.cluster.owned import Run
 from meshtls.errors import MeshtlsError, ServerFault, Throttled, Unreachable
@@ -270,4 +270,4 @@ def _ready(pods: Iterable[Pod], namespace: str, existing: frozenset[str] | None 
 def progress(text: str) -> None:
     """Say it, to whoever still listens: a terminal that is gone must not stop the way back."""
     with contextlib.suppress(OSError):
-        click.echo(text, err=True)
+        output.say(text)

@@ -170,12 +170,12 @@ def _labels(mesh: Mesh) -> tuple[str, ...]:
 
 def _excepted(mesh: Mesh, kept: Kept, workloads: Sequence[Workload], policies: Sequence[PeerAuthentication]) -> tuple[str, ...]:
     """Every exception that stands today, as a pattern."""
-    found = [pattern(flaw, [f"PeerAuthentication/{p.name}"]) for p in policies for flaw in _weaker(p)]
+    found = [pattern(flaw, [re.escape(f"PeerAuthentication/{p.name}")]) for p in policies for flaw in _weaker(p)]
     for w in workloads:
         found += [pattern(flaw, owners(w)) for flaw in sorted(today.flaws(mesh, w, kept.planes, kept.uncaptured))]
     for rule in mesh.destination_rules:
         if toward(kept, rule.namespace, rule.spec.host):
-            found += [pattern(flaw, [f"DestinationRule/{rule.namespace}/{rule.name} {rule.spec.host}"]) for flaw in today.tls(rule)]
+            found += [pattern(flaw, [re.escape(f"DestinationRule/{rule.namespace}/{rule.name} {rule.spec.host}")]) for flaw in today.tls(rule)]
     return tuple(dict.fromkeys(sorted(found)))
 
 
@@ -185,17 +185,16 @@ def _weaker(policy: PeerAuthentication) -> Iterator[str]:
     yield from (f"port-mode {port} {m.mode}" for port, m in sorted(policy.spec.port_level_mtls.items()) if m.mode in WEAK)
 
 
-def pattern(flaw: str, who: Sequence[str], exact: bool = False) -> str:
-    """The expression that a flaw of one of `who` matches; those are expressions themselves where `exact` says so."""
-    alternatives = who if exact else [one if "[" in one else re.escape(one) for one in who]
-    return f"^{re.escape(flaw)} ({'|'.join(alternatives)})$"
+def pattern(flaw: str, who: Sequence[str]) -> str:
+    """The expression that a flaw of one of `who` matches; those are expressions themselves."""
+    return f"^{re.escape(flaw)} ({'|'.join(who)})$"
 
 
 def owners(w: Workload) -> list[str]:
-    """How a workload and its pods call themselves: `Kind/name` of the object, or of what owns the pod."""
+    """How a workload and its pods call themselves, as expressions: `Kind/name` of the object, or of what owns the pod."""
     name = re.escape(w.name)
     made = {"Deployment": [f"ReplicaSet/{name}-[a-z0-9]+"], "CronJob": [f"Job/{name}-[0-9]+"]}.get(w.kind, [])
-    return [f"{w.kind}/{w.name}", *made]
+    return [f"{w.kind}/{name}", *made]
 
 
 def toward(kept: Kept, namespace: str, host: str) -> bool:

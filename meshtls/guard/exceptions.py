@@ -61,7 +61,7 @@ def _entry(entry: Any, where: str) -> Granted:
 def _who(subject: str) -> list[str]:
     kind, _, name = subject.partition("/")
     if kind == "DestinationRule":
-        return [f"{re.escape(subject)} .*"]
+        return [f"{re.escape(subject)} [^ ]*"]  # a host; a flaw's own words, which may say anything, stand before
     return [re.escape(subject), *owners(Workload(kind, "", name, None, (), None))[1:]]
 
 

@@ -37,6 +37,11 @@ class Asked(msgspec.Struct, frozen=True):
     sub_resource: str = msgspec.field(name="subResource", default="")
 
     @property
+    def named(self) -> str:
+        """The object's name: a request to delete a collection has none, and is asked about object by object."""
+        return self.name or str(((self.old_object or self.object or {}).get("metadata") or {}).get("name") or "")
+
+    @property
     def read(self) -> bool:
         """Does the engine read objects of this kind?"""
         return not self.sub_resource and (self.kind.get("group", ""), self.kind.get("kind", "")) in BY_KIND
@@ -49,7 +54,7 @@ class Review(msgspec.Struct, frozen=True):
 def without(mesh: Mesh, asked: Asked) -> Mesh:
     """The mesh without the object that is being deleted."""
     field, _ = BY_KIND[asked.kind.get("group", ""), asked.kind["kind"]]
-    kept = tuple(o for o in getattr(mesh, field) if (o.name, o.namespace) != (asked.name, asked.namespace))
+    kept = tuple(o for o in getattr(mesh, field) if (o.name, o.namespace) != (asked.named, asked.namespace))
     return msgspec.structs.replace(mesh, **{field: kept})
 
 
@@ -82,12 +87,13 @@ def is_probe(mesh: Mesh, asked: Asked) -> bool:
 def touched(mesh: Mesh, asked: Asked, kept: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
     """(the kept namespaces whose modes the write can change, those to which it can change calls)."""
     kind = asked.kind["kind"]
-    here = frozenset({asked.namespace or asked.name}) & kept
+    here = frozenset({asked.namespace or asked.named}) & kept
     if kind == "PeerAuthentication":
         return (kept, kept) if asked.namespace == mesh.root else (here, here)
     if kind == "DestinationRule":
         hosts = [str((obj.get("spec") or {}).get("host", "")) for obj in (asked.object, asked.old_object) if obj]
-        if any("*" in host for host in hosts):
+        elsewhere = {host for entry in mesh.service_entries for host in entry.spec.hosts}  # whose endpoints may be anybody's
+        if any("*" in host or host in elsewhere for host in hosts):
             return frozenset(), kept
         return frozenset(), frozenset(host.split(".")[1] if "." in host else asked.namespace for host in hosts) & kept
     return here, frozenset()

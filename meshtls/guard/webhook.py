@@ -1,8 +1,8 @@
 """The hand of the guard: a validating webhook that asks the policy engine. TLS only, bounded in size, time and number.
 
 Laws:
-  1. The mesh is read once and again every `refresh_s`; a change that was let through counts at once. An answer from a reading
-     older than STALE_S would be a guess.
+  1. The mesh is read once and again every `refresh_s`; a change that was let through counts at once. Where a reading fails, the
+     last one counts on: an answer from one that is older than STALE_S would be a guess.
   2. What cannot be judged (no reading, a kind that decides could not be read, a fault) is an HTTP error: the API server then does
      what its failurePolicy says. The webhook itself never decides that.
   3. One request is judged at a time, for the engine's memory is shared; who waits longer than WAIT_S gets an error.
@@ -49,7 +49,7 @@ class Judge:
         self._lock = threading.Lock()
         self._mesh: Mesh | None = None
         self._kept: frozenset[str] = frozenset()
-        self._at, self._problem = 0.0, "the mesh was not read yet"
+        self._at, self._problem, self._failure = 0.0, "the mesh was not read yet", ""
 
     @property
     def kept(self) -> frozenset[str]:
@@ -59,21 +59,29 @@ class Judge:
         """Read the mesh; "" or why that did not succeed. What was kept stays kept: erosion must not teach the guard."""
         try:
             mesh, problem = self._read()
+            kept, _ = achieved(mesh, self._namespaces)
         except MeshtlsError as error:
-            self._problem = str(error)
-            return self._problem
-        kept, _ = achieved(mesh, self._namespaces)
+            return self._failed(str(error))
+        except Exception as error:
+            return self._failed(f"a fault in meshtls: {type(error).__name__}: {error}")
         with self._lock:
-            self._mesh, self._problem = mesh, problem
+            self._mesh, self._problem, self._failure = mesh, problem, ""
             self._kept |= frozenset(each.namespace for each in kept)
             self._at = time.monotonic()
         return problem
+
+    def _failed(self, why: str) -> str:
+        self._failure = why
+        if self._mesh is None:
+            self._problem = why
+        return why
 
     def ready(self) -> str:
         """"" or why nothing can be judged."""
         if self._problem:
             return self._problem
-        return "" if time.monotonic() - self._at < STALE_S else f"the mesh was last read {time.monotonic() - self._at:.0f} s ago"
+        why = f": {self._failure}" if self._failure else ""
+        return "" if time.monotonic() - self._at < STALE_S else f"the mesh was last read {time.monotonic() - self._at:.0f} s ago{why}"
 
     def answer(self, asked: review.Asked) -> dict[str, Any]:
         """The AdmissionReview to answer with. Raises Unjudged."""
@@ -152,7 +160,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._refuse(500, f"a fault in meshtls: {type(error).__name__}: {error}")
         else:
             if said["response"].get("status") or said["response"].get("warnings"):
-                self.server.say(f"{asked.operation} {asked.kind.get('kind')} {asked.namespace}/{asked.name}: {json.dumps(said['response'])}")
+                self.server.say(f"{asked.operation} {asked.kind.get('kind')} {asked.namespace}/{asked.named}: {json.dumps(said['response'])}")
             self._send(200, json.dumps(said).encode(), "application/json")
 
     def _refuse(self, code: int, why: str) -> None:

@@ -20,6 +20,7 @@ growth and for what new series began with. What is then known is at least that m
 """
 
 import enum
+import json
 import math
 from collections.abc import Iterable
 
@@ -81,18 +82,24 @@ class _Data(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """An answer of /api/v1/query or query_range. `warnings`: parts of it are missing."""
+    """An answer of /api/v1/query or query_range. `warnings`, or `isPartial` of VictoriaMetrics: parts of it are missing."""
 
     status: str
     data: _Data = _Data()
     error: str = ""
     errorType: str = ""
     warnings: tuple[str, ...] = ()
+    isPartial: bool = False
 
     @property
     def incomplete(self) -> str:
         """Why this is not the whole answer; "" where it is. Remarks about a query's style are none."""
-        return next((text for text in self.warnings if not text.startswith("PromQL info")), "")
+        if said := next((text for text in self.warnings if not text.startswith("PromQL info")), ""):
+            return said
+        if self.isPartial:
+            return "it calls its answer partial"
+        odd = [series for series in self.data.result if series.value and not math.isfinite(_number(series.value[1]))]
+        return f"{len(odd)} of {len(self.data.result)} values are no number" if odd else ""
 
     @property
     def values(self) -> list[tuple[dict[str, str], float]]:
@@ -222,7 +229,8 @@ def _security(labels: dict[str, str]) -> Security:
 
 def _any(names: Iterable[str]) -> str:
     """A regular expression, as text within a PromQL string, for any of these names or addresses."""
-    return "|".join(sorted({"".join(f"\\\\{c}" if c in ".[]" else c for c in name) for name in names}))
+    known = {"".join(c if c.isalnum() or c in "-_:/ " or not c.isascii() else f"\\{c}" for c in name) for name in names}
+    return json.dumps("|".join(sorted(known)), ensure_ascii=False)[1:-1]
 
 
 def _number(text: str) -> float:

@@ -31,6 +31,7 @@ from meshtls.observe.metrics import Answer, Query
 LIMIT = 32 * 1024 * 1024
 TIMEOUT_S = 30.0
 STEPS = 120
+_RESULTS = {"query": "vector", "query_range": "matrix"}
 _NO_URL, _URL = "--prometheus: this is no URL of a Prometheus", "write http://HOST:PORT or https://HOST, with its path if it has one"
 
 
@@ -103,6 +104,9 @@ class Prometheus:
             if status < 300:
                 raise InputError(f"{self.name}: {error.message}", error.hint) from error
         if answer is not None and answer.status == "success" and status < 300:
+            if answer.data.resultType != _RESULTS[what]:  # nothing in it would read as nothing that was counted
+                raise InputError(f"{self.name}: the answer is not that of a Prometheus: a success without a {_RESULTS[what]}",
+                                 "is the URL that of its HTTP API, up to but without /api/v1?")  # fmt: skip
             return answer
         raise _fault(self.name, status, answer)
 
@@ -123,7 +127,9 @@ class Prometheus:
 def count(prometheus: Prometheus, workloads: Iterable[Proxied], namespaces: Iterable[str], window_s: float) -> Counted:
     """What it counted at these workloads in the last `window_s` seconds, by its own clock. Raises ClusterError, InputError."""
     clock = prometheus.at(metrics.CLOCK, None)
-    now = next((value for _, value in clock.values), time.time())
+    now = next((value for _, value in clock.values), math.nan)
+    if not 1e9 < now < 1e11:
+        raise ServerFault(f"Prometheus {prometheus.name}: its clock says no time of these days", "ask it: vector(time())")
     seconds, namespaces = max(1, round(window_s)), tuple(namespaces)
     answers = [(query, prometheus.at(query, now)) for query in metrics.arrivals(namespaces, seconds)]
     through = [(query, prometheus.at(query, now)) for query in metrics.passed_through(seconds)]

@@ -6,7 +6,7 @@ from typing import Any
 
 from meshtls.cluster.client import Client
 from meshtls.cluster.owned import Owned, Run, stamp
-from meshtls.errors import ClusterError, InputError, NotFound
+from meshtls.errors import ClusterError, InputError, NotFound, ServerFault
 from meshtls.observe import shadow
 from meshtls.observe.counted import Proxied
 from meshtls.observe.metrics import Query
@@ -78,7 +78,11 @@ def _once(
 
 
 def _read(prometheus: Prometheus, asked: tuple[Query, ...]) -> list[tuple[dict[str, str], float]]:
-    return [value for query in asked for value in prometheus.at(query, None).values]
+    """All values. Raises ServerFault where parts of an answer are missing: a counter that is not shown would read as none."""
+    answers = [prometheus.at(query, None) for query in asked]
+    if missing := next((answer.incomplete for answer in answers if answer.incomplete), ""):
+        raise ServerFault(f"the answer is incomplete: {missing}", "run again when it is whole")
+    return [value for answer in answers for value in answer.values]
 
 
 def _sound(policy: dict[str, Any]) -> None:

@@ -59,7 +59,12 @@ def refusals(mesh: Mesh, namespace: str, labels: Mapping[str, str]) -> tuple[str
     if namespace == mesh.root:
         found.append(f"{namespace} is the mesh's root namespace: the policy would concern every namespace")
     captured = [pod for pod in _selected(mesh, namespace, labels) if pod.captured]
-    old = [pod for pod in mesh.pods if pod.labels.get("app") == "ztunnel" and not _knows_dry_runs(pod)]
+    old = [pod for pod in mesh.pods if _is_ztunnel(pod) and not _knows_dry_runs(pod)]
+    unread = [kind for kind in ("Namespace", "Pod", "ConfigMap", KIND) if kind in mesh.absent]
+    if unread:
+        found.append(f"{unread[0]}s could not be read, so whether it is safe is not known: {mesh.absent[unread[0]]}")
+    if captured and not any(_is_ztunnel(pod) for pod in mesh.pods):
+        found.append(f"{captured[0].ref} is ambient, and no ztunnel is seen: one that is older than 1.29 would refuse in earnest")
     if captured and old:
         found.append(f"{captured[0].ref} is ambient, and {old[0].ref} is older than 1.29 or does not say: such a ztunnel would refuse in earnest")
     others = [
@@ -97,24 +102,27 @@ class Seen(msgspec.Struct, frozen=True, order=True):
 
 class Tally:
     """Adds up counters from reading to reading; one that says less than before has begun again. `counts` are those since the
-    first reading, `begun` whether there was one."""
+    first reading, `begun` whether there was one, `heard` whose counters the last reading showed."""
 
     def __init__(self) -> None:
         self._last: dict[Seen, float] = {}
         self.counts: dict[Seen, float] = {}
         self.begun = False
+        self.heard: frozenset[str] = frozenset()
 
     def take(self, values: Iterable[tuple[dict[str, str], float]], first: bool = False) -> None:
         """One reading of everything; what the `first` one shows is from before the policy."""
-        self.begun = True
+        self.begun, heard = True, set()
         for labels, value in values:
             seen = _seen(labels)
             if seen is None:
                 continue
+            heard.add(seen.address)
             last = self._last.get(seen, 0.0)
             if not first:
                 self.counts[seen] = self.counts.get(seen, 0.0) + (value - last if value >= last else value)
             self._last[seen] = value
+        self.heard = frozenset(heard)
 
 
 def checks(tally: Tally, workloads: Iterable[Proxied]) -> tuple[Check, ...]:
@@ -124,7 +132,7 @@ def checks(tally: Tally, workloads: Iterable[Proxied]) -> tuple[Check, ...]:
 
 def _check(tally: Tally, workload: Proxied) -> Check:
     its = {seen: count for seen, count in tally.counts.items() if seen.address in workload.proxies}
-    silent = [address for address in workload.proxies if address not in {seen.address for seen in its}]
+    silent = [address for address in workload.proxies if address not in {seen.address for seen in its} & tally.heard]
     denied: dict[int, float] = {}
     for seen, count in its.items():
         if seen.denied and count > 0:
@@ -134,8 +142,8 @@ def _check(tally: Tally, workload: Proxied) -> Check:
     if findings:
         return _made(workload, Status.FAIL, f"{allowed:.0f} arrivals with a principal of the mesh", findings)
     if silent or not workload.proxies:
-        return _made(workload, Status.ERROR, f"{len(silent)} of its {len(workload.proxies)} proxies were not seen counting: not scraped, "
-                                             "their Envoy statistics dropped, or without the policy yet")  # fmt: skip
+        return _made(workload, Status.ERROR, f"{len(silent)} of its {len(workload.proxies)} proxies were not seen counting to the end: "
+                                             "not scraped, their Envoy statistics dropped, gone, or without the policy yet")  # fmt: skip
     if not allowed:
         return _made(workload, Status.SKIP, "nothing arrived in this time: that proves nothing")
     return _made(workload, Status.PASS, f"{allowed:.0f} arrivals, all with a principal of the mesh")
@@ -173,6 +181,10 @@ def _seen(labels: Mapping[str, str]) -> Seen | None:
 
 def _selected(mesh: Mesh, namespace: str, labels: Mapping[str, str]) -> list[Pod]:
     return [pod for pod in mesh.pods if pod.namespace == namespace and subset(labels, pod.labels)]
+
+
+def _is_ztunnel(pod: Pod) -> bool:
+    return pod.labels.get("app") == "ztunnel"
 
 
 def _knows_dry_runs(ztunnel: Pod) -> bool:

@@ -123,7 +123,7 @@ class Rehearsal:
         times = msgspec.structs.replace(times, ended=time.time())
         faults.end()
         changed = stayed or bool(done.report and any(check.id.startswith("gate/") for check in done.report.checks))
-        code = done.code if done.code != 0 else None
+        code = done.code or (NO_ANSWER if done.report is None else None)
         if stayed:
             self._say("and back: meshtls migrate rollback")
             back = self._migrate(lab, ["rollback", "--yes"], faults.hear, "rollback/")

@@ -162,3 +162,26 @@ def test_a_reader_that_has_left_is_told_by_a_code_of_its_own(verb):
 
     assert done.returncode == 141
     assert "Traceback" not in done.stderr and "fault in meshtls" not in done.stderr
+
+
+WILD = "a\x1b]0;title\x07b\x9b2J\u202ec"
+
+
+def test_what_is_said_and_a_document_move_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    output.say(f"{WILD}\nsecond")
+    output.emit_document({"name": WILD}, Options(output="json"), lambda: "")
+    said = capsys.readouterr()
+    output.emit_document({}, Options(output="table"), lambda: f"{WILD}\n")
+
+    assert capsys.readouterr().out.removesuffix("\n").isprintable()
+    assert all(line.isprintable() for text in said for line in text.splitlines())
+    assert said.err.count("\n") == 2 and json.loads(said.out) == {"name": WILD}
+
+
+def test_a_note_about_what_a_file_holds_moves_no_cursor(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(json.dumps({"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "spec": {"mtls": {"mode": "STRICT"}},
+                                                 "metadata": {"name": "default", "namespace": WILD}}))  # fmt: skip
+    command = [sys.executable, "-m", "meshtls.cli.main", "guard", "admission", str(tmp_path / "x.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert "nothing in it is in the mesh" in done.stderr and all(line.isprintable() for line in done.stderr.splitlines())

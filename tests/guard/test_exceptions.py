@@ -1,13 +1,18 @@
 """Exceptions beyond today's: an owner, a reason and a day, and over when that day is over."""
 
 import datetime
+import re
 
 import httpx
+import msgspec
 import pytest
 
 from meshtls.errors import InputError
+from meshtls.guard.achieved import achieved
 from meshtls.guard.admission import EXCEPTIONS, admission
 from meshtls.guard.exceptions import entries, over, with_granted
+from meshtls.model.objects import DestinationRule
+from meshtls.sources import load
 from tests.guard import cases, judges
 from tests.guard.test_admission_policy import client
 from tests.lone_api import standalone
@@ -34,6 +39,23 @@ def test_an_exception_counts_to_the_end_of_its_day():
 def test_an_exception_in_a_namespace_that_is_not_kept_is_an_error():
     with pytest.raises(InputError, match="namespace free, which is not kept"):
         with_granted(cases.kept(), entries({**GOOD, "namespace": "free"}, "file"))
+
+
+def test_words_of_a_flaw_are_not_taken_for_who_it_is_of():
+    (one,) = entries({**GOOD, "rule": "client-tls", "subject": "DestinationRule/free/new"}, "file")
+
+    assert re.match(one.pattern, "client-tls DISABLE DestinationRule/free/new cart.shop.svc.cluster.local")
+    assert not re.match(one.pattern, "client-tls subset x DestinationRule/free/new y DISABLE DestinationRule/free/other cart.shop.svc.cluster.local")
+
+
+def test_what_stands_today_is_excepted_by_its_own_name_and_not_by_what_that_says_as_an_expression():
+    mesh = load([str(cases.WORLD)])
+    wide = msgspec.convert(cases.rule("[c-l].*.shop.svc.cluster.local", cases.DISABLE, name="wide"), DestinationRule)
+    kept, _ = achieved(msgspec.structs.replace(mesh, destination_rules=(*mesh.destination_rules, wide)))
+    (excepted,) = [one for each in kept if each.namespace == "shop" for one in each.excepted if "/wide" in one]
+
+    assert re.match(excepted, "client-tls DISABLE DestinationRule/free/wide [c-l].*.shop.svc.cluster.local")
+    assert not re.match(excepted, "client-tls DISABLE DestinationRule/free/wide cart.shop.svc.cluster.local")
 
 
 GRANTS = (

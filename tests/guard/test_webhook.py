@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import httpx
@@ -19,10 +20,11 @@ from meshtls import sources
 from meshtls.cli.guard import _tls
 from meshtls.cli.main import cli
 from meshtls.cluster.client import Client
-from meshtls.errors import Forbidden, MeshtlsError
+from meshtls.errors import Forbidden, MeshtlsError, Unreachable
 from meshtls.guard import webhook
-from meshtls.guard.review import Asked, answer
+from meshtls.guard.review import Asked, answer, touched
 from meshtls.model.check import Finding, Severity
+from meshtls.model.objects import ServiceEntry
 from tests.guard import cases, judges
 from tests.guard.test_admission_policy import client
 from tests.guard.test_regression import HOOK
@@ -214,6 +216,64 @@ def test_erosion_does_not_teach_the_guard() -> None:
     judge.refresh()
 
     assert judge.kept == before and "shop" in before
+
+
+def test_each_object_of_a_collection_that_is_deleted_is_judged_though_the_request_has_no_name() -> None:
+    judge = webhook.Judge(lambda: (sources.load([str(cases.WORLD)]), ""), None, False)
+    judge.refresh()
+    keeper = cases.existing("PeerAuthentication", "web", "part")
+    asked = Asked(uid="1", operation="DELETE", kind={"group": "security.istio.io", "kind": "PeerAuthentication"}, namespace="part", old_object=keeper)
+
+    one = msgspec.structs.replace(asked, name="web")
+    assert judge.answer(one)["response"]["allowed"] is judge.answer(asked)["response"]["allowed"] is False
+
+
+def test_a_rule_for_a_host_of_a_service_entry_is_judged_wherever_its_endpoints_are() -> None:
+    mesh = sources.load([str(cases.WORLD)])
+    entry = msgspec.convert({"metadata": {"name": "legacy", "namespace": "free"}, "spec": {"hosts": ["pay.example.com"]}}, ServiceEntry)
+    mesh = msgspec.structs.replace(mesh, service_entries=(entry,))
+    asked = Asked(uid="1", operation="CREATE", kind={"group": "networking.istio.io", "kind": "DestinationRule"}, namespace="free",
+                  object=cases.rule("pay.example.com", cases.DISABLE))  # fmt: skip
+
+    assert touched(mesh, asked, frozenset({"shop"})) == (frozenset(), frozenset({"shop"}))
+
+
+def test_one_reading_that_fails_leaves_the_last_one_in_force_until_it_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh, broken = sources.load([str(cases.WORLD)]), [False]
+
+    def read():
+        if broken[0]:
+            raise Unreachable("no answer")
+        return mesh, ""
+
+    judge = webhook.Judge(read, None, False)
+    judge.refresh()
+    broken[0] = True
+
+    assert judge.refresh() == "no answer" and judge.ready() == ""
+    monkeypatch.setattr(webhook, "STALE_S", 0.0)
+    assert "no answer" in judge.ready()
+
+
+def test_a_fault_while_reading_does_not_end_the_readings() -> None:
+    mesh, times = sources.load([str(cases.WORLD)]), []
+    seen = threading.Event()
+
+    def read():
+        times.append(1)
+        if len(times) == 2:
+            raise RuntimeError("a surprise")
+        if len(times) > 2:
+            seen.set()
+        return mesh, ""
+
+    context, _ = _tls("127.0.0.1", "", None, None, "")
+    judge = webhook.Judge(read, None, False)
+    judge.refresh()
+    said: list[str] = []
+    with webhook.serving(webhook.Server(("127.0.0.1", 0), context, judge, said.append), 0.01, said.append):
+        assert seen.wait(30)
+    assert "a surprise" in said[0]
 
 
 def test_a_refusal_names_a_few_findings_and_counts_the_rest() -> None:

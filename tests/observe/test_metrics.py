@@ -68,6 +68,19 @@ def test_what_no_prometheus_says_is_named(body: bytes) -> None:
         decode(body)
 
 
+def test_victoriametrics_says_otherwise_that_parts_are_missing() -> None:
+    assert "partial" in decode(json.dumps({"status": "success", "isPartial": True, "data": {"resultType": "vector", "result": []}}).encode()).incomplete
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "many"])
+def test_a_value_that_is_no_number_is_a_part_that_is_missing(value: str) -> None:
+    assert "no number" in vector(({"connection_security_policy": "none"}, value)).incomplete
+
+
+def test_names_are_data_in_a_query() -> None:
+    assert r'namespace=~"a\\\"\\} or vector\\(1\\) \\#\\.\\*"' in arrivals(['a"} or vector(1) #.*'], 60)[0].text
+
+
 def test_a_warning_means_that_parts_are_missing_and_a_remark_about_style_does_not() -> None:
     def said(*warnings: str) -> str:
         return decode(json.dumps({"status": "success", "warnings": warnings}).encode()).incomplete

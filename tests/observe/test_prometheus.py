@@ -1,5 +1,6 @@
 """Asking a Prometheus that does not answer as it should: one line each, by whose fault it is; no secret in any of them."""
 
+import urllib.parse
 from pathlib import Path
 
 import httpx
@@ -7,8 +8,8 @@ import pytest
 
 from meshtls.errors import Forbidden, InputError, MeshtlsError, ServerFault, Throttled, Unauthorized, Unreachable
 from meshtls.observe import prometheus as hand
-from meshtls.observe.metrics import Query
-from meshtls.observe.prometheus import Prometheus, Source
+from meshtls.observe.metrics import CLOCK, Query
+from meshtls.observe.prometheus import Prometheus, Source, count
 
 UP = Query("up", "up")
 OK = {"status": "success", "data": {"resultType": "vector", "result": []}}
@@ -51,6 +52,25 @@ def test_every_fault_is_one_line_without_secrets(answer: object, kind: type[Mesh
     assert type(failed.value) is kind
     assert words in str(failed.value) and str(failed.value).isprintable()
     assert "http://prom.test:9090/base" in str(failed.value) and "hidden" not in str(failed.value)
+
+
+@pytest.mark.parametrize("data", [None, {"resultType": "matrix", "result": []}, {"resultType": "scalar", "result": []}, {"result": []}, {}])
+def test_a_success_without_what_was_asked_for_is_no_answer(data: object) -> None:
+    with pytest.raises(InputError, match="not that of a Prometheus"):
+        ask(httpx.Response(200, json={"status": "success", **({} if data is None else {"data": data})}))
+
+
+@pytest.mark.parametrize("clock", ["1e300", "-1e300", "NaN", "5", "253402300799"])
+def test_a_clock_that_cannot_be_is_no_answer(clock: str) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        form = dict(urllib.parse.parse_qsl(request.content.decode()))
+        kind = "matrix" if request.url.path.endswith("query_range") else "vector"
+        result = [{"metric": {}, "value": [1, clock]}] if form["query"] == CLOCK.text else []
+        return httpx.Response(200, json={"status": "success", "data": {"resultType": kind, "result": result}})
+
+    with (Prometheus(Source(url="http://prom.test"), transport=httpx.MockTransport(handle)) as prometheus,
+          pytest.raises(ServerFault, match="its clock")):  # fmt: skip
+        count(prometheus, (), ("shop",), 3600.0)
 
 
 def test_an_answer_without_an_end_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,11 @@ import datetime
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from meshtls.cluster.owned import Run
-from meshtls.errors import ClusterError, InputError, NotFound, Unreachable
+from meshtls.errors import ClusterError, InputError, NotFound, ServerFault, Unreachable
 from meshtls.observe import run_shadow
 from meshtls.observe.counted import Proxied
 from meshtls.observe.metrics import Answer, decode
@@ -121,4 +122,15 @@ def test_without_a_first_reading_nothing_is_made() -> None:
     server = Server()
     with pytest.raises(Unreachable):
         watch(server, Prom(Unreachable("Prometheus cannot be reached")))
+    assert server.made == 0
+
+
+def test_an_answer_with_parts_missing_is_no_reading() -> None:
+    class Partial(Prom):
+        def at(self, query: Any, when: None) -> Answer:
+            return msgspec.structs.replace(super().at(query, when), warnings=("a store is down",))
+
+    server = Server()
+    with pytest.raises(ServerFault, match="a store is down"):
+        watch(server, Partial(0))
     assert server.made == 0

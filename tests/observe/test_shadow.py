@@ -44,6 +44,10 @@ def ztunnel(image: str) -> Pod:
     (Mesh(pods=(pod("web", ambient=True), ztunnel("gcr.io/x/ztunnel:1.28.3"))), "older than 1.29"),
     (Mesh(pods=(pod("web", ambient=True), ztunnel("gcr.io/x/ztunnel@sha256:1234"))), "does not say"),
     (Mesh(pods=(pod("web", ambient=True), ztunnel("gcr.io/x/ztunnel:1.29.0-distroless"))), ""),
+    (Mesh(pods=(pod("web", ambient=True),)), "no ztunnel is seen"),
+    (Mesh(pods=(pod("web"),), absent={"Pod": "not allowed"}), "Pods could not be read"),
+    (Mesh(pods=(pod("web"),), absent={"AuthorizationPolicy": "not allowed"}), "AuthorizationPolicys could not be read"),
+    (Mesh(pods=(pod("web"),), absent={"ConfigMap": "not allowed"}), "ConfigMaps could not be read"),
     (Mesh(pods=(pod("web"), pod("amb", "other", ambient=True), ztunnel("gcr.io/x/ztunnel:1.20.0"))), ""),
     (Mesh(pods=(pod("web"),), authorization_policies=(other(),)), "the same counters"),
     (Mesh(pods=(pod("web"),), authorization_policies=(other(where="istio-system"),)), "the same counters"),
@@ -110,6 +114,11 @@ def test_what_was_counted_before_is_not_counted_and_a_proxy_that_began_again_is(
     assert check(both(8080, 9, 7), before=both(8080, 9, 7)).status is Status.SKIP
     found = check(both(8080, 9, 8), both(8080, 0, 2), before=both(8080, 9, 7))
     assert ": 6 requests" in found.findings[0].message
+
+
+def test_a_proxy_that_is_no_longer_seen_at_the_end_is_unknown() -> None:
+    assert check(both(8080, 5, 0), both(8080, 6, 0)[:2]).status is Status.ERROR
+    assert check(both(8080, 5, 1), both(8080, 6, 1)[:2]).status is Status.FAIL
 
 
 def test_counters_of_calls_that_go_out_are_not_its_own() -> None:
