@@ -28,7 +28,7 @@ class Accepting:
 
         for ref, text in accept.annotated(mesh):
             try:
-                self.suppressions += _parsed(text, ref, ref)
+                self.suppressions += _entries(text, ref, ref)
             except InputError as error:
                 self.suppressions.append(accept.broken(ref, error.message))
 
@@ -52,26 +52,18 @@ class Accepting:
 def _suppressions(path: str) -> list[Any]:
     from meshtls.cli import yamlfiles
 
-    return _parsed(yamlfiles.text(path), path, "")
+    return _entries(yamlfiles.text(path), path, "")
 
 
-def _parsed(text: str, file: str, subject: str) -> list[Any]:
-    import yaml
-
-    from meshtls.cluster.nesting import shallow
-    from meshtls.model.marks import read
+def _entries(text: str, file: str, subject: str) -> list[Any]:
+    from meshtls.cli import yamlfiles
     from meshtls.report.accept import Malformed, entries
 
-    shallow(text, file)
+    data, marks = yamlfiles.parsed(text, file, _FORM)
     try:
-        return entries(*read(text), file, subject)
+        return entries(data, marks, file, subject)
     except Malformed as error:
         raise InputError(str(error), _FORM, file=file, line=error.line) from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise InputError(f"broken YAML: {error.problem or error.context}", _FORM, file=file, line=mark.line + 1 if mark else 0) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"broken YAML: {' '.join(str(error).split())[:200]}", _FORM, file=file) from error
 
 
 def _baseline(path: str, kind: str) -> set[tuple[str, str, tuple[str, ...]]]:

@@ -53,7 +53,7 @@ def admission(options: Options, sources: tuple[str, ...], engine: str, action: s
         from meshtls.guard.admission import ENGINES, admission
         from meshtls.guard.exceptions import entries, over, with_granted
 
-        read = [one for path in exceptions for one in entries(yamlfiles.parsed(yamlfiles.text(path), path, "see docs/guard.md"), path)]
+        read = [one for path in exceptions for one in entries(yamlfiles.parsed(yamlfiles.text(path), path, "see docs/guard.md")[0], path)]
         mesh, namespaces = meshes.read(options, sources)
         if missing := meshes.unread(mesh):  # an exception that is not seen would be refused at its next write
             _say("nothing is written", *missing)
@@ -61,7 +61,8 @@ def admission(options: Options, sources: tuple[str, ...], engine: str, action: s
         kept, nothing = achieved(mesh, namespaces)
         if not kept or (options.namespaces and nothing):
             names = ",".join(sorted(nothing)) if options.namespaces else "NS"
-            said = "; ".join(nothing.values()) or "no namespace has a STRICT policy"
+            several = f"no policy is STRICT in {', '.join(sorted(nothing))}" if len(nothing) > 1 else "no namespace has a STRICT policy"
+            said = next(iter(nothing.values())) if len(nothing) == 1 else several
             raise GateError(f"{said}: there is no STRICT to keep", f"migrate first: meshtls migrate plan -n {names}")
         ended = over(read, datetime.date.today())
         kept = with_granted(kept, [one for one in read if one not in ended])

@@ -1,8 +1,11 @@
 """Small YAML files that a flag names: suppressions, exceptions."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshtls.errors import InputError
+
+if TYPE_CHECKING:
+    from meshtls.model.marks import Marks
 
 
 def text(path: str) -> str:
@@ -14,8 +17,8 @@ def text(path: str) -> str:
         raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', '') or error}") from error
 
 
-def parsed(text: str, file: str, hint: str) -> Any:
-    """The YAML in a text, as plain data. Raises InputError, which ends with `hint`."""
+def parsed(text: str, file: str, hint: str) -> "tuple[Any, Marks]":
+    """The YAML in a text: plain data, and the line of each of its fields. Raises InputError, which ends with `hint`."""
     import yaml
 
     from meshtls.cluster.nesting import shallow
@@ -23,7 +26,7 @@ def parsed(text: str, file: str, hint: str) -> Any:
 
     shallow(text, file)
     try:
-        return read(text)[0]
+        return read(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise InputError(f"broken YAML: {error.problem or error.context}", hint, file=file, line=mark.line + 1 if mark else 0) from error
