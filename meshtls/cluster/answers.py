@@ -4,9 +4,11 @@
     401 Unauthorized   403 Forbidden   404 NotFound   409, 412 Conflict   400, 415, 422 Invalid   429 Throttled
     5xx, 410, or what is not Kubernetes' answer          ServerFault
 
-The server's text is used only where it is a Kubernetes `Status`; it is cut at 300 characters and made printable.
+The server's text is used only where it is a Kubernetes `Status`; it is made printable and, beyond 300 characters, cut in the middle:
+who wrote it says first what is wrong, and last what to do.
 """
 
+import re
 import ssl
 from typing import Any
 
@@ -17,7 +19,8 @@ from meshtls import errors
 
 _CUT = 300
 
-_BY_ADMISSION = (" is forbidden: ", " denied ")  # where it is the object that is wrong; who lacks a right "cannot"
+_BY_ADMISSION = (" is forbidden: ", " denied ")  # where it is the object that is wrong
+_LACKS = re.compile(r'[Uu]ser "[^"]*" cannot ')  # how authorization says that somebody lacks a right
 
 # status -> (class, what is wrong, what to do next)
 _BY_STATUS: dict[int, tuple[type[errors.ClusterError], str, str]] = {
@@ -62,7 +65,8 @@ def status_of(body: bytes) -> Status:
 def printable(text: str, limit: int = _CUT) -> str:
     """One line of at most `limit` characters without control characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= limit else line[: limit - 3] + "..."
+    half = (limit - 3) // 2
+    return line if len(line) <= limit else f"{line[:half]}...{line[-half:]}"
 
 
 def fault(code: int, body: bytes, doing: str, who: str = "") -> errors.ClusterError:
@@ -71,7 +75,7 @@ def fault(code: int, body: bytes, doing: str, who: str = "") -> errors.ClusterEr
     kind, what, hint = _BY_STATUS.get(code, (errors.ServerFault, f"the server answered {code}", "try again later"))
     if code == 404 and not (status.details and status.details.name):
         hint = "the cluster has no such resource type: is Istio installed there, and is it the right context?"
-    if code == 403 and " cannot " not in status.message and any(word in status.message for word in _BY_ADMISSION):
+    if code == 403 and not _LACKS.search(status.message) and any(word in status.message for word in _BY_ADMISSION):
         what, hint = "the server refuses it", "correct what it names"
     elif code == 403 and who:
         what = f"not allowed for {who}"

@@ -21,6 +21,8 @@ from meshtls.policy.dataplane import MODE
 # the questions that count, the one that explains most first
 _ASKED = ("MT914", "MT912", "MT911", "MT915", "MT913")
 _MOST = 3
+CONFIGURATION = "meshtls-guard"  # the name of the ValidatingWebhookConfiguration
+_WAY_OUT = f"(to loosen it on purpose: kubectl delete validatingwebhookconfiguration {CONFIGURATION})"
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -121,5 +123,5 @@ def answer(uid: str, findings: list[Finding], warn: bool = False) -> dict[str, A
     if findings and warn:
         response["warnings"] = [f"meshtls: {text}" for text in said]
     elif findings:
-        response["status"] = {"code": 403, "reason": "Forbidden", "message": "it would weaken what is kept STRICT: " + " | ".join(said)}
+        response["status"] = {"code": 403, "reason": "Forbidden", "message": f"it would weaken what is kept STRICT: {' | '.join(said)} {_WAY_OUT}"}
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}

@@ -159,6 +159,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         except Exception as error:
             self._refuse(500, f"a fault in meshtls: {type(error).__name__}: {error}")
         else:
+            if not self.server.asked:
+                self.server.asked = True
+                self.server.say("the API server asks: its first review is answered")
             if said["response"].get("status") or said["response"].get("warnings"):
                 self.server.say(f"{asked.operation} {asked.kind.get('kind')} {asked.namespace}/{asked.named}: {json.dumps(said['response'])}")
             self._send(200, json.dumps(said).encode(), "application/json")
@@ -185,7 +188,7 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 64
 
     def __init__(self, address: tuple[str, int], context: ssl.SSLContext, judge: Judge, say: Callable[[str], None]) -> None:
-        self.judge, self.say = judge, say
+        self.judge, self.say, self.asked = judge, say, False
         self._context, self._free = context, threading.BoundedSemaphore(THREADS)
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
@@ -245,4 +248,4 @@ def configuration(client: dict[str, Any], authority_pem: str, failure_policy: st
         "namespaceSelector": {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system"]}]},
     }  # fmt: skip
     return {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
-            "metadata": {"name": "meshtls-guard", "labels": {"app.kubernetes.io/managed-by": "meshtls"}}, "webhooks": [hook]}  # fmt: skip
+            "metadata": {"name": review.CONFIGURATION, "labels": {"app.kubernetes.io/managed-by": "meshtls"}}, "webhooks": [hook]}  # fmt: skip

@@ -26,7 +26,8 @@ def outcome_check(journal: Journal, back_s: float | None, wanted: Outcome = Outc
             return Check(id="migrate/outcome", title=f"{journal.namespace} is as it was, but for what somebody else changed", status=status,
                          group="outcome", reason=journal.reason)  # fmt: skip
         case _:
-            return Check(id="migrate/outcome", title=title, status=Status.ERROR, group="outcome", reason=journal.reason or "not finished")
+            why = journal.reason if journal.outcome is Outcome.STUCK and journal.reason else f"not finished: {journal.reason}".removesuffix(": ")
+            return Check(id="migrate/outcome", title=title, status=Status.ERROR, group="outcome", reason=why)
 
 
 def standing(journal: Journal) -> str:

@@ -9,6 +9,7 @@ While a stage is watched, the namespace's policies are read again every LOOK_S s
 seen then, and not at the end.
 """
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -46,6 +47,7 @@ LOCKED_S = 30.0
 LOOK_S = 2.0
 _RACES = 20
 _MOVING = (Do.BEGIN, Do.APPLY, Do.UNDO)
+_WAY_OUT = re.compile(r"kubectl delete \S+ (-l meshtls\.dev/guard=[a-z0-9-]+|meshtls-guard)\b")  # in what a guard of ours says when it refuses
 _ENDED = {Outcome.DONE: "done", Outcome.ROLLED_BACK: "rolled back: everything is as it was",
           Outcome.LEFT: "rolled back, but for what somebody else changed"}  # fmt: skip
 
@@ -342,11 +344,14 @@ class Runner:
         """The error of a way back that did not end: which objects, what the journal says, which command goes on."""
         assert self._last is not None
         names = unrestored(self._last)
+        again = f"to restore, from any machine: meshtls migrate rollback {self._where}"
+        out = f"; if the server refuses that for good, kubectl delete peerauthentication -n {self._last.namespace} {' '.join(names)} leaves the mode to the mesh"
+        if found := _WAY_OUT.search(error.message):
+            again, out = f"it is guarded: {found[0]}; then {again}", ""
         return GateError(
             f"the way back did not end: {error.message}; not restored: {KIND} {', '.join(names) or '-'} in "
             f"{self._last.namespace}; the journal, ConfigMap {self._store.place}/{self._store.name}, says: {standing(self._last)}",
-            f"to restore, from any machine: meshtls migrate rollback {self._where}; if the server refuses that for good, "
-            f"kubectl delete peerauthentication -n {self._last.namespace} {' '.join(names)} leaves the mode to the mesh",
+            again + out,
         )
 
 

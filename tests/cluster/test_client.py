@@ -67,8 +67,17 @@ def test_each_failing_status_has_its_error_with_the_servers_words(serve, code, k
     assert caught.value.exit_code == exit_code
 
 
+def test_the_servers_words_are_cut_in_the_middle_for_they_end_with_what_to_do(serve) -> None:
+    with pytest.raises(errors.Forbidden) as caught:
+        serve(answer(status(403, f"it is wrong: {'x' * 900} (the way out: this)"))).delete("Pod", "a", "shop")
+
+    assert "it is wrong" in caught.value.message and caught.value.message.endswith("x (the way out: this)")
+    assert len(caught.value.message) < 400
+
+
 @pytest.mark.parametrize(("words", "hint"), [
     ('pods is forbidden: User "me" cannot create resource "pods" in API group "" in the namespace "shop"', "ask for the role"),
+    ('p "a" is forbidden: ValidatingAdmissionPolicy \'g\' with binding \'g\' denied request: it cannot be deleted', "correct what it names"),
     ('pods "a" is forbidden: violates PodSecurity "baseline:latest": host namespaces (hostNetwork=true)', "correct what it names"),
 ])  # fmt: skip
 def test_a_right_that_is_missing_is_asked_for_and_an_object_that_admission_refuses_corrected(serve, words, hint) -> None:

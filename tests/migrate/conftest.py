@@ -34,7 +34,7 @@ class Api:
 
     `dies_at` is the number of the request at which the caller's process dies, before it is served or, with `served`, after;
     `interrupted_at` that of a Ctrl-C, which comes once.
-    `refuse(method, path, dry_run)` may give a status to answer instead.
+    `refuse(method, path, dry_run)` may give a status to answer instead, with `words`.
     """
 
     def __init__(self) -> None:
@@ -42,6 +42,7 @@ class Api:
         self.version, self.count = 0, 0
         self.dies_at, self.served, self.interrupted_at = 0, False, 0
         self.refuse: Callable[[str, str, bool], int] = lambda method, path, dry_run: 0
+        self.words = "no"
         self.log: list[tuple[str, str, bool]] = []
 
     def put(self, obj: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +88,7 @@ class Api:
         dry_run = "dryRun" in request.url.params or bool(body.get("dryRun"))
         self.log.append((method, path, dry_run))
         if code := self.refuse(method, path, dry_run):
-            return status(code)
+            return status(code, self.words)
         if method == "POST":
             path = f"{path}/{body['metadata']['name']}"
         if method == "GET" and path.endswith(("/peerauthentications", "/configmaps")):

@@ -196,6 +196,18 @@ def test_a_webhook_that_strict_cuts_off_is_found_after_the_soak_and_the_way_back
     assert world.api.policies()["default"]["spec"] == {"mtls": {"mode": "PERMISSIVE"}}
 
 
+@pytest.mark.parametrize("out", ["kubectl delete validatingpolicies.policies.kyverno.io -l meshtls.dev/guard=shop",
+                                 "kubectl delete validatingwebhookconfiguration meshtls-guard"])  # fmt: skip
+def test_a_way_back_that_a_guard_refuses_names_the_guards_way_out_and_no_other(world: World, out: str) -> None:
+    world.start((CANARY, NAMESPACE))
+    world.api.words = f"namespace shop is kept STRICT: {'x' * 500} (rule keeper-deleted; to loosen it on purpose: {out})"
+    world.api.refuse = lambda method, path, dry_run: 403 if method == "DELETE" and OF_POLICIES in path and not dry_run else 0
+    with pytest.raises(GateError) as caught:
+        world.resume(lambda journal: back(journal, "asked for"))
+
+    assert caught.value.hint == f"it is guarded: {out}; then to restore, from any machine: meshtls migrate rollback -n shop"
+
+
 def test_what_the_run_created_is_deleted_where_only_updates_are_refused(world: World) -> None:
     eyes = Eyes(namespace=BROKEN)
     eyes.seeing = locked(world, "canary")
