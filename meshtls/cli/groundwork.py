@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from meshtls.observe.prometheus import Prometheus
 
 GATE = 4
+SHOWN = 3
 DRAIN_S = 45.0  # Istio's default
 
 
@@ -62,9 +63,11 @@ def held(checks: tuple[Check, ...], waiver: Waiver, draft: "Draft") -> bool:
     found = holding(checks, waiver)
     for check in found:
         # what was found speaks for itself; a question without an answer has to be told
-        reasons = [f.message for f in check.findings][:3] or [f"not so, or not known: {check.title}: {check.reason}"]
-        for reason in reasons:
+        reasons = [f.message if f.subject in f.message else f"{f.subject}: {f.message}" for f in check.findings]
+        for reason in reasons[:SHOWN] or [f"not so, or not known: {check.title}: {check.reason}"]:
             say(f"HELD  {reason}")
+        if len(reasons) > SHOWN:
+            say(f"HELD  and {len(reasons) - SHOWN} more: {check.title}")
     if found:
         waivable = all(check.id not in NEVER_WAIVED for check in found)
         click.echo("nothing was changed" + ("; to go on all the same: --force" if waivable else ""), err=True)

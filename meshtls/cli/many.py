@@ -86,11 +86,14 @@ def _blocked(place: Place, wide: bool) -> str:
     if place.state in (State.STRICT, State.OUTSIDE) or not place.blockers:
         return ""
     shown = place.blockers if wide else place.blockers[:5]
+    width = 0 if wide else output.terminal_width()
     text = f"\n{place.namespace}\n"
     for b in shown:
         port = f" port {b.port}" if b.port else ""
-        text += f"  {'' if b.holds else 'advice: '}{b.client} ({b.by}{' ' + b.code if b.code else ''}) at {b.server}{port}"
-        text += ": a restart gives it a sidecar\n" if b.moves else "\n"
+        said = f"{'' if b.holds else 'advice: '}{b.client} ({b.by}{' ' + b.code if b.code else ''})"
+        at = f"at {b.server}{port}{': a restart gives it a sidecar' if b.moves else ''}"
+        beside = not width or len(said) + len(at) + 3 <= width
+        text += f"  {said} {at}\n" if beside else f"  {said}\n    {at}\n"
     if len(shown) < len(place.blockers):
         text += f"  and {len(place.blockers) - len(shown)} more: -o wide\n"
     if place.openings:

@@ -35,7 +35,7 @@ def migrate() -> None:
     """
 
 
-@migrate.command()
+@migrate.command(short_help="Show what apply would do, and what would hold it.")
 @shared("cluster", "place", "output", "report", "timeout", "prometheus")
 @_canary
 @_since
@@ -73,7 +73,7 @@ def plan(options: Options, canary: str, since: float, accept: tuple[str, ...], d
             draft.facts += [("file", path) for path in emit(client, found, directory)]
 
 
-@migrate.command()
+@migrate.command(short_help="Take namespaces to STRICT, stage by stage.")
 @shared("cluster", "place", "output", "report", "timeout", "prometheus")
 @_canary
 @_since
@@ -113,7 +113,7 @@ def apply(
         forward(options, client, draft, _one(options, client), wish, prometheus)
 
 
-@migrate.command()
+@migrate.command(short_help="Restore what the last run changed.")
 @shared("cluster", "place", "output", "report", "timeout")
 @click.option("--leave", is_flag=True, help="Let what somebody else has changed stay as it is, and close the run.")
 @_yes
@@ -143,7 +143,7 @@ def rollback(options: Options, leave: bool, yes: bool, break_lock: bool, journal
             carry(options, client, store, journal, "", draft, Outcome.ROLLED_BACK, lock)
 
 
-@migrate.command()
+@migrate.command(short_help="Judge a stage that somebody else has applied.")
 @shared("cluster", "place", "output", "report", "timeout")
 @_soak
 @_accept
@@ -160,7 +160,7 @@ def verify(options: Options, soak: float | None, accept: tuple[str, ...], image:
         judge(client, draft, _one(options, client), soak, accept, image)
 
 
-@migrate.command()
+@migrate.command(short_help="Show how far runs are.")
 @shared("cluster", "place", "output", "report", "timeout")
 @_journal_namespace
 def status(options: Options, journal_namespace: str) -> None:
@@ -177,7 +177,7 @@ def status(options: Options, journal_namespace: str) -> None:
             emit_document(listed, options, lambda: many.status_shown(listed))
             raise click.exceptions.Exit(0 if all(each.over for each in listed.items) else GATE)
     from meshtls.cli.carrying import found_here
-    from meshtls.migrate.journal import Outcome
+    from meshtls.migrate.journal import Going, Outcome
     from meshtls.migrate.outcome import outcome_check
     from meshtls.migrate.store import Store
     from meshtls.model.check import Check, Status
@@ -195,7 +195,8 @@ def status(options: Options, journal_namespace: str) -> None:
             draft.checks.append(Check(id=f"stage/{entry.stage.id}", title=f"{entry.stage.id}: {entry.stage.policy} {entry.stage.mode}",
                                       status=Status.PASS, group="stages", reason="; ".join((entry.state, *entry.evidence))))  # fmt: skip
         if journal.outcome in (Outcome.NONE, Outcome.STUCK):
-            draft.checks.append(outcome_check(journal, None))
+            wanted = Outcome.ROLLED_BACK if journal.going is Going.BACK else Outcome.DONE
+            draft.checks.append(outcome_check(journal, None, wanted))
             draft.code = GATE
 
 

@@ -28,6 +28,7 @@ def verify(
     mesh = sources.load(client=client)
     stage = applied(mesh, namespace)
     progress(f"{namespace}: {len(stage.workloads)} of its workloads are STRICT: {', '.join(stage.workloads[:5])}")
+    draft.facts.append(("namespace", namespace))
     waits_s = soak(mesh, soak_s, Plan(namespace=namespace, was=STRICT, stages=(stage,)), draft)
     eyes = Eyes(client, namespace, image=image, say=progress)
     try:
@@ -40,7 +41,7 @@ def verify(
     verdict, because = gate.verdict(evidence)
     # there is no rollback of ours to try
     draft.checks += [check for check in gate.checks(stage.id, evidence) if not check.id.endswith("/rollback")]
-    draft.facts += [("namespace", namespace), ("verdict", f"{verdict}: {because}")]
+    draft.facts.append(("verdict", f"{verdict}: {because}"))
     for one in evidence.refused:
         say(f"{namespace}: REFUSED {one.client} by {one.server} port {one.port}")
     say(f"{namespace}: {verdict}: {because}")

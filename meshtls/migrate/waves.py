@@ -1,6 +1,6 @@
 """In which order namespaces can go STRICT, which cannot yet, by whom, and the smallest exceptions that would let them. Pure.
 
-    SAFE      nobody would break: by the prediction, by what the proxies' logs tell, and by the audit
+    SAFE      nobody who is known to call would break: by the prediction, by what the proxies' logs tell, and by the audit
     AFTER     only clients of other namespaces of the plan would, which would get a sidecar if they were restarted: those go first
     BLOCKED   somebody would, and no order helps: named, each with its port
     UNKNOWN   nobody is known to, but nothing was observed: no data is no leave
@@ -104,7 +104,7 @@ def waves(
         places.append(_judged(name, was, workloads[name], heard, blockers, ahead))
         openings = _openings(mesh, authn, workloads[name], blockers, mended)
         places[-1] = msgspec.structs.replace(places[-1], openings=openings)
-    return _ordered(_enough(mesh, places, audit))
+    return _ordered(_enough(mesh, places, observed, audit))
 
 
 def _judged(
@@ -115,11 +115,11 @@ def _judged(
     if holding and all(b.moves for b in holding) and elsewhere and elsewhere <= ahead:
         state, why = State.AFTER, f"{_some(holding)} would get a sidecar by a restart, when {', '.join(sorted(elsewhere))} moves"
     elif holding:
-        state, why = State.BLOCKED, f"by {_some(holding)}"
+        state, why = State.BLOCKED, f"by {_some(holding)}" + (f"; and {heard.unknown}" if heard.unknown else "")
     elif heard.unknown:
         state, why = State.UNKNOWN, heard.unknown
     else:
-        state, why = State.SAFE, "nobody would break"
+        state, why = State.SAFE, "nobody who is known to call would break"
     callers = tuple(sorted(heard.callers - {name}))
     return Place(namespace=name, state=state, was=was, workloads=len(workloads), callers=callers, because=why, blockers=blockers,
                  after=tuple(sorted(elsewhere)) if state is State.AFTER else ())  # fmt: skip
@@ -159,8 +159,8 @@ def _behind(mesh: Mesh, server: str, workloads: Mapping[str, Workload]) -> list[
     return [ref for ref, w in workloads.items() if w.namespace == service.namespace and any(subset(service.spec.selector, p.labels) for p in w.faces)]
 
 
-def _enough(mesh: Mesh, places: list[Place], audit: Callable[[Mesh], Iterable[Check]]) -> list[Place]:
-    """Whether the openings would be enough: what was observed has one, and prediction and audit, with all in it, find nobody."""
+def _enough(mesh: Mesh, places: list[Place], observed: Mapping[str, Observed], audit: Callable[[Mesh], Iterable[Check]]) -> list[Place]:
+    """Whether the openings would be enough: somebody listened, what was observed has one, and prediction and audit, with all in it, find nobody."""
     made = [opening.manifest for place in places for opening in place.openings if opening.manifest]
     if not made:
         return places
@@ -170,7 +170,8 @@ def _enough(mesh: Mesh, places: list[Place], audit: Callable[[Mesh], Iterable[Ch
     predicted, findings, doors = predicted_breaks(after, opened, names), findings_of(audit(opened)), Doors(after)
     result = []
     for place in places:
-        covered = all(b.port and doors.open(b.server, b.port) for b in place.blockers if b.by == "observed")
+        heard = place.namespace in observed and not observed[place.namespace].unknown
+        covered = heard and all(b.port and doors.open(b.server, b.port) for b in place.blockers if b.by == "observed")
         left = predicted.get(place.namespace) or any(b.holds for b in audited_breaks(opened, place.namespace, findings))
         result.append(msgspec.structs.replace(place, enough=bool(place.openings) and covered and not left))
     return result

@@ -18,6 +18,7 @@ from meshtls.migrate.plan import Plan, Stage
 from meshtls.migrate.preflight import rehearse
 from meshtls.migrate.store import Store
 from meshtls.migrate.waves import Place, State, document
+from meshtls.model.check import Check, Finding, Severity, Status
 from tests.lone_api import Standalone, standalone
 
 Ask = Callable[..., tuple[int, str]]
@@ -408,3 +409,32 @@ def test_where_a_kind_may_not_be_read_no_namespace_is_called_safe(api: Standalon
     api.fail(403, method="GET", path="/apis/networking.istio.io/.*destinationrules")
     ask("plan -n shop,default")
     assert {one.unknown.partition(" could")[0] for one in seen.values()} == {"DestinationRule"}
+
+
+def test_what_holds_a_run_names_whom_it_is_about_and_how_many_more_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    from meshtls.cli.groundwork import held
+    from meshtls.cli.output import Draft
+    from meshtls.migrate.baseline import Waiver
+
+    lost = [Finding(code="MT703", severity=Severity.ERROR, subject=f"Deployment/shop/{name}", message="would no longer reach it") for name in "abcd"]
+    spoken = Finding(code="MT601", severity=Severity.ERROR, subject="Deployment/x/y", message="Deployment/x/y (pod z) sends plaintext")
+    checks = (Check(id="baseline/observed/y", title="heard", status=Status.FAIL, findings=(spoken,)),
+              Check(id="baseline/prediction", title="nobody breaks", status=Status.FAIL, findings=tuple(lost)))  # fmt: skip
+    assert held(checks, Waiver(), Draft("MigrateReport", "Plan"))
+    assert capsys.readouterr().err.splitlines()[:-1] == [
+        "HELD  Deployment/x/y (pod z) sends plaintext",
+        *(f"HELD  Deployment/shop/{name}: would no longer reach it" for name in "abc"),
+        "HELD  and 1 more: nobody breaks",
+    ]
+
+
+def test_a_plan_of_many_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    from meshtls.cli import many
+    from meshtls.migrate.blockers import Blocker
+
+    blocker = Blocker(by="audit", code="MT230", client="ValidatingWebhookConfiguration/policy.shop.example", server="Deployment/platform/policy", port=9443, says="")
+    plan = document([Place(namespace="platform", state=State.BLOCKED, was="PERMISSIVE", because="by it", blockers=(blocker,))])
+    monkeypatch.setattr(many.output, "terminal_width", lambda: 80)
+    shown = many.shown(plan, False)
+    assert "  ValidatingWebhookConfiguration/policy.shop.example (audit MT230)\n    at Deployment/platform/policy port 9443\n" in shown
+    assert max(map(len, shown.splitlines())) <= 80

@@ -162,6 +162,12 @@ def test_what_the_api_server_and_the_kubelet_call_blocks_and_their_ports_would_b
         assert place.enough, place
 
 
+def test_exceptions_are_not_enough_where_nobody_listened(mesh) -> None:
+    place = judged(mesh(space("a"), workload("one", "a", port=9443), hook("a", "one")), "a", a=Observed(unknown="access logging is off"))["a"]
+    assert (place.state, place.because) == (State.BLOCKED, "by ValidatingWebhookConfiguration/hook; and access logging is off")
+    assert place.openings and not place.enough
+
+
 def test_metrics_are_advice_and_no_block(mesh) -> None:
     parts = workload("one", "a", port=9100)
     parts[1]["metadata"]["annotations"] = {"prometheus.io/scrape": "true", "prometheus.io/port": "9100"}

@@ -1,7 +1,7 @@
 """`portLevelMtls` is keyed on a Service's port where the pod listens on another: the exception does nothing.
 
 Istio looks the key up by the target port. A key that neither a Service nor a container names may still be a real port that
-nobody declared; that is only mentioned.
+nobody declared; that is only mentioned. Where the pod's port has the same mode of its own, the key is merely spare.
 """
 
 from collections.abc import Iterator
@@ -45,15 +45,17 @@ def _of_service(facts: Facts, policy: o.PeerAuthentication, key: str, mode: str,
     service, target = next(((s, t) for s, t in meant if t), (None, 0))
     if service is None:
         return None
+    own = policy.spec.port_level_mtls.get(str(target))
+    spare = own is not None and own.mode == mode
+    entries = {str(target) if k == key else k: m.mode for k, m in policy.spec.port_level_mtls.items() if k != key or not spare}
     return Flaw(
         subject=policy.ref,
         path=("spec", "portLevelMtls", key),
-        severity=Severity.WARNING if mode in ("STRICT", "UNSET") else None,
+        severity=Severity.WARNING if spare or mode in ("STRICT", "UNSET") else None,
         message=f"{mode} for port {key} does nothing: {key} is the port of {service.ref}, {w.label} listens on {target}.",
         because=("portLevelMtls is keyed on the port of the workload, not on that of a Service",
                  f"{service.ref} sends its port {key} to port {target} of {w.ref}"),
-        fix=f"Key the entry on {target}:\n" + say.with_ports(
-            policy, {str(target) if k == key else k: m.mode for k, m in policy.spec.port_level_mtls.items()}),
+        fix=(f"Take it out, {target} has an entry of its own:\n" if spare else f"Key the entry on {target}:\n") + say.with_ports(policy, entries),
     )
 
 
