@@ -25,6 +25,7 @@ def dump(options: Options, file: str, pseudonyms: bool) -> None:
         from meshtls.cli import meshes
         from meshtls.errors import InputError
         from meshtls.sources.dump import narrowed, write
+        from meshtls.sources.live import NOT_SERVED
 
         with meshes.connect(options) as client:
             mesh = sources.load(client=client, namespaces=options.namespaces or None)
@@ -46,4 +47,5 @@ def dump(options: Options, file: str, pseudonyms: bool) -> None:
         except OSError as error:
             raise InputError(f"cannot write {file}: {error.strerror or error}", "name a file in a folder you can write") from error
         count = sum(1 for _ in mesh.objects())
-        click.echo(f"{count} objects written to {file}" + (f"; {len(mesh.absent)} kinds could not be read" if mesh.absent else ""), err=True)
+        unread = [kind for kind, reason in mesh.absent.items() if reason != NOT_SERVED]
+        click.echo(f"{count} objects written to {file}" + (f"; could not be read: {', '.join(unread)}" if unread else ""), err=True)

@@ -66,7 +66,7 @@ def _fill(name: str, kubeconfig: str, objects: list[dict[str, object]], wait_s: 
         raise
 
 
-@lab.command()
+@lab.command(short_help="End a lab and remove all that is left of it.")
 @NAME
 @click.option("-a", "--all", "all_", is_flag=True, help="Every lab of this user.")
 def down(name: str, all_: bool) -> None:
@@ -113,7 +113,7 @@ def kubeconfig(name: str) -> None:
     click.echo(state.directory(name) / "kubeconfig")
 
 
-@lab.command()
+@lab.command(short_help="The whole story, on a lab of its own.")
 @click.option("--examples", default="examples/shop", show_default=True, help="The manifests of the story.")
 @click.option("--output", default="report.html", show_default=True, help="Where the page goes.")
 @MODE

@@ -63,7 +63,7 @@ def ca(options: Options, where: str, life_s: float, root_file: str | None, force
     _say(options, [_store(where, "ca", "a test CA", authority.pair(), force)])
 
 
-@pki.command()
+@pki.command(short_help="A good certificate for an identity.")
 @click.argument("identity")
 @folder
 @lifetime
@@ -81,7 +81,7 @@ def leaf(options: Options, identity: str, where: str, life_s: float, name: str, 
     _say(options, [_store(where, _safe(name or f"{whose.namespace}-{whose.account}"), f"good: {whose}", pair, force)])
 
 
-@pki.command()
+@pki.command(short_help="Certificates of every flaw.")
 @click.argument("identity")
 @folder
 @click.option("--only", multiple=True, metavar="FLAW", help="Only this flaw; repeat it for several.")
@@ -109,7 +109,7 @@ def flaws(
     _say(options, [_store(where, flaw.name, flaw.what, pair, force) for flaw, pair in made])
 
 
-@pki.command()
+@pki.command(short_help="Whose certificates are, and what is wrong with them.")
 @click.argument("file")
 @click.option("--root", "root_file", metavar="FILE", help="Root certificates that may have signed it.")
 @shared("output")

@@ -54,7 +54,8 @@ def launch(name: str, *, port: int = 0, nodes: int = 1, mode: str = "", settings
     if owned:
         os.close(held)
     state.clear(name)
-    raise LabError(said.get("error") or f"the lab did not start: {last}", said.get("hint", ""))
+    lacks = "pip install 'meshtls[lab]'" if last.startswith("ModuleNotFoundError: ") else ""
+    raise LabError(said.get("error") or f"the lab did not start: {last}", said.get("hint", lacks))
 
 
 def _environment(mark: str) -> dict[str, str]:

@@ -154,7 +154,11 @@ class Rehearsal:
             self.told += [judge.as_told(check, self._renamed, self._mesh.origins, prefix) for check in done.report.checks]
             self.matrices += done.report.matrices
             known = {name for name, _ in self.facts}
-            self.facts += [(name, judge.named(value, self._renamed)) for name, value in done.report.facts if name not in {*known, "namespace"} or name == "note"]
+            self.facts += [
+                (name, judge.named(text, self._renamed))
+                for name, value in done.report.facts if name not in {*known, "namespace"} or name == "note"
+                for text in (value.split("\n") if name == "note" else [value])  # JSON has one fact of a name
+            ]  # fmt: skip
         self.facts.append((f"migrate {arguments[0]}", f"exit code {done.code} after {time.monotonic() - began:.1f} s"))
         return done
 

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from meshtls.cli import lab
-from meshtls.lab import manifests
+from meshtls.errors import LabError
+from meshtls.lab import launch, manifests
 from tests.lone_api import standalone
 
 
@@ -29,6 +31,18 @@ def test_one_of_a_thing_is_said_as_one(monkeypatch: pytest.MonkeyPatch, capsys: 
         lab._fill("mine", api.kubeconfig, [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": "default"}}], None)
 
     assert capsys.readouterr().err == "1 object applied\n"
+
+
+def test_an_installation_without_the_lab_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho \"ModuleNotFoundError: No module named 'starlette'\" >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(launch.sys, "executable", str(python))
+    with pytest.raises(LabError, match="starlette") as caught:
+        launch.launch("bare", mode="loopback")
+
+    assert caught.value.hint == "pip install 'meshtls[lab]'"
 
 
 INTERRUPTED_WHILE_IT_FORKS = """
