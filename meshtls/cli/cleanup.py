@@ -16,7 +16,7 @@ from meshtls.cli.options import Options, shared
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 def cleanup(options: Options, run_id: str, expired_only: bool, dry_run: bool) -> None:
-    """Remove what a killed run left in the cluster: probe pods, their Services and ConfigMaps, the policy of a shadow.
+    """Remove what a killed run left in the cluster: probe pods, their Services and ConfigMaps, the policy of a shadow or a rehearsal.
 
     Journals of migrations are kept: they have no expiry.
 

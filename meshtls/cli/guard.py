@@ -139,8 +139,8 @@ def serve(options: Options, listen: str, cert: str | None, key: str | None, ca: 
         raise click.UsageError("--cert and --key go together")
     host, _, port = listen.rpartition(":")
     host = host.strip("[]")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise click.BadParameter(f"{listen!r}: write HOST:PORT, such as 127.0.0.1:8443", param_hint="--listen")
+    if not host or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
+        raise click.BadParameter(f"{listen[:80]!r}: write HOST:PORT with a number, such as 127.0.0.1:8443", param_hint="--listen")
     if service and service.count("/") != 1:
         raise click.BadParameter(f"{service!r}: write NS/NAME", param_hint="--service")
     with output.stops(None), meshes.connect(options) as client:

@@ -231,7 +231,7 @@ def _settings(options: Options, given: dict[str, Any]) -> "Settings":
     from meshtls.probe.deploy import IMAGE, Settings
 
     user = given["run_as_user"]
-    if user != "none" and (not user.isdigit() or int(user) in (0, 1337)):
+    if user != "none" and (not user.isdecimal() or len(user) > 10 or int(user) in (0, 1337)):
         raise click.UsageError("--run-as-user: a number that is neither 0 nor 1337 (Istio's own), or none")
     limit = options.timeout_s or TIMEOUT_S
     return Settings(

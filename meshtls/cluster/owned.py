@@ -26,7 +26,7 @@ from meshtls.errors import ClusterError, Conflict, DeadlineError, Forbidden, Not
 MANAGED_BY, MANAGER = "app.kubernetes.io/managed-by", "meshtls"
 PART, RUN, EXPIRES = "meshtls.dev/part", "meshtls.dev/run", "meshtls.dev/expires"
 # What runs create and remove, in the order of removal.
-TEMPORARY = ("Pod", "Service", "ConfigMap", "AuthorizationPolicy")
+TEMPORARY = ("Pod", "Service", "ConfigMap", "AuthorizationPolicy", "PeerAuthentication")
 
 
 class Run(msgspec.Struct, frozen=True):

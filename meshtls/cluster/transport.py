@@ -211,7 +211,7 @@ def _bounded(response: httpx.Response, limit: int) -> bytes:
 def _retry_after(response: httpx.Response) -> float:
     """Seconds that the server asks to wait; 0 where it does not say. Kubernetes sends whole seconds, never dates."""
     text = response.headers.get("Retry-After", "")
-    return min(float(text), 300.0) if text.isdigit() else 0.0
+    return min(float(text), 300.0) if text.isdecimal() and len(text) < 19 else 0.0
 
 
 def _impersonated(access: Access) -> list[tuple[str, str]]:

@@ -135,8 +135,10 @@ def parse(text: str, file: str) -> Expected:
             pattern, colon, port = entry[name].partition(":") if isinstance(entry.get(name), str) else ("", "", "")
             if colon and "port" in entry:
                 raise wrong(f"{path}.{name}", f"{entry[name]!r} names a port, and port is given besides", "write one of them")
+            if colon and not re.fullmatch(r"[A-Za-z0-9-]{1,63}", port, re.ASCII):
+                raise wrong(f"{path}.{name}", f"{port[:20]!r} is no port", "write its number or its name")
             if colon:
-                entry |= {name: pattern, "port": int(port) if port.isdigit() else port}
+                entry |= {name: pattern, "port": int(port) if port.isdecimal() and len(port) < 6 else port}
     try:
         document = msgspec.convert(plain, Expectations)
     except msgspec.ValidationError as error:

@@ -34,7 +34,7 @@ def named(pattern: str, refs: Iterable[str], kind: str = "*") -> list[str]:
 
 def leaves_out(exception: Exception_, client: str, server: str, port: str, name: str = "") -> bool:
     """Whether an exception is about this call, or this port of this workload."""
-    number = int(port) if port.isdigit() else 0
+    number = int(port) if port.isdecimal() else 0
     if isinstance(exception, ModeException):
         return matches(exception.workload, server) and (exception.port is None or exception.port == number)
     if not isinstance(exception, CallException):

@@ -11,6 +11,7 @@ Laws:
 import base64
 import contextlib
 import http.server
+import io
 import json
 import socket
 import ssl
@@ -49,6 +50,7 @@ class Judge:
         self._lock = threading.Lock()
         self._mesh: Mesh | None = None
         self._kept: frozenset[str] = frozenset()
+        self._passed = 0
         self._at, self._problem, self._failure = 0.0, "the mesh was not read yet", ""
 
     @property
@@ -57,8 +59,11 @@ class Judge:
 
     def refresh(self) -> str:
         """Read the mesh; "" or why that did not succeed. What was kept stays kept: erosion must not teach the guard."""
+        passed = self._passed
         try:
             mesh, problem = self._read()
+            if self._passed != passed:  # what was let through meanwhile may not be in it
+                mesh, problem = self._read()
             kept, _ = achieved(mesh, self._namespaces)
         except MeshtlsError as error:
             return self._failed(str(error))
@@ -105,6 +110,7 @@ class Judge:
             findings = review.weakened(before, after, asked, self._kept)
             if not asked.dry_run and (self._warn or not findings):
                 self._mesh = after
+                self._passed += 1
             return review.answer(asked.uid, findings, self._warn)
         finally:
             self._lock.release()
@@ -125,11 +131,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "meshtls", ""
     server: "Server"
+    until = 0.0
 
     def setup(self) -> None:
         self.request.settimeout(READ_S)
         self.request.do_handshake()  # in this connection's thread: who is silent holds up nobody else
         super().setup()
+        self.rfile = io.BufferedReader(_Paced(self))
+
+    def handle_one_request(self) -> None:
+        self.until = time.monotonic() + READ_S  # for all of it: who sends byte by byte is silent too
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         problem = self.server.judge.ready()
@@ -171,6 +183,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._send(code, why.encode("utf-8", "backslashreplace")[:500], "text/plain")
 
     def _send(self, code: int, body: bytes, kind: str) -> None:
+        self.request.settimeout(READ_S)
         self.send_response(code)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -179,6 +192,23 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing: what is worth a line is said by `say`."""
+
+
+class _Paced(io.RawIOBase):
+    """What a connection sends, until its request's time is over."""
+
+    def __init__(self, handler: _Handler) -> None:
+        self._handler = handler
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left_s = self._handler.until - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        self._handler.request.settimeout(left_s)
+        return int(self._handler.request.recv_into(buffer))
 
 
 class Server(http.server.ThreadingHTTPServer):

@@ -81,7 +81,7 @@ def predicted_breaks(after: Mesh, before: Mesh, namespaces: Iterable[str]) -> di
         says = str(g.outcome.because[-1]) if g.outcome.because else ""
         for client in g.clients:
             if client in meshed:
-                target = int(g.target) if g.target.isdigit() else 0
+                target = int(g.target) if g.target.isdecimal() else 0
                 found.setdefault(g.server.split("/")[1], []).append(
                     Blocker(by="predicted", client=client, server=g.server, port=target, says=f"would no longer reach {g.server} port {g.port}: {says}")
                 )

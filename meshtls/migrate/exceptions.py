@@ -79,7 +79,7 @@ def ports_in(mesh: Mesh, fix: str) -> Iterator[tuple[Workload, int]]:
     there = next((p for p in mesh.peer_authentications if (p.namespace, p.name) == (meta["namespace"], meta["name"])), None)
     already = {port for port, mode in ports_of(there).items() if mode == PERMISSIVE} if there else set()
     selector = (obj["spec"].get("selector") or {}).get("matchLabels") or {}
-    ports = [int(port) for port, mode in modes_in(obj).items() if mode == PERMISSIVE and port.isdigit() and int(port) not in already]
+    ports = [int(port) for port, mode in modes_in(obj).items() if mode == PERMISSIVE and port.isdecimal() and int(port) not in already]
     for workload in mesh.workloads:
         if workload.namespace == obj["metadata"]["namespace"] and selector and any(subset(selector, pod.labels) for pod in workload.faces):
             yield from ((workload, port) for port in ports)

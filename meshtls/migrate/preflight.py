@@ -4,9 +4,12 @@ A dry run of the rollback before the change is one from PERMISSIVE to PERMISSIVE
 STRICT, or to delete it, takes that. So the way back is rehearsed on a policy of ours that is STRICT and selects nothing.
 """
 
+import datetime
+
 import msgspec
 
 from meshtls.cluster.client import Client
+from meshtls.cluster.owned import Run, stamp
 from meshtls.cluster.pool import gather
 from meshtls.errors import Conflict, Forbidden, Invalid, MeshtlsError, NotFound, ServerFault
 from meshtls.migrate.baseline import Facts, gitops_owner
@@ -14,6 +17,7 @@ from meshtls.migrate.journal import API_VERSION, Entry, Journal, intent, written
 from meshtls.migrate.plan import Plan
 from meshtls.migrate.store import PART, REHEARSAL
 
+EXPIRES_S = 300.0
 _NEEDED = (
     ("peerauthentications", "security.istio.io", ("get", "list", "create", "update", "delete"), False),
     ("configmaps", "", ("get", "create", "update"), True),
@@ -74,26 +78,26 @@ def rehearse(client: Client, journal: Journal) -> str:
     Where a policy cannot be created, and none has to be, nothing can be rehearsed, and the dry runs have to do.
     """
     name, stages = f"meshtls-rehearsal-{journal.run}", [entry.stage for entry in journal.entries]
+    run = Run(journal.run, REHEARSAL, datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=EXPIRES_S))
     _clear(client, journal.namespace)
     spec = {"selector": {"matchLabels": {"meshtls.dev/rehearsal": journal.run}}, "mtls": {"mode": "STRICT"}}
-    labels = {"app.kubernetes.io/managed-by": "meshtls", PART: REHEARSAL}
     try:
-        made = client.create({"apiVersion": API_VERSION, "kind": "PeerAuthentication", "spec": spec,
-                              "metadata": {"name": name, "namespace": journal.namespace, "labels": labels}})  # fmt: skip
+        made = client.create(stamp({"apiVersion": API_VERSION, "kind": "PeerAuthentication", "spec": spec,
+                                    "metadata": {"name": name, "namespace": journal.namespace}}, run))  # fmt: skip
     except (Invalid, Forbidden, ServerFault) as error:
         return error.message if any(stage.create for stage in stages) else ""
     problem, gone = "", False
     try:
         for found in sorted({stage.found or "UNSET" for stage in stages if not stage.create}):
             client.replace({**made, "spec": {**spec, "mtls": {"mode": found}}}, dry_run=True)
-        client.delete("PeerAuthentication", name, journal.namespace)
+        client.delete("PeerAuthentication", name, journal.namespace, uid=made["metadata"]["uid"])
         gone = True
     except (Invalid, Forbidden, ServerFault) as error:
         problem = error.message
     finally:
         if not gone:
             try:
-                client.delete("PeerAuthentication", name, journal.namespace)
+                client.delete("PeerAuthentication", name, journal.namespace, uid=made["metadata"]["uid"])
             except MeshtlsError:
                 problem += f"; PeerAuthentication {name}, which selects nothing, is left: it could not be deleted"
     return problem
@@ -103,6 +107,6 @@ def _clear(client: Client, namespace: str) -> None:
     """Delete what a rehearsal left that was killed."""
     for left in client.list("PeerAuthentication", namespace, labels=f"{PART}={REHEARSAL}"):
         try:
-            client.delete("PeerAuthentication", left["metadata"]["name"], namespace)
-        except (NotFound, Invalid, Forbidden, ServerFault):
+            client.delete("PeerAuthentication", left["metadata"]["name"], namespace, uid=left["metadata"]["uid"])
+        except (NotFound, Conflict, Invalid, Forbidden, ServerFault):
             pass

@@ -200,7 +200,7 @@ def holder() -> str:
 def _dead_here(name: str) -> bool:
     """Whether the holder was a process of this machine that is no more."""
     place, _, pid = name.rpartition("/")
-    if place != holder().rpartition("/")[0] or not pid.isdigit():
+    if place != holder().rpartition("/")[0] or not pid.isdecimal() or len(pid) > 9:
         return False
     try:
         os.kill(int(pid), 0)

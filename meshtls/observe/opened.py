@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-_LINE = re.compile(r"istio_tcp_connections_(opened|closed)_total\{(.*)\} ([0-9.e+]+)(?: [0-9.]+)?$")
+_COUNTED = ("istio_tcp_connections_opened_total{", "istio_tcp_connections_closed_total{")
+_LINE = re.compile(r"istio_tcp_connections_(opened|closed)_total\{(.*)\} (\d{1,18}(?:\.\d+)?(?:e\+\d{1,2})?)(?: [0-9.]+)?$", re.ASCII)
 _LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 
 
@@ -24,11 +25,13 @@ class Open(msgspec.Struct, frozen=True, order=True):
 
 
 def plaintext(lines: Iterable[str], namespace: str) -> tuple[Open, ...] | None:
-    """What is open into a namespace without mTLS; None where the text has no such metrics at all, which says nothing."""
+    """What is open into a namespace without mTLS; None where the text has no such metrics at all, or one that cannot be read: that says nothing."""
     found: Counter[tuple[str, str]] = Counter()
     known = False
     for line in lines:
         match = _LINE.match(line)
+        if match is None and line.startswith(_COUNTED):
+            return None
         if match is None:
             known = known or line.startswith("# TYPE istio_tcp_connections_opened")
             continue

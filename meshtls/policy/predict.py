@@ -172,7 +172,7 @@ def expand(mesh: Mesh, found: Iterable[Group]) -> Iterator[Prediction]:
     from meshtls.policy.fix import fix_for
 
     for group in found:
-        target: int | str = int(group.target) if group.target.isdigit() else group.target
+        target: int | str = int(group.target) if group.target.isdecimal() else group.target
         fix = fix_for(mesh, group)
         for client in group.clients:
             yield Prediction(

@@ -104,7 +104,7 @@ def target_port(pod: Pod, port: ServicePort) -> int | None:
         return port.port
     if isinstance(target, int):
         return target or port.port
-    if target.isdigit():
+    if target.isdecimal() and len(target) < 6:
         return int(target)
     containers = [*pod.spec.containers, *(c for c in pod.spec.init_containers if c.restart_policy == "Always")]
     for container in containers:

@@ -225,7 +225,7 @@ def _ports(pod: Pod, services: Sequence[Service]) -> list[Port]:
             if port.protocol != "TCP":
                 continue
             to = port.target_port or port.port
-            number = names.get(to, 0) if isinstance(to, str) and not to.isdigit() else int(to)
+            number = names.get(to, 0) if isinstance(to, str) and not (to.isdecimal() and len(to) < 6) else int(to)
             if number:
                 numbers[number] = numbers.get(number) or port.app_protocol or port.name.partition("-")[0]
     return [

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
-from meshtls.cli.main import main
+from meshtls.cli.main import cli, main
 from meshtls.cluster import client as clients
 from meshtls.cluster import transport
 from meshtls.lab.api.identity import User
@@ -218,3 +219,11 @@ def test_a_report_that_cannot_be_written_is_one_line(ask: Ask, api: Standalone, 
     assert f"cannot write {home}/missing/r.json" in line
     hinted(line)
 
+
+
+@pytest.mark.parametrize("arguments", [("guard", "serve", "--listen", "127.0.0.1:\u00b2"), ("guard", "serve", "--listen", "127.0.0.1:" + "9" * 5000),
+                                       ("probe", "--run-as-user", "\u00b2"), ("probe", "--run-as-user", "9" * 5000)])  # fmt: skip
+def test_what_only_looks_like_a_number_is_an_error_of_usage(arguments: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(cli, arguments)
+
+    assert done.exit_code == 2 and "Error: " in done.output and "number" in done.output, (done.output, done.exception)

@@ -1,5 +1,6 @@
 """`meshtls migrate` from journal to exit code, against an API server without pods."""
 
+import datetime
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from meshtls.cli.main import main
+from meshtls.cluster import owned
 from meshtls.cluster.client import Client
 from meshtls.migrate.journal import Going, Outcome, begin
 from meshtls.migrate.journal import State as Stand
@@ -249,6 +251,8 @@ def test_admission_that_would_refuse_the_way_back_is_found_before_anything_is_st
     assert said in problem and bool(said) == bool(problem), problem
     with Client.connect(api.kubeconfig) as client:
         kept = [o["spec"]["selector"]["matchLabels"] for o in client.list("PeerAuthentication", "shop")]
+        left_over = [(each.ref, each.run) for each in owned.find(client, ["shop"], datetime.datetime.now(datetime.UTC))]
+    assert left_over == [("PeerAuthentication/shop/meshtls-rehearsal-r", "r")] * len(kept)
     assert kept == ([{"meshtls.dev/rehearsal": "r"}] if policies is NO_DELETION else [])
     assert not kept or "is left" in problem
 

@@ -99,3 +99,11 @@ def test_a_pattern_means_what_it_names(pattern, ref, kind, meant):
 
 def test_a_call_without_a_kind_goes_to_a_service():
     assert is_service("payments/gateway") and is_service("service/a/b") and not is_service("Deployment/a/b")
+
+
+@pytest.mark.parametrize("port", ["\u00b2", "9" * 5000])
+def test_a_port_that_only_looks_like_a_number_is_an_error_with_its_line(port):
+    with pytest.raises(InputError) as failed:
+        parse(HEAD + f'calls:\n- {{from: "a/*", to: "a/b:{port}", must: MTLS}}\n', "e.yaml")
+
+    assert failed.value.line == 4

@@ -188,6 +188,47 @@ def test_who_is_silent_or_speaks_no_tls_holds_up_nobody(alone) -> None:
         assert http.get("/healthz").text == "ok"
 
 
+def test_who_sends_byte_by_byte_is_cut_off_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook, "READ_S", 0.5)
+    with served(lambda: (sources.load([str(cases.WORLD)]), "")) as (server, authority, _):
+        context = ssl.create_default_context(cadata=authority)
+        with socket.create_connection(server.server_address, timeout=10) as raw, context.wrap_socket(raw, server_hostname="127.0.0.1") as slow:
+            slow.sendall(b"POST /guard HTTP/1.1\r\nContent-Length: 8000000\r\n\r\n")
+            slow.settimeout(0.1)
+            sent = 0
+            while sent < 300:
+                try:
+                    assert slow.recv(1000) == b""
+                    break
+                except TimeoutError:
+                    slow.sendall(b" ")
+                    sent += 1
+    assert sent < 300
+
+
+def test_what_was_let_through_while_the_mesh_was_read_is_not_forgotten() -> None:
+    mesh = sources.load([str(cases.WORLD)])
+    asked = Asked(uid="1", operation="DELETE", kind={"group": "security.istio.io", "kind": "PeerAuthentication"}, namespace="shop", name="default")
+    without_it = msgspec.structs.replace(mesh, peer_authentications=tuple(p for p in mesh.peer_authentications if (p.namespace, p.name) != ("shop", "default")))
+    held, during = [mesh], []
+
+    def read():
+        found = held[0]
+        for each in during:
+            during.clear()
+            assert judge.answer(each)["response"]["allowed"]  # the mesh's policy is STRICT too
+            held[0] = without_it
+        return found, ""
+
+    judge = webhook.Judge(read, frozenset({"shop"}), False)
+    judge.refresh()
+    during.append(asked)
+    judge.refresh()
+    root = msgspec.structs.replace(asked, namespace="istio-system")
+
+    assert not judge.answer(root)["response"]["allowed"]
+
+
 def test_a_reading_that_is_not_whole_or_too_old_judges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     mesh = sources.load([str(cases.WORLD)])
     whole = [""]

@@ -35,6 +35,17 @@ def test_mtls_the_senders_report_and_other_namespaces_are_none(line: str) -> Non
     assert plaintext([line], "shop") == ()
 
 
+@pytest.mark.parametrize("number", ["1.2.3", "e", "NaN", "1e999", "-3", ""])
+def test_a_counter_that_cannot_be_read_is_no_answer(number: str) -> None:
+    broken = series("opened", 2).rpartition(" ")[0] + f" {number}"
+
+    assert plaintext([series("opened", 1), broken], "shop") is None
+
+
+def test_large_counters_are_read_as_they_are_written() -> None:
+    assert plaintext([series("opened", 2).rpartition(" ")[0] + " 1e+06"], "shop") == (Open("raw/billing", "shop/cart", 1_000_000),)
+
+
 def test_all_that_ended_is_none_however_it_ended() -> None:
     assert plaintext([series("opened", 2), series("closed", 1), series("closed", 1, flags="DENY")], "shop") == ()
 
