@@ -57,7 +57,7 @@ def status_of(body: bytes) -> Status:
     """The `Status` in a body; an empty one where the body is something else."""
     try:
         status = msgspec.json.decode(body, type=Status)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Status()
     return status if status.kind == "Status" else Status()
 

@@ -119,7 +119,7 @@ def _event(line: str) -> tuple[str, dict[str, Any]]:
         if kind == "ERROR":
             raise answers.fault(int(obj.get("code") or 500), msgspec.json.encode(obj), "watch")
         obj["metadata"]["resourceVersion"]
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
+    except (msgspec.DecodeError, RecursionError, KeyError, TypeError) as error:
         raise ServerFault("watch: the server sent what is no event", "run again") from error
     return kind, obj
 

@@ -229,7 +229,7 @@ def decode(text: str) -> Journal:
     """Raises MeshtlsError where it cannot be read: a before-image that is lost is never guessed."""
     try:
         found = msgspec.json.decode(text, type=Journal)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise MeshtlsError(
             f"the journal cannot be read: {str(error)[:200]}",
             "restore the policies by hand from what the ConfigMap says, then delete it with kubectl",

@@ -154,7 +154,7 @@ def _entry(fields: dict[str, Any]) -> Entry:
 def _read_json(line: str) -> Entry | Usage | None:
     try:
         fields = msgspec.json.decode(line, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if fields.get("message") == _ZTUNNEL or (fields.get("scope") == "access" and "src.addr" in fields):
         return _ztunnel({key: "" if value is None else str(value) for key, value in fields.items()})

@@ -168,7 +168,7 @@ def decode(body: bytes) -> Answer:
         answer = msgspec.json.decode(body, type=Answer, strict=False)
         if answer.status in ("success", "error"):
             return answer
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError):
         pass
     raise InputError("the answer is not that of a Prometheus", "is the URL that of its HTTP API, up to but without /api/v1?")
 

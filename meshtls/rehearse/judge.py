@@ -41,7 +41,7 @@ def read(lines: Iterable[str]) -> list[Attempt]:
     for line in lines:
         try:
             found.append(msgspec.json.decode(line.encode(), type=Attempt))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             continue
     return found
 

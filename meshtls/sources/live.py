@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from meshtls.cluster.kinds import KINDS, Kind
-from meshtls.errors import Forbidden, MeshtlsError, NotFound
+from meshtls.errors import Forbidden, MeshtlsError, NotFound, ServerFault
 from meshtls.model.kinds import CLUSTER_SCOPED, READ, kind_of
 from meshtls.model.mesh import Mesh
 from meshtls.model.objects import K8sGateway
@@ -104,11 +104,15 @@ def _pages(client: Any, key: str, namespace: str | None) -> list[Document]:
 
 
 def _served(client: Any, group: str) -> list[str]:
-    """The versions of an API group, the preferred first; none where the group is not served, or may not be asked for."""
+    """The versions of an API group, the preferred first; none where the group is not served. Raises ClusterError: no answer is not that."""
+    if not group:
+        return []
     try:
         answer = msgspec.json.decode(client.raw("GET", f"/apis/{group}").content, type=_Group)
-    except (MeshtlsError, msgspec.DecodeError):
+    except NotFound:
         return []
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ServerFault(f"the versions of {group} could not be read: it is no answer of Kubernetes", "is a proxy in between?") from error
     return [version.version for version in answer.versions]
 
 

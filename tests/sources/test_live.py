@@ -8,7 +8,7 @@ import pytest
 
 from meshtls import audit
 from meshtls.cluster.kinds import KINDS
-from meshtls.errors import Forbidden, NotFound
+from meshtls.errors import Forbidden, NotFound, ServerFault, Unreachable
 from meshtls.model.check import Status
 from meshtls.model.kinds import CLUSTER_SCOPED, READ, kind_of
 from meshtls.model.objects import K8sGateway
@@ -153,3 +153,31 @@ def test_reading_is_not_confused_by_an_object_that_newer_versions_extend():
     mesh = live.read(Cluster([Document("v1", "Service", body)]))
 
     assert [p.port for p in mesh.services[0].spec.ports] == [80] and msgspec.to_builtins(mesh.services[0])
+
+
+class Undiscovered(Cluster):
+    """Rules are served in an older version only, and whoever asks which gets `answer`."""
+
+    def __init__(self, answer):
+        super().__init__(_objects(), versions={"DestinationRule": "v1beta1"})
+        self.answer = answer
+
+    def raw(self, method, path):
+        if path.endswith("/networking.istio.io"):
+            if isinstance(self.answer, Exception):
+                raise self.answer
+            return SimpleNamespace(content=self.answer)
+        return super().raw(method, path)
+
+
+@pytest.mark.parametrize("answer", [ServerFault("busy"), Unreachable("no answer"), b"<html>", b'{"x": ' + b"[" * 200_000])
+def test_a_group_that_could_not_be_asked_for_its_versions_is_not_one_that_is_not_there(answer):
+    with pytest.raises((ServerFault, Unreachable)):
+        live.documents(Undiscovered(answer), (), {})
+
+
+def test_a_group_that_may_not_be_asked_for_its_versions_could_not_be_read():
+    absent = {}
+    live.documents(Undiscovered(Forbidden("may not discover")), (), absent)
+
+    assert absent["DestinationRule"] == "may not discover" and "VirtualService" not in absent
