@@ -1,4 +1,4 @@
-"""`meshtls audit [PATH...]`: what would break under STRICT, and why."""
+"""`meshtls audit [SOURCE...]`: what would break under STRICT, and why."""
 
 import gc
 
@@ -9,14 +9,14 @@ from meshtls.cli.options import Options, shared
 
 
 @click.command()
-@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.argument("paths", nargs=-1, metavar="[SOURCE]...")
 @shared("cluster", "scope", "output", "report", "timeout", "threshold", "accept")
 @click.option("--apply", "overlay", multiple=True, metavar="FILE", help="As if these manifests were applied.")
 @click.option("--list-rules", is_flag=True, help="Print every rule and leave.")
 def audit(options: Options, paths: tuple[str, ...], overlay: tuple[str, ...], list_rules: bool) -> None:
     """What would break under STRICT, and why.
 
-    PATH is a manifest, a directory of them, a dump made by `meshtls dump`, or - for standard input. Without PATH the cluster
+    SOURCE is a manifest, a directory of them, a dump made by `meshtls dump`, or - for standard input. Without SOURCE the cluster
     is read. Findings below --show are counted and not listed; `--show info` lists everything.
     """
     if list_rules:

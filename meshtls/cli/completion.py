@@ -57,7 +57,9 @@ def namespaces(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 
 def dress(command: click.Command) -> click.Command:
     """The command, with files completed where a file is meant."""
+    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+        dress(inner)
     for param in command.params:
-        if param.type is click.STRING and (param.metavar in ("FILE", "[PATH]...") or (isinstance(param, click.Argument) and param.name in ("before", "after", "file"))):
+        if param.type is click.STRING and (param.metavar in ("FILE", "DIR", "[SOURCE]...") or (isinstance(param, click.Argument) and param.name in ("before", "after", "file"))):
             param.type = click.Path()
     return command

@@ -1,4 +1,4 @@
-"""`meshtls explain CLIENT SERVER[:PORT] [PATH...]`: one call, step by step."""
+"""`meshtls explain CLIENT SERVER[:PORT] [SOURCE...]`: one call, step by step."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from meshtls.cli.options import Options, shared
 @click.command()
 @click.argument("client")
 @click.argument("server", metavar="SERVER[:PORT]")
-@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.argument("paths", nargs=-1, metavar="[SOURCE]...")
 @shared("cluster", "place", "output", "timeout")
 @click.option("--strict", "strict", multiple=True, metavar="NS", help="As if this namespace had gone STRICT.")
 @click.option("--apply", "overlay", multiple=True, metavar="FILE", help="As if these manifests were applied.")

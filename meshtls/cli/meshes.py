@@ -1,4 +1,4 @@
-"""Reading a mesh for a verb: from PATHs, or from the cluster that the flags name; and which namespaces were asked about."""
+"""Reading a mesh for a verb: from SOURCEs, or from the cluster that the flags name; and which namespaces were asked about."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""`meshtls modes [PATH...]`: the effective mTLS mode of every workload and port, with the object that decided."""
+"""`meshtls modes [SOURCE...]`: the effective mTLS mode of every workload and port, with the object that decided."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from meshtls.cli.options import Options, shared
 
 
 @click.command()
-@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.argument("paths", nargs=-1, metavar="[SOURCE]...")
 @shared("cluster", "scope", "output", "timeout")
 @click.option("--apply", "overlay", multiple=True, metavar="FILE", help="As if these manifests were applied.")
 def modes(options: Options, paths: tuple[str, ...], overlay: tuple[str, ...]) -> None:
     """The effective mTLS mode of every workload and port, with the object that decided.
 
-    PATH is a manifest, a directory of them, a dump made by `meshtls dump`, or - for standard input. Without PATH the cluster
+    SOURCE is a manifest, a directory of them, a dump made by `meshtls dump`, or - for standard input. Without SOURCE the cluster
     is read. A workload in a file counts as what would run: with a sidecar where its namespace injects.
     """
     with output.stops(options.timeout_s):

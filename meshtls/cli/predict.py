@@ -1,4 +1,4 @@
-"""`meshtls predict [PATH...]`: who can call whom, now or as it would be after a change."""
+"""`meshtls predict [SOURCE...]`: who can call whom, now or as it would be after a change."""
 
 import sys
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from meshtls.cli.options import Options, shared
 
 
 @click.command()
-@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.argument("paths", nargs=-1, metavar="[SOURCE]...")
 @shared("cluster", "scope", "output", "report", "timeout", "threshold", "accept")
 @click.option("--strict", "strict", multiple=True, metavar="NS", help="As if this namespace had gone STRICT; only what changes is shown.")
 @click.option("--apply", "overlay", multiple=True, metavar="FILE", help="As if these manifests were applied; only what changes is shown.")
@@ -25,7 +25,7 @@ def predict(
 ) -> None:
     """Who can call whom, now or as it would be after a change.
 
-    PATH is a manifest, a directory of them, a dump made by `meshtls dump`, or - for standard input. Without PATH the cluster
+    SOURCE is a manifest, a directory of them, a dump made by `meshtls dump`, or - for standard input. Without SOURCE the cluster
     is read. With -n, calls from and to these namespaces are shown; a change is followed into all namespaces without it.
 
     With --expect a report says which expectations hold: it may be written to files (--report), and --fail-on decides about

@@ -76,7 +76,10 @@ def test_verbs_options_and_values_are_completed() -> None:
     assert completed("lab", "u") == ["plain,up"]
 
 
-@pytest.mark.parametrize("words", [("predict", "exa"), ("audit", "--apply", "exa"), ("diff", "exa"), ("probe", "--expect", "exa"), ("probe", "--kubeconfig", "exa")])
+@pytest.mark.parametrize("words", [
+    ("predict", "exa"), ("audit", "--apply", "exa"), ("diff", "exa"), ("probe", "--expect", "exa"), ("probe", "--kubeconfig", "exa"), ("rehearse", "exa"),
+    ("guard", "admission", "exa"), ("guard", "check", "exa"), ("migrate", "plan", "--emit", "exa"), ("migrate", "plan", "--kubeconfig", "exa"),
+])  # fmt: skip
 def test_files_are_completed_where_a_file_is_meant(words: tuple[str, ...]) -> None:
     assert completed(*words) == ["file,exa"]
 
