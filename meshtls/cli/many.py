@@ -15,6 +15,7 @@ from meshtls.cli.forward import Wish, forward
 from meshtls.cli.meshes import CALLING, DECIDING, known, unread
 from meshtls.cli.options import Options
 from meshtls.cli.witness import progress
+from meshtls.errors import NoData
 from meshtls.migrate.blockers import Observed, Seen
 from meshtls.migrate.plan import plan as make
 from meshtls.migrate.register import MigrationList, Standing, standing
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 GATE = 4
 GOING = (State.SAFE, State.AFTER)
+OVER = (State.STRICT, State.OUTSIDE)
 
 
 def order(
@@ -45,10 +47,17 @@ def order(
     names = options.namespaces or tuple(sorted({w.namespace for w in mesh.workloads}))
     progress(f"listening to the last {since_s:g} s of {plural(len(names), 'namespace')}")
     observed = {name: _observed(client, mesh, name, since_s, prometheus) for name in names}
-    if lacking := unread(mesh, kinds=DECIDING + CALLING):
+    lacking = unread(mesh, kinds=DECIDING + CALLING)
+    if lacking and not names:
+        raise NoData(lacking[0], "ask for meshtls' audit role, see docs/rbac.md")
+    if lacking:
         # what could not be read breaks nobody in a prediction: that is no answer
         observed = {name: msgspec.structs.replace(one, unknown=lacking[0]) for name, one in observed.items()}
-    return mesh, document(waves(mesh, names, observed, audit.check, accepted), mesh.notes, mesh.absent)
+    places = waves(mesh, names, observed, audit.check, accepted)
+    if lacking:
+        # nor is there nothing to do where that was not seen
+        places = tuple(msgspec.structs.replace(p, state=State.UNKNOWN, because=lacking[0]) if p.state in OVER else p for p in places)
+    return mesh, document(places, mesh.notes, mesh.absent)
 
 
 def _observed(client: "Client", mesh: Mesh, name: str, since_s: float, prometheus: "Prometheus | None") -> Observed:

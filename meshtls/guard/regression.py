@@ -250,7 +250,7 @@ def _exceptions(notes: Mapping[str, str]) -> list[dict[str, str]]:
     """What the annotation says; what somebody has made of it that is none says nothing."""
     try:
         entries = json.loads(notes.get(EXCEPTIONS, "[]"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     fields = ("rule", "subject", "owner", "reason", "until")
     return [e for e in entries if isinstance(e, dict) and all(isinstance(e.get(f), str) for f in fields)] if isinstance(entries, list) else []

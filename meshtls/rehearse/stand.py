@@ -303,7 +303,7 @@ def settings(mesh: Mesh) -> tuple[Obj, Obj]:
 def _read(text: str | None, ref: str) -> Obj:
     try:
         read = yaml.safe_load(text or "")
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{ref} is no YAML: {' '.join(str(error).split())[:200]}") from error
     return read if isinstance(read, dict) else {}
 

@@ -11,9 +11,14 @@ import msgspec
 import pytest
 import yaml
 
+from meshtls import sources
+from meshtls.cli import many
 from meshtls.cli.main import main
+from meshtls.cli.options import Options
 from meshtls.cluster import owned
 from meshtls.cluster.client import Client
+from meshtls.errors import NoData
+from meshtls.migrate.blockers import Observed
 from meshtls.migrate.journal import Going, Outcome, begin
 from meshtls.migrate.journal import State as Stand
 from meshtls.migrate.plan import Plan, Stage
@@ -21,6 +26,7 @@ from meshtls.migrate.preflight import rehearse
 from meshtls.migrate.store import Store
 from meshtls.migrate.waves import Place, State, document
 from meshtls.model.check import Check, Finding, Severity, Status
+from meshtls.model.mesh import Mesh
 from tests.lone_api import Standalone, standalone
 
 Ask = Callable[..., tuple[int, str]]
@@ -442,3 +448,20 @@ def test_a_plan_of_many_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> No
     shown = many.shown(plan, False)
     assert "  ValidatingWebhookConfiguration/policy.shop.example (audit MT230)\n    at Deployment/platform/policy port 9443\n" in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("kind", ["Pod", "PeerAuthentication", "Namespace"])
+def test_where_a_kind_that_decides_may_not_be_read_no_namespace_is_done_with(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = sources.load([str(Path(__file__).parents[1] / "guard" / "world.yaml")])
+    monkeypatch.setattr(many.sources, "load", lambda client: msgspec.structs.replace(mesh, absent={kind: "may not list"}))
+    monkeypatch.setattr(many, "_observed", lambda *_: Observed())
+    _, found = many.order(None, Options(all_namespaces=True), 60.0, ())  # type: ignore[arg-type]
+
+    assert many.code(found) == 4 and not found.waves
+    assert {place.state for place in found.items} <= {State.UNKNOWN, State.BLOCKED} and all("may not list" in p.because for p in found.items if p.state is State.UNKNOWN)
+
+
+def test_where_no_workload_may_be_read_there_is_no_list_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many.sources, "load", lambda client: Mesh(absent={"Pod": "may not list", "Deployment": "may not list"}))
+    with pytest.raises(NoData, match="Pod could not be read"):
+        many.order(None, Options(all_namespaces=True), 60.0, ())  # type: ignore[arg-type]
