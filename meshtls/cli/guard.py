@@ -128,7 +128,7 @@ def check(options: Options, before: str, after: str | None, overlay: tuple[str, 
 @click.option("--refresh", "refresh_s", type=Duration(), default="15s", show_default=True, help="How often the mesh is read again.")
 def serve(options: Options, listen: str, cert: str | None, key: str | None, ca: str | None, service: str, file: str | None,
           failure_policy: str, action: str, refresh_s: float) -> None:  # fmt: skip
-    """Answer an API server's reviews by the policy engine: refuse what would lower what is STRICT.
+    """Answer an API server's reviews by the policy engine: refuse what would lower what is STRICT when it starts.
 
     Runs until it is interrupted. It must not be served behind the STRICT that it guards: the API server has no sidecar.
     """
@@ -167,7 +167,7 @@ def serve(options: Options, listen: str, cert: str | None, key: str | None, ca: 
         if file:
             output.write(file, _yaml([webhook.configuration(called, authority, failure_policy)]))
         with webhook.serving(server, refresh_s, output.say):
-            output.say(f"https://{where}{webhook.PATH} keeps {', '.join(sorted(judge.kept)) or 'nothing yet'}")
+            output.say(f"https://{where}{webhook.PATH} keeps {', '.join(sorted(judge.kept)) or 'nothing: no namespace is STRICT'}")
             threading.Event().wait()
 
 

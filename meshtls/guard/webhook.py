@@ -1,11 +1,13 @@
 """The hand of the guard: a validating webhook that asks the policy engine. TLS only, bounded in size, time and number.
 
 Laws:
-  1. The mesh is read once and again every `refresh_s`; a change that was let through counts at once. Where a reading fails, the
+  1. What was STRICT at the first reading is kept, neither more nor less, until the process ends: erosion must not teach the guard, and
+     a namespace that a migration makes STRICT must be able to go back.
+  2. The mesh is read once and again every `refresh_s`; a change that was let through counts at once. Where a reading fails, the
      last one counts on: an answer from one that is older than STALE_S would be a guess.
-  2. What cannot be judged (no reading, a kind that decides could not be read, a fault) is an HTTP error: the API server then does
+  3. What cannot be judged (no reading, a kind that decides could not be read, a fault) is an HTTP error: the API server then does
      what its failurePolicy says. The webhook itself never decides that.
-  3. One request is judged at a time, for the engine's memory is shared; who waits longer than WAIT_S gets an error.
+  4. One request is judged at a time, for the engine's memory is shared; who waits longer than WAIT_S gets an error.
 """
 
 import base64
@@ -58,7 +60,7 @@ class Judge:
         return self._kept
 
     def refresh(self) -> str:
-        """Read the mesh; "" or why that did not succeed. What was kept stays kept: erosion must not teach the guard."""
+        """Read the mesh; "" or why that did not succeed."""
         passed = self._passed
         try:
             mesh, problem = self._read()
@@ -70,8 +72,9 @@ class Judge:
         except Exception as error:
             return self._failed(f"a fault in meshtls: {type(error).__name__}: {error}")
         with self._lock:
+            if self._mesh is None:
+                self._kept = frozenset(each.namespace for each in kept)
             self._mesh, self._problem, self._failure = mesh, problem, ""
-            self._kept |= frozenset(each.namespace for each in kept)
             self._at = time.monotonic()
         return problem
 

@@ -261,6 +261,19 @@ def test_erosion_does_not_teach_the_guard() -> None:
     assert judge.kept == before and "shop" in before
 
 
+def test_what_becomes_strict_later_is_not_kept_so_a_migration_can_go_back() -> None:
+    mesh = sources.load([str(cases.WORLD)])
+    held = [msgspec.structs.replace(mesh, peer_authentications=())]
+    judge = webhook.Judge(lambda: (held[0], ""), None, False)
+    judge.refresh()
+    held[0] = mesh
+    judge.refresh()
+    keeper = cases.existing("PeerAuthentication", "web", "part")
+    gone = Asked(uid="1", operation="DELETE", kind={"group": "security.istio.io", "kind": "PeerAuthentication"}, name="web", namespace="part", old_object=keeper)
+
+    assert judge.kept == frozenset() and judge.answer(gone)["response"]["allowed"]
+
+
 def test_each_object_of_a_collection_that_is_deleted_is_judged_though_the_request_has_no_name() -> None:
     judge = webhook.Judge(lambda: (sources.load([str(cases.WORLD)]), ""), None, False)
     judge.refresh()

@@ -121,7 +121,7 @@ def test_what_a_killed_run_leaves_cleanup_finds(lab: Lab, url: str) -> None:
 
 def test_where_another_dry_run_counts_it_is_not_tried(lab: Lab, url: str) -> None:
     other = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
-             "metadata": {"name": "other", "namespace": "mesh", "annotations": {"istio.io/dry-run": "true"}}, "spec": {"action": "DENY", "rules": [{}]}}  # fmt: skip
+             "metadata": {"name": "other", "namespace": "mesh", "annotations": {"istio.io/dry-run": "true"}}, "spec": {"selector": {"matchLabels": {"app": "quiet"}}, "action": "DENY", "rules": [{}]}}  # fmt: skip
     lab.apply(other)
     done = run(lab, "shadow", "-n", "mesh", "--prometheus", url, "--for", "5s", "--yes")
     with lab.client() as client:
