@@ -53,7 +53,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(transport, "FIRST_S", 0.05)
     patient = transport.Transport
-    monkeypatch.setattr(clients, "Transport", lambda access, timeout_s, **more: patient(access, min(timeout_s, 0.15), **more))
+    monkeypatch.setattr(clients, "Transport", lambda access, timeout_s, **more: patient(access, min(timeout_s, 0.4), **more))
     return tmp_path
 
 
@@ -77,7 +77,10 @@ def unchanged(api: Standalone) -> Iterator[None]:
 
     def held() -> dict[str, Any]:
         kinds = ("PeerAuthentication", "ConfigMap", "Lease", "Pod", "Service")
-        with clients.Client.connect(api.kubeconfig) as client:
+        with pytest.MonkeyPatch.context() as calm:
+            calm.setattr(clients, "Transport", transport.Transport)  # as patient as in life
+            client = clients.Client.connect(api.kubeconfig)
+        with client:
             return {kind: sorted((o["metadata"]["name"], json.dumps(o.get("spec"))) for o in client.list(kind, "shop")) for kind in kinds}
 
     before = held()
