@@ -1,12 +1,9 @@
 """What surrounds a command: completion, options from the environment, colours, and asking as somebody else."""
 
-import http.server
-import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,46 +15,29 @@ from click.testing import CliRunner
 from meshtls.cli.main import VERBS, cli
 from meshtls.cli.options import Options, same_cluster, shared
 from meshtls.cluster import auth
+from tests.cli import served
 
 ROOT = Path(__file__).parents[2]
 SHOP = str(ROOT / "examples/shop")
 
 
-class _Asked(http.server.BaseHTTPRequestHandler):
+class _Asked(served.Answering):
     """An API server with the namespaces shop, shipping and data, which remembers as whom it was asked."""
 
     asked: ClassVar[list[tuple[str, str | None, list[str] | None]]] = []
 
     def do_GET(self) -> None:
-        self.asked.append((self.path.split("?")[0], self.headers.get("Impersonate-User"), self.headers.get_all("Impersonate-Group")))
-        items = [{"metadata": {"name": name}} for name in ("shop", "shipping", "data")] if self.path.split("?")[0].endswith("/namespaces") else []
-        raw = json.dumps({"kind": "NamespaceList" if items else "List", "apiVersion": "v1", "items": items}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.asked.append((self.plain_path, self.headers.get("Impersonate-User"), self.headers.get_all("Impersonate-Group")))
+        items = [{"metadata": {"name": name}} for name in ("shop", "shipping", "data")] if self.plain_path.endswith("/namespaces") else []
+        self.answer({"kind": "NamespaceList" if items else "List", "apiVersion": "v1", "items": items})
 
 
 @pytest.fixture
 def cluster(tmp_path: Path):
     """(path of a kubeconfig with two contexts, what was asked)."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Asked)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    path = tmp_path / "config"
-    path.write_text(yaml.safe_dump({
-        "current-context": "here", "contexts": [{"name": n, "context": {"cluster": "c", "user": "u"}} for n in ("here", "there")],
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_address[1]}"}}],
-        "users": [{"name": "u", "user": {"token": "t"}}]}))
-    _Asked.asked = asked = []
-    yield str(path), asked
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served.kubeconfig(tmp_path, _Asked, ("here", "there")) as path:
+        _Asked.asked = asked = []
+        yield path, asked
 
 
 def completed(*words: str, **environment: str) -> list[str]:

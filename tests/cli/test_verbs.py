@@ -1,58 +1,37 @@
 """What every verb owes its user, whatever is asked: an exit code, one line, and no success where nothing was looked at."""
 
 import contextlib
-import http.server
-import json
 import os
 import pty
 import sys
-import threading
 from pathlib import Path
 
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from meshtls.cli.main import cli
 from meshtls.errors import InputError, MeshtlsError
+from tests.cli import served
 
 ROOT = Path(__file__).parents[2]
 
 
-class _Empty(http.server.BaseHTTPRequestHandler):
+class _Empty(served.Answering):
     """An API server that holds nothing."""
 
     def do_GET(self) -> None:
-        named = self.path.split("?")[0].rsplit("/", 2)[-2:]
-        found = named[0] != "namespaces"
-        body = {"kind": "List", "apiVersion": "v1", "items": []} if found else {
-            "kind": "Status", "reason": "NotFound", "code": 404, "details": {"name": named[1], "kind": "namespaces"}}
-        raw = json.dumps(body).encode()
-        self.send_response(200 if found else 404)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        kind, name = self.plain_path.rsplit("/", 2)[-2:]
+        if kind != "namespaces":
+            self.answer({"kind": "List", "apiVersion": "v1", "items": []})
+        else:
+            self.answer({"kind": "Status", "reason": "NotFound", "code": 404, "details": {"name": name, "kind": "namespaces"}}, 404)
 
 
 @pytest.fixture
 def empty_cluster(tmp_path: Path):
     """The path of a kubeconfig of a cluster that holds nothing."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Empty)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    path = tmp_path / "config"
-    path.write_text(yaml.safe_dump({
-        "current-context": "a", "contexts": [{"name": "a", "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_address[1]}"}}],
-        "users": [{"name": "u", "user": {"token": "t"}}]}))
-    yield str(path)
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served.kubeconfig(tmp_path, _Empty) as path:
+        yield path
 
 
 @pytest.mark.parametrize("verb", ["cleanup", "probe", "migrate plan", "migrate status", "migrate apply --yes", "migrate rollback --yes"])

@@ -40,6 +40,19 @@ def answer(host, timeout):
         return type(error).__name__
 """
 
+# How many bytes of a line a host on 9000 sends back, or the name of the error; for a program of its own to follow.
+ECHOING = """
+import socket
+def echoed(host):
+    try:
+        with socket.create_connection((host, 9000), 5) as s:
+            s.settimeout(5)
+            s.sendall(b"hello\\n")
+            return len(s.recv(100))
+    except OSError as error:
+        return type(error).__name__
+"""
+
 # HTTP on 8080; lines come back on 9000 and 9001.
 HTTP_AND_LINES = """
 import asyncio, os, signal

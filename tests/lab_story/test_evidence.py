@@ -16,7 +16,7 @@ from meshtls.lab import Lab
 
 pytestmark = pytest.mark.lab
 # asks each server over HTTP and TCP, again and again; a line a round, with the certificate that a handshake shows and the metrics page
-CALLER = """
+CALLER = scene.ECHOING + """
 import hashlib, http.client, itertools, json, os, re, signal, socket, ssl, sys, time
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 name, *hosts = sys.argv[1:]
@@ -33,15 +33,6 @@ def http_of(host, port=8080, path="/"):
     except (OSError, http.client.HTTPException) as error:
         return type(error).__name__, ""
 
-def tcp_of(host):
-    try:
-        with socket.create_connection((host, 9000), 5) as s:
-            s.settimeout(5)
-            s.sendall(b"hello\\n")
-            return len(s.recv(100))
-    except OSError as error:
-        return type(error).__name__
-
 def shown(host):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -56,7 +47,7 @@ def shown(host):
     return hashlib.sha256(seen[0]).hexdigest() if seen else ""
 
 for number in itertools.count():
-    said = {h: [http_of(h)[0], tcp_of(h), shown(h) if name == "bare" else ""] for h in hosts}
+    said = {h: [http_of(h)[0], echoed(h), shown(h) if name == "bare" else ""] for h in hosts}
     page = http_of(pods["one"], 15020, "/stats/prometheus")[1] if pods else ""
     page = [line for line in page.splitlines() if line.startswith("istio_") or "_dry_run_" in line]
     print(json.dumps({"round": number, "said": said, "page": page}), flush=True)

@@ -22,18 +22,9 @@ from meshtls.lab import Lab, state
 
 pytestmark = [*prom.NEEDED, pytest.mark.lab]
 # HTTP and TCP, again and again; a line a round
-CALLER = "import signal, os, socket, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(0))\n" + scene.ASKING + """
-def lines(host):
-    try:
-        with socket.create_connection((host, 9000), 5) as s:
-            s.settimeout(5)
-            s.sendall(b"hello\\n")
-            return len(s.recv(100))
-    except OSError as error:
-        return type(error).__name__
-
+CALLER = "import signal, os, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(0))\n" + scene.ASKING + scene.ECHOING + """
 while True:
-    print(answer(sys.argv[1], 5), lines(sys.argv[1]), flush=True)
+    print(answer(sys.argv[1], 5), echoed(sys.argv[1]), flush=True)
     time.sleep(0.2)
 """
 SERVERS = ("both", "calm", "quiet", "unseen")
