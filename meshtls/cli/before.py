@@ -9,8 +9,9 @@ import msgspec
 from meshtls.audit.facts import Facts
 from meshtls.audit.rules import raw_mtls_client
 from meshtls.cli.counting import counted
-from meshtls.cli.witness import FOREIGN, rfc3339
+from meshtls.cli.witness import FOREIGN
 from meshtls.cluster.client import Client
+from meshtls.cluster.owned import timestamp
 from meshtls.errors import MeshtlsError
 from meshtls.migrate.blockers import Seen
 from meshtls.migrate.exceptions import Doors
@@ -47,7 +48,7 @@ def baseline(client: Client, mesh: Mesh, namespace: str, since_s: float, prometh
     try:
         heard = observing.start(mesh, [namespace])
         since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=since_s)
-        observing.read(client, heard, rfc3339(since))
+        observing.read(client, heard, timestamp(since))
         group = heard.group
         found = observing.checks(heard, mesh, [namespace])
     except MeshtlsError as error:
@@ -82,7 +83,7 @@ def kept_open(checks: tuple[Check, ...], messages: Collection[str]) -> tuple[Che
 def raw_clients(client: Client, mesh: Mesh, namespace: str, since_s: float) -> tuple[tuple[Raw, ...], tuple[str, ...]]:
     """Who came in the last `since_s` seconds over TLS of its own, by the logs; and monitors that name a certificate of the mesh."""
     heard = observing.start(mesh, [namespace])
-    observing.read(client, heard, rfc3339(datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=since_s)))
+    observing.read(client, heard, timestamp(datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=since_s)))
     seen = tuple(
         Raw(client=str(s.client), ref=s.client.ref, server=s.server, port=s.port, count=s.raw, last=s.last)
         for s in heard.group.senders if s.raw and not s.client.own

@@ -13,7 +13,7 @@ import click
 from meshtls import sources
 from meshtls.cli.before import raw_clients
 from meshtls.cli.options import Options, same_cluster
-from meshtls.cli.output import say
+from meshtls.cli.output import GATE, now, say
 from meshtls.cli.witness import Eyes, progress
 from meshtls.errors import InputError, MeshtlsError
 from meshtls.migrate.journal import Going, Journal, Outcome
@@ -26,9 +26,6 @@ from meshtls.policy.authn import Authn
 if TYPE_CHECKING:
     from meshtls.cli.output import Draft
     from meshtls.cluster.client import Client
-
-GATE = 4
-
 
 def where(options: Options, store: Store) -> str:
     """The flags that lead another command to the same namespace and its journal."""
@@ -141,10 +138,6 @@ def ask(question: str, yes: bool) -> None:
     if not agreed:
         click.echo("nothing was changed", err=True)
         raise click.exceptions.Exit(0)
-
-
-def now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def who() -> str:

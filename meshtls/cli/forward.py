@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from meshtls.cli.carrying import ask, carry, found_here, locked, now, who
-from meshtls.cli.groundwork import GATE, held, prepare, shown, soak
+from meshtls.cli.carrying import ask, carry, found_here, locked, who
+from meshtls.cli.groundwork import held, prepare, shown, soak
 from meshtls.cli.options import Options
-from meshtls.cli.output import say
+from meshtls.cli.output import GATE, now, say
 from meshtls.migrate.baseline import Waiver
 from meshtls.migrate.journal import Going, Journal, Outcome, again, back, begin, untouched
 from meshtls.migrate.preflight import rehearse
@@ -63,7 +63,7 @@ def _begun(
     shown(client, found, draft, exactly=wish.dry_run)
     if held(checks, wish.waiver, draft) or wish.dry_run:
         return None
-    soak_s = soak(mesh, wish.soak_s, found, draft)
+    soak_s = soak(mesh, wish.soak_s, namespace, draft)
     ask(f"Take {namespace} from {found.was} to STRICT?", wish.yes)
     journal = begin(found, run=secrets.token_hex(4), now=now(), who=who(), soak_s=soak_s, forced=wish.waiver.force,
                     accepted=wish.waiver.accepted)  # fmt: skip

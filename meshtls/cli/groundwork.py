@@ -11,7 +11,7 @@ from meshtls.cli import changes
 from meshtls.cli.before import baseline as listen
 from meshtls.cli.meshes import CALLING, DECIDING, unread
 from meshtls.cli.options import duration
-from meshtls.cli.output import say
+from meshtls.cli.output import GATE, say
 from meshtls.migrate import baseline, drain
 from meshtls.migrate.baseline import NEVER_WAIVED, Waiver, holding
 from meshtls.migrate.plan import Plan
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from meshtls.cluster.client import Client
     from meshtls.observe.prometheus import Prometheus
 
-GATE = 4
 SHOWN = 3
 DRAIN_S = 45.0  # Istio's default
 
@@ -75,19 +74,19 @@ def held(checks: tuple[Check, ...], waiver: Waiver, draft: "Draft") -> bool:
     return bool(found)
 
 
-def soak(mesh: Mesh, asked: float | None, found: Plan, draft: "Draft") -> float:
+def soak(mesh: Mesh, asked: float | None, namespace: str, draft: "Draft") -> float:
     """How long stages are watched, in seconds; says what a change does to connections, and what a short soak does not see."""
     drain_s = DRAIN_S
-    for text in drain.durations(mesh, found.namespace):
+    for text in drain.durations(mesh, namespace):
         with contextlib.suppress(ValueError):
             drain_s = max(drain_s, duration(text))
     soak_s = drain_s + 15 if asked is None else asked
-    notes = [*drain.notes(mesh, found.namespace, drain_s)]
+    notes = [*drain.notes(mesh, namespace, drain_s)]
     if soak_s < drain_s:
         notes.append(f"a soak of {soak_s:g} s ends before that: it judges new connections only")
     draft.facts += [("note", note) for note in notes]
     for note in notes:
-        say(f"{found.namespace}: {note}")
+        say(f"{namespace}: {note}")
     return soak_s
 
 

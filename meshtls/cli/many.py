@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from meshtls.cluster.client import Client
     from meshtls.observe.prometheus import Prometheus
 
-GATE = 4
-GOING = (State.SAFE, State.AFTER)
 OVER = (State.STRICT, State.OUTSIDE)
 
 
@@ -92,7 +90,7 @@ def shown(plan: WavePlan, wide: bool) -> str:
 
 def _blocked(place: Place, wide: bool) -> str:
     """Who blocks a namespace, and what would let it go."""
-    if place.state in (State.STRICT, State.OUTSIDE) or not place.blockers:
+    if not place.blockers:
         return ""
     shown = place.blockers if wide else place.blockers[:5]
     width = 0 if wide else output.terminal_width()
@@ -125,7 +123,7 @@ def emitted(client: "Client", mesh: Mesh, namespace: str, directory: str) -> Non
 
 def code(plan: WavePlan) -> int:
     """4 where something cannot go yet, or nobody knows."""
-    return GATE if any(place.state in (State.BLOCKED, State.UNKNOWN) for place in plan.items) else 0
+    return output.GATE if any(place.state in (State.BLOCKED, State.UNKNOWN) for place in plan.items) else 0
 
 
 def apply(client: "Client", draft: "Draft", options: Options, wish: Wish, prometheus: "Prometheus | None" = None) -> None:
@@ -137,7 +135,7 @@ def apply(client: "Client", draft: "Draft", options: Options, wish: Wish, promet
     draft.facts += [("wave", f"{n}: {', '.join(wave)}") for n, wave in enumerate(plan.waves, 1)]
     if not going:
         click.echo(f"nothing was changed: {_remaining(kept)}" if kept else "nothing to do", err=True)
-        draft.code = GATE if kept else 0
+        draft.code = output.GATE if kept else 0
         return
     if not wish.dry_run:
         ask(f"Take {', '.join(going)} to STRICT, one after the other, in {plural(len(plan.waves), 'wave')}?", wish.yes)
@@ -159,7 +157,7 @@ def apply(client: "Client", draft: "Draft", options: Options, wish: Wish, promet
         said = f"done: {', '.join(done) or 'none'}" if not wish.dry_run else f"planned: {', '.join(done) or 'none'}"
         progress(f"{said}; {_remaining([*left, *kept])}" if left or kept else said)
         draft.facts += [("done", ", ".join(done) or "none"), ("remaining", ", ".join([*left, *kept]) or "none")]
-    draft.code = GATE if kept and not draft.code else draft.code
+    draft.code = output.GATE if kept and not draft.code else draft.code
 
 
 def _remaining(names: Iterable[str]) -> str:

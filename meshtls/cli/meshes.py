@@ -101,6 +101,13 @@ def exists(client: "Client", namespace: str) -> None:
         pass  # a role for one namespace may not read namespaces
 
 
+def one(options: Options, client: "Client") -> str:
+    """The one namespace asked for. Raises InputError where it does not exist."""
+    name = options.namespaces[0] if options.namespaces else client.namespace
+    exists(client, name)
+    return name
+
+
 def chosen(options: Options, mesh: Mesh) -> frozenset[str] | None:
     """The refs of the workloads that `-l` names, by the labels of their pods; None where it was not given.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from meshtls.cli import meshes
 from meshtls.cli.counting import asking
 from meshtls.cli.options import Duration, Options, shared
 
@@ -64,7 +65,7 @@ def plan(options: Options, canary: str, since: float, accept: tuple[str, ...], d
 
     waiver = Waiver(accepted=accept)
     with _session(options, "Plan") as (client, draft, prometheus):
-        _, found, checks = prepare(client, _one(options, client), canary, since, journal_namespace, waiver, draft, prometheus)
+        _, found, checks = prepare(client, meshes.one(options, client), canary, since, journal_namespace, waiver, draft, prometheus)
         held(checks, waiver, draft)
         shown(client, found, draft, exactly=True)
         if directory and found.stages:
@@ -110,7 +111,7 @@ def apply(
 
             many.apply(client, draft, options, wish, prometheus)
             return
-        forward(options, client, draft, _one(options, client), wish, prometheus)
+        forward(options, client, draft, meshes.one(options, client), wish, prometheus)
 
 
 @migrate.command(short_help="Restore what the last run changed.")
@@ -121,12 +122,13 @@ def apply(
 @_journal_namespace
 def rollback(options: Options, leave: bool, yes: bool, break_lock: bool, journal_namespace: str) -> None:
     """Restore what the last run changed, and nothing that somebody else has changed since."""
-    from meshtls.cli.carrying import ask, carry, found_here, locked, now, warned, who
+    from meshtls.cli.carrying import ask, carry, found_here, locked, warned, who
+    from meshtls.cli.output import now
     from meshtls.migrate.journal import Outcome, back
     from meshtls.migrate.store import Store
 
     with _session(options, "Rollback") as (client, draft, _):
-        namespace = _one(options, client)
+        namespace = meshes.one(options, client)
         with locked(client, namespace, journal_namespace, break_lock) as lock:
             store = Store(client, namespace, journal_namespace)
             journal = found_here(store)
@@ -157,7 +159,7 @@ def verify(options: Options, soak: float | None, accept: tuple[str, ...], image:
     from meshtls.cli.verify import verify as judge
 
     with _session(options, "Verification") as (client, draft, _):
-        judge(client, draft, _one(options, client), soak, accept, image)
+        judge(client, draft, meshes.one(options, client), soak, accept, image)
 
 
 @migrate.command(short_help="Show how far runs are.")
@@ -183,7 +185,7 @@ def status(options: Options, journal_namespace: str) -> None:
     from meshtls.model.check import Check, Status
 
     with _session(options, "Migration status") as (client, draft, _):
-        namespace = _one(options, client)
+        namespace = meshes.one(options, client)
         journal = found_here(Store(client, namespace, journal_namespace))
         if journal is None:
             draft.checks.append(Check(id="migrate/status", title=f"a run of {namespace}", status=Status.PASS, reason="none was made"))
@@ -235,14 +237,5 @@ def _session(options: Options, title: str, many: bool = False) -> "Iterator[tupl
         connect(options, say=progress) as client,
     ):
         yield client, draft, prometheus
-
-
-def _one(options: Options, client: "Client") -> str:
-    """The namespace asked for. Raises InputError where it does not exist."""
-    from meshtls.cli.meshes import exists
-
-    name = options.namespaces[0] if options.namespaces else client.namespace
-    exists(client, name)
-    return name
 
 

@@ -38,6 +38,7 @@ def observe(options: Options, since: float, follow: bool, for_s: float | None) -
     from meshtls import sources
     from meshtls.cli.counting import asking, counted
     from meshtls.cli.meshes import chosen, connect, exists
+    from meshtls.cluster.owned import timestamp
     from meshtls.observe import run
     from meshtls.observe.senders import Sender, finding
 
@@ -56,7 +57,7 @@ def observe(options: Options, since: float, follow: bool, for_s: float | None) -
         refs = chosen(options, mesh)
         heard = run.start(mesh, names)
         began = datetime.datetime.now(datetime.UTC)
-        since_time = _rfc3339(began - datetime.timedelta(seconds=since))
+        since_time = timestamp(began - datetime.timedelta(seconds=since))
 
         said: set[tuple[str, str, int, str]] = set()
 
@@ -109,7 +110,3 @@ def _told(draft: Draft, heard: "Heard", mesh: "Mesh", names: Sequence[str], refs
     draft.facts.append(("lines read", str(heard.lines)))
     found = run.checks(heard, mesh, names)
     draft.checks += [check for check in found if refs is None or check.id.removeprefix("observe/") in refs]
-
-
-def _rfc3339(when: datetime.datetime) -> str:
-    return when.strftime("%Y-%m-%dT%H:%M:%SZ")

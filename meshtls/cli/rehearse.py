@@ -119,6 +119,7 @@ def _heard(options: Options, mesh: "Mesh", namespace: str, since_s: float) -> "l
     import datetime
 
     from meshtls.cli.meshes import connect
+    from meshtls.cluster.owned import timestamp
     from meshtls.errors import MeshtlsError
     from meshtls.observe import run
     from meshtls.rehearse.calls import Arrival
@@ -127,7 +128,7 @@ def _heard(options: Options, mesh: "Mesh", namespace: str, since_s: float) -> "l
     try:
         with connect(options) as client:
             heard = run.start(mesh, [namespace])
-            run.read(client, heard, since.strftime("%Y-%m-%dT%H:%M:%SZ"))
+            run.read(client, heard, timestamp(since))
     except MeshtlsError as error:
         _say(f"the logs tell nobody: {error.message}")
         return []

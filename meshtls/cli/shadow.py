@@ -2,7 +2,6 @@
 
 import datetime
 import secrets
-from typing import TYPE_CHECKING
 
 import click
 
@@ -10,9 +9,6 @@ from meshtls.cli.counting import asking
 from meshtls.cli.options import Duration, Options, same_cluster, shared
 from meshtls.errors import InputError, NoData
 from meshtls.model.check import Check, Status
-
-if TYPE_CHECKING:
-    from meshtls.cluster.client import Client
 
 EXTRA_S = 300
 
@@ -32,7 +28,7 @@ def shadow(options: Options, for_s: float, yes: bool) -> None:
     """
     from meshtls import sources
     from meshtls.cli.carrying import ask
-    from meshtls.cli.meshes import connect
+    from meshtls.cli.meshes import connect, one
     from meshtls.cli.output import session
     from meshtls.cli.witness import progress
     from meshtls.cluster.owned import Run
@@ -50,7 +46,7 @@ def shadow(options: Options, for_s: float, yes: bool) -> None:
         connect(options, say=progress) as client,
     ):  # fmt: skip
         assert prometheus is not None
-        namespace = _one(client, options)
+        namespace = one(options, client)
         mesh = sources.load(client=client)
         if problems := head.refusals(mesh, namespace, labels):
             raise InputError(f"not tried: {problems[0]}", "nothing was changed")
@@ -81,11 +77,3 @@ def _labels(selector: str) -> dict[str, str]:
     if any(not key or not equals or key.endswith("!") or " " in f"{key}{value}" for key, equals, value in pairs):
         raise click.UsageError(f"-l {selector}: a policy selects by labels that are equal only: KEY=VALUE,...")
     return {key: value for key, _, value in pairs}
-
-
-def _one(client: "Client", options: Options) -> str:
-    from meshtls.cli.meshes import exists
-
-    name = options.namespaces[0] if options.namespaces else client.namespace
-    exists(client, name)
-    return name

@@ -9,7 +9,7 @@ from meshtls.cli.witness import Eyes, progress
 from meshtls.errors import InputError
 from meshtls.migrate import gate
 from meshtls.migrate.gate import Verdict
-from meshtls.migrate.plan import Plan, Stage, common_labels, injected
+from meshtls.migrate.plan import Stage, common_labels, injected
 from meshtls.model.mesh import Mesh
 from meshtls.policy.authn import STRICT, Authn
 
@@ -29,7 +29,7 @@ def verify(
     stage = applied(mesh, namespace)
     progress(f"{namespace}: {len(stage.workloads)} of its workloads are STRICT: {', '.join(stage.workloads[:5])}")
     draft.facts.append(("namespace", namespace))
-    waits_s = soak(mesh, soak_s, Plan(namespace=namespace, was=STRICT, stages=(stage,)), draft)
+    waits_s = soak(mesh, soak_s, namespace, draft)
     eyes = Eyes(client, namespace, image=image, say=progress)
     try:
         eyes.listen(stage)

@@ -12,7 +12,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -33,9 +32,6 @@ from meshtls.observe.ears import Ears, Proxy
 from meshtls.observe.senders import Sender
 from meshtls.observe.who import Directory
 
-if TYPE_CHECKING:
-    pass
-
 CONVERGE_S = 60.0
 REFRESH_S = 15.0
 PROBE_S = 90
@@ -46,10 +42,6 @@ MTLS_LOST = "MT502"
 _REFUSED = (Verdict.REFUSED, Verdict.TLS_REFUSED)
 # what STRICT refuses, or would
 FOREIGN = (Verdict.PLAINTEXT, Verdict.APP_TLS, *_REFUSED)
-
-
-def rfc3339(when: datetime.datetime) -> str:
-    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Probing(threading.Thread):
@@ -129,7 +121,7 @@ class Eyes:
         heard = observing.start(mesh, [self._namespace])
         self._heard = heard
         self._ready = _ready(mesh.pods, self._namespace)
-        self._ears = Ears(self._client, rfc3339(datetime.datetime.now(datetime.UTC)))
+        self._ears = Ears(self._client, output.now())
         self._ears.follow(self._proxies(stage))
         self._ears.ready(10.0)
 
@@ -204,8 +196,6 @@ class Eyes:
 
     def _outliving(self, mesh: Mesh, accepted: tuple[str, ...]) -> tuple[str, ...]:
         """Plaintext connections that ztunnels hold open, of clients that nobody accepted; what cannot be asked is no answer."""
-        if not any(pod.captured for pod in mesh.pods if pod.namespace == self._namespace):
-            return ()
         found, _ = observing.open_plaintext(self._client, mesh, self._namespace)
         return tuple(f"{one.client} to {one.server}" for one in found if not is_accepted(f"Workload/{one.client}", accepted))
 

@@ -21,8 +21,6 @@ Manifest = dict[str, Any]
 LABEL, EXCEPTIONS = "meshtls.dev/guard", "meshtls.dev/exceptions"
 VAP = "admissionregistration.k8s.io/v1"
 KYVERNO = "policies.kyverno.io/v1"
-ACTIONS = ("audit", "warn", "deny")
-"""In the order in which a guard is introduced."""
 _KUBERNETES = {"audit": ["Audit"], "warn": ["Audit", "Warn"], "deny": ["Audit", "Deny"]}
 _GATEKEEPER = {"audit": "dryrun", "warn": "warn", "deny": "deny"}
 

@@ -16,6 +16,7 @@ import msgspec
 
 from meshtls.guard.admission import EXCEPTIONS, LABEL
 from meshtls.model.check import Check, Confidence, Finding, Severity, Status
+from meshtls.model.kinds import READ, kind_of
 from meshtls.model.mesh import Mesh
 from meshtls.model.objects import Guard
 from meshtls.policy.authn import DISABLE, PERMISSIVE, STRICT
@@ -30,9 +31,8 @@ _IN_MESH = ("sidecar", "native-sidecar", "ambient")
 _ACTIONS = {"deny": 3, "warn": 2, "audit": 1, "dryrun": 1}
 _WORDS = ("nothing", "audit", "warn", "deny")
 # field of Mesh -> how the engine is called; a ValidatingAdmissionPolicy acts through its binding
-_GUARDS = ("admission_bindings", "kyverno_policies", "guard_policies", "guard_calls", "guard_pods", "guard_workloads", "guard_cronjobs", "guard_labels")
-_GUARD_KINDS = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ValidatingPolicy", "MeshtlsGuardPolicies", "MeshtlsGuardCalls",
-                "MeshtlsGuardPods", "MeshtlsGuardWorkloads", "MeshtlsGuardCronjobs", "MeshtlsGuardLabels")  # fmt: skip
+_GUARD_KINDS = {field: kind_of(kind) for field, _, kind in READ if issubclass(kind, Guard)}
+_GUARDS = tuple(field for field in _GUARD_KINDS if field != "admission_policies")
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -98,6 +98,8 @@ def regression(
 
 def _changes(before: Mesh, after: Mesh, namespaces: frozenset[str] | None) -> list[tuple[ModeChange, bool]]:
     """Every change of a mode, and whether it waits for a rollout."""
+    if namespaces == frozenset():
+        return []
     now = [(change, False) for change in mode_changes(before, after, namespaces)]
     known = {(change.workload, change.port) for change, _ in now}
     was, will = as_templates_say(before), as_templates_say(after)
@@ -261,7 +263,7 @@ def _missing(code: str, before: Mesh, after: Mesh, unread: tuple[str, ...]) -> t
     if code not in ("MT916", "MT917"):
         return (Status.ERROR, unread[0]) if unread else None
     hidden = [f"{kind} could not be read {when}: {reason}" for when, mesh in (("before", before), ("after", after))
-              for kind, reason in mesh.absent.items() if kind in _GUARD_KINDS and "does not serve" not in reason]  # fmt: skip
+              for kind, reason in mesh.absent.items() if kind in _GUARD_KINDS.values() and "does not serve" not in reason]  # fmt: skip
     if hidden:
         return Status.ERROR, hidden[0]
     if code == "MT916" and not guards(before):

@@ -258,13 +258,13 @@ def data(kept: Kept, target: Target) -> dict[str, Value]:
         "home": kept.namespace,
         **{name: known[name] for name in target.data},
         "excepted": list(_mine(kept.excepted, target)),
-        "granted": {g.pattern: g.until for g in kept.granted if any(target.name in r.targets for r in RULES if r.name == g.rule)},
+        "granted": {g.pattern: g.until for g in kept.granted if any(r.name == g.rule for r in of(target))},
     }
 
 
 def _mine(patterns: tuple[str, ...], target: Target) -> tuple[str, ...]:
     """The exceptions from the rules of a target."""
-    names = tuple("^" + rule.name.replace("-", "\\-") for rule in RULES if target.name in rule.targets)
+    names = tuple("^" + rule.name.replace("-", "\\-") for rule in of(target))
     return tuple(p for p in patterns if p.startswith(names))
 
 

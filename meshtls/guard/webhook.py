@@ -29,6 +29,7 @@ from meshtls.guard import review
 from meshtls.guard.achieved import achieved
 from meshtls.guard.rules import TARGETS
 from meshtls.model.mesh import Mesh
+from meshtls.policy.engine import Engine
 from meshtls.sources.build import laid_over
 from meshtls.sources.document import Document
 
@@ -66,15 +67,14 @@ class Judge:
             mesh, problem = self._read()
             if self._passed != passed:  # what was let through meanwhile may not be in it
                 mesh, problem = self._read()
-            kept, _ = achieved(mesh, self._namespaces)
+            kept = frozenset(each.namespace for each in achieved(mesh, self._namespaces)[0]) if self._mesh is None else self._kept
+            Engine.of(mesh).faces  # noqa: B018  worked out here, where no request waits for it
         except MeshtlsError as error:
             return self._failed(str(error))
         except Exception as error:
             return self._failed(f"a fault in meshtls: {type(error).__name__}: {error}")
         with self._lock:
-            if self._mesh is None:
-                self._kept = frozenset(each.namespace for each in kept)
-            self._mesh, self._problem, self._failure = mesh, problem, ""
+            self._mesh, self._kept, self._problem, self._failure = mesh, kept, problem, ""
             self._at = time.monotonic()
         return problem
 
@@ -271,7 +271,7 @@ def serving(server: Server, refresh_s: float, say: Callable[[str], None]) -> Ite
 def configuration(client: dict[str, Any], authority_pem: str, failure_policy: str) -> dict[str, Any]:
     """The ValidatingWebhookConfiguration that has an API server ask. `client` is a url or a service."""
     rules = [
-        {"apiGroups": [r.group], "apiVersions": ["*"], "operations": sorted({*t.operations, "DELETE"} if t.name == "policies" else t.operations),
+        {"apiGroups": [r.group], "apiVersions": ["*"], "operations": sorted(t.operations),
          "resources": [r.plural], "scope": "*"}
         for t in TARGETS for r in t.resources
     ]  # fmt: skip

@@ -96,9 +96,11 @@ def audited_breaks(mesh: Mesh, namespace: str, findings: Iterable[Finding]) -> l
     """What the audit says about the namespace: callers that no prediction knows, and what breaks in itself."""
     found = []
     for f in findings:
-        opened = [(w, port) for w, port in ports_in(mesh, f.fix) if w.namespace == namespace]
         of_api = f.code in API_SERVER_CODES and f.severity.rank <= Severity.ERROR.rank or f.code.startswith(ADVICE)
         own = f.code.startswith(OWN_CODES) and f.code not in ASKED_APART and f.severity.rank <= Severity.ERROR.rank
+        if not of_api and not own:
+            continue
+        opened = [(w, port) for w, port in ports_in(mesh, f.fix) if w.namespace == namespace]
         if of_api and opened or own and f.subject.split("/")[1:2] == [namespace]:
             for server, port in [(w.ref, port) for w, port in opened] or [(f.subject, 0)]:
                 found.append(Blocker(by="audit", client=f.subject, server=server, port=port, says=f.message, code=f.code, holds=not f.code.startswith(ADVICE)))

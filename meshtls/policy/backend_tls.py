@@ -11,8 +11,6 @@
 (pilot/pkg/config/kube/gateway/backend_policies.go; core/cluster_tls.go buildUpstreamClusterTLSContext.)
 """
 
-from collections.abc import Iterable
-
 import msgspec
 
 from meshtls.model.mesh import Mesh
@@ -57,6 +55,7 @@ def read(mesh: Mesh) -> tuple[tuple[BackendRule, ...], tuple[Ignored, ...]]:
         else:
             heard.append(policy)
     heard.sort(key=lambda p: (p.metadata.creation_timestamp or "", p.namespace, p.name))
+    taken: dict[tuple[str, TargetRef], BackendTLSPolicy] = {}
     by_host: dict[tuple[str, str, str], dict[int, tuple[ClientTls, str]]] = {}
     for policy in heard:
         for index, target in enumerate(policy.spec.target_refs):
@@ -68,7 +67,7 @@ def read(mesh: Mesh) -> tuple[tuple[BackendRule, ...], tuple[Ignored, ...]]:
                 says = f"there is no {target.kind} {target.name} in {policy.namespace}: istiod refuses the target"
             elif not numbers:
                 says = f"{owner.ref} has no port named {target.section_name}: istiod refuses the target"
-            elif (older := _taken(policy, target, heard)) is not None:
+            elif (older := taken.setdefault((policy.namespace, target), policy)) is not policy:  # btlsIsConflicted
                 says = f"{older.ref} is older and has this target: istiod takes that one alone"
             if says:
                 ignored.append(Ignored(Because(policy.ref, f"spec.targetRefs[{index}]", says), hosts))
@@ -82,20 +81,6 @@ def read(mesh: Mesh) -> tuple[tuple[BackendRule, ...], tuple[Ignored, ...]]:
 def _hosts(attached: Attached, policy: BackendTLSPolicy, target: TargetRef) -> tuple[str, ...]:
     owner = attached.find(target.group, target.kind, policy.namespace, target.name)
     return hosts_of(owner) if owner else ()
-
-
-def _taken(policy: BackendTLSPolicy, target: TargetRef, all_: Iterable[BackendTLSPolicy]) -> BackendTLSPolicy | None:
-    """An older policy with the same target (btlsIsConflicted)."""
-    for other in all_:
-        if other is policy or other.namespace != policy.namespace or target not in other.spec.target_refs:
-            continue
-        if _order(other) < _order(policy):
-            return other
-    return None
-
-
-def _order(policy: BackendTLSPolicy) -> tuple[str, str]:
-    return policy.metadata.creation_timestamp or "", policy.name
 
 
 def _tls(policy: BackendTLSPolicy) -> ClientTls:

@@ -186,8 +186,8 @@ def _rules(route: Route, attached: Attached) -> Iterator[_Rule]:
     for index, rule in enumerate(route.spec.rules):
         # the API server writes a match for every path where an HTTPRoute has none
         matches: tuple[RouteMatch | None, ...] = rule.matches or ((None,) if grpc else (RouteMatch(),))
+        one = _http(rule, route, grpc, attached)
         for match in matches:
-            one = _http(rule, route, grpc, attached)
             asked = () if match is None else (_grpc_match(match) if grpc else _http_match(match),)
             yield msgspec.structs.replace(one, match=asked), (route.ref, f"spec.rules[{index}]")
 

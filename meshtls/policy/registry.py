@@ -78,22 +78,23 @@ class Registry:
         alike = self._alike.get((host.hostname, host.namespace), [])
         if len(alike) < 2:
             return self.endpoints(host).get(number, ())
-        found: tuple[Endpoint, ...] = ()
-        for one in alike:
-            port = one.port(number)
+        for one in reversed(alike):
+            if (port := one.port(number)) is None:
+                continue
             shared: dict[int, Endpoint] = {}
-            for other in alike if port is not None else ():
+            for other in alike:
                 for each in other.ports:
-                    if port is not None and (each.name == port.name if other.kubernetes else each.number == number):
+                    if each.name == port.name if other.kubernetes else each.number == number:
                         shared.update((id(e), e) for e in self.endpoints(other).get(each.number, ()))
-            found = tuple(shared.values()) or found
-        return found
+            if shared:
+                return tuple(shared.values())
+        return ()
 
     def balanced(self, host: Host, number: int) -> tuple[Endpoint, ...]:
         """What traffic to a port is spread over: the endpoints of all Services and ServiceEntries of one host and namespace, by the
         name of the port; names that only DNS knows stay with their ServiceEntry (endpoint_builder.go)."""
-        alike, port = self._alike.get((host.hostname, host.namespace), ()), host.port(number)
-        if len(alike) < 2 or port is None:
+        alike = self._alike.get((host.hostname, host.namespace), ())
+        if len(alike) < 2 or (port := host.port(number)) is None:
             return self.endpoints(host).get(number, ())
         shared: dict[int, Endpoint] = {}
         for other in (host, *alike):

@@ -101,9 +101,10 @@ class Scope:
 
     def _hosts(self, by_namespace: dict[str, _Hosts], port: int | None) -> tuple[Host, ...]:
         anywhere = by_namespace.get("*")
-        visible = self.registry.visible(self.namespace)
         if anywhere is None and not any(hosts.wild for hosts in by_namespace.values()):
             visible = self._looked_up(by_namespace)
+        else:
+            visible = self.registry.visible(self.namespace)
         if set(by_namespace) == {"*"} and port is None and anywhere and "*" in anywhere.wild and not anywhere.excluded:
             imported = list(visible)
         else:
