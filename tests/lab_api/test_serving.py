@@ -168,3 +168,17 @@ def test_a_broken_request_is_the_clients_fault_and_never_a_traceback(http: httpx
                                 params={"fieldManager": "me"},
                                 headers={"Content-Type": kind})
             assert answer.status_code < 500, f"{kind} {body!r}: {answer.status_code} {answer.text}"
+
+
+def test_a_label_on_a_definition_of_istio_leaves_its_rules_in_force(http: httpx.Client) -> None:
+    bad = {"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": "bad"},
+           "spec": {"portLevelMtls": {"8080": {"mode": "STRICT"}}}}  # ports without a selector
+
+    def refused() -> int:
+        return http.post("/apis/security.istio.io/v1/namespaces/default/peerauthentications", params={"dryRun": "All"}, json=bad).status_code
+
+    assert refused() == 422
+    labelled = http.patch("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/peerauthentications.security.istio.io",
+                          headers={"Content-Type": "application/merge-patch+json"}, json={"metadata": {"labels": {"seen": "yes"}}})
+    assert labelled.status_code == 200
+    assert refused() == 422

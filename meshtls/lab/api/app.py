@@ -68,8 +68,8 @@ class Api:
         store.subscribe(self._definitions)
 
     def _definitions(self, event: Event) -> None:
-        """Custom kinds come and go with their definitions."""
-        if event.resource != CRDS:
+        """Custom kinds come and go with their definitions; what is no change of the spec changes no kind."""
+        if event.resource != CRDS or event.type == "MODIFIED" and event.old and event.old["spec"] == event.object["spec"]:
             return
         name = event.object["metadata"]["name"]
         if event.type != "DELETED":
